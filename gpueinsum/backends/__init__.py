@@ -1,0 +1,1 @@
+"""What runs a plan: numpy on the CPU, CuPy on CUDA."""
