@@ -1,0 +1,34 @@
+"""Einsum on GPUs: opt_einsum chooses the order, cuBLAS and CUDA kernels do the work, or numpy without a GPU."""
+
+from gpueinsum.api import einsum, einsum_plan, tensordot, transpose
+from gpueinsum.backends import array_module
+from gpueinsum.contract import ContractExpression, contract, contract_expression, contract_path, einsum_path
+from gpueinsum.errors import (
+    DeviceError,
+    DtypeError,
+    OperandError,
+    OutError,
+    PlanError,
+    SubscriptsError,
+)
+from gpueinsum.plan import Plan
+
+__all__ = [
+    "ContractExpression",
+    "DeviceError",
+    "DtypeError",
+    "OperandError",
+    "OutError",
+    "Plan",
+    "PlanError",
+    "SubscriptsError",
+    "array_module",
+    "contract",
+    "contract_expression",
+    "contract_path",
+    "einsum",
+    "einsum_path",
+    "einsum_plan",
+    "tensordot",
+    "transpose",
+]

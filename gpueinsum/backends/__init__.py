@@ -1,1 +1,92 @@
-"""What runs a plan: numpy on the CPU, CuPy on CUDA."""
+"""What runs a plan: numpy on the CPU, CuPy on CUDA; and which of them a call's operands ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpueinsum.backends.cpu import CpuBackend
+from gpueinsum.errors import DeviceError, OperandError
+from gpueinsum.execute import Runs
+
+Array = Any
+
+
+class Backend(Runs, Protocol):
+    """Runs prepared steps, and does for arrays what a call needs before and after."""
+
+    name: str
+
+    def asarray(self, operand: object) -> Array: ...
+    def refuses(self, dtype: np.dtype[Any]) -> str | None: ...
+    def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]: ...
+    def arrange(self, result: Array, order: str) -> Array: ...
+    def store(self, result: Array, out: Array) -> None: ...
+    def hand_back(self, result: Array, operands: Sequence[object]) -> Any: ...
+
+
+_CPU = CpuBackend()
+
+
+def choose(requested: str | None, operands: Sequence[object]) -> Backend:
+    """The backend for these operands: where they live, unless the caller requests another place.
+
+    Raises OperandError for operands that live in two places, DeviceError for CUDA where there is none, ValueError for
+    a backend of another name.
+    """
+    if requested not in (None, "cpu", "cuda"):
+        raise ValueError(f"backend={requested!r} is none of None, 'cpu' and 'cuda'")
+    device = [number for number, operand in enumerate(operands) if on_device(operand)]
+    if requested == "cpu" and device:
+        raise OperandError(
+            f"operand {device[0]} is on a GPU: bring it back first (x.get() in CuPy), or leave backend out"
+        )
+    if requested == "cuda":
+        return cuda()
+    if not device:
+        return _CPU
+    for number, operand in enumerate(operands):
+        if isinstance(operand, np.ndarray):
+            raise OperandError(
+                f"operand {number} is a numpy array but operand {device[0]} is on a GPU: "
+                "move one of them (cupy.asarray(x) or x.get()), or pass backend='cuda' to compute on the GPU"
+            )
+    return cuda()
+
+
+def on_device(operand: object) -> bool:
+    """Whether an operand lives on a GPU, whichever library made it."""
+    if type(operand) is np.ndarray or isinstance(operand, np.generic | int | float | complex | list | tuple):
+        return False
+    if hasattr(operand, "__cuda_array_interface__"):
+        return True
+    where: Callable[[], tuple[int, int]] | None = getattr(operand, "__dlpack_device__", None)
+    return where is not None and where()[0] in (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+
+
+@lru_cache(maxsize=1)
+def cuda() -> Backend:
+    """The CUDA backend. Raises DeviceError, saying what is missing, where there is none."""
+    from gpueinsum.backends.cuda import CudaBackend
+    from gpueinsum.backends.runtime import CupyRuntime
+
+    return CudaBackend(CupyRuntime())
+
+
+def array_module() -> Any:
+    """CuPy where a GPU can be used, else numpy, so that one script runs in both places.
+
+    >>> xp = array_module()
+    >>> float(xp.ones(3).sum())
+    3.0
+    """
+    try:
+        cuda()
+    except DeviceError:
+        return np
+    import cupy
+
+    return cupy

@@ -1,0 +1,265 @@
+"""CuPy: every step as cuBLAS calls, one of our kernels, or a view; asynchronous on the current device and stream.
+
+The GPU is reached through one small object, `Runtime`, and through nothing else, so that the tests can put a simulated
+device in its place and run this whole module on a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpueinsum.backends import on_device
+from gpueinsum.backends.axes import Axis, axes, fuse, label_strides, points
+from gpueinsum.backends.gemm import Route, blas_calls, route
+from gpueinsum.backends.launch import KERNELS, Kernel, accumulator, expand_nest, nest
+from gpueinsum.backends.runtime import Runtime
+from gpueinsum.errors import OperandError
+from gpueinsum.plan import Contract, Expand, Reduce, Step
+from gpueinsum.subscripts import Label, Term
+
+Array = Any  # CuPy's, or the simulated device's
+Sizes = Mapping[Label, int]
+
+_DTYPES = {kernel.source for kernel in KERNELS}
+_BLAS_DTYPES = {"float16", "bfloat16", "float32", "float64", "complex64", "complex128"}
+
+_THREADS = 256  # of a block
+_RESIDENT = 2048  # threads that one multiprocessor holds
+_TILE = 64  # rows and columns of a block's part of an integer product, as in kernels/integer_gemm.cu
+_MANY_TERMS = 32  # from here on, threads share an output: a warp reads 32 neighbours at once
+
+
+class CudaBackend:
+    """Runs steps on a CUDA device."""
+
+    name = "cuda"
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    def asarray(self, operand: object) -> Array:
+        array = self.runtime.to_device(operand)
+        item = array.dtype.itemsize
+        if any(stride % item for stride in array.strides):
+            raise OperandError(f"an operand's strides {array.strides} are no multiples of its {item}-byte elements")
+        return array
+
+    def refuses(self, dtype: np.dtype[Any]) -> str | None:
+        """Why this dtype cannot be computed with here, or None."""
+        if dtype.name in _DTYPES:
+            return None
+        return f"{dtype} cannot be computed with on CUDA: pass dtype=, or compute it on the CPU"
+
+    def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        return dtype  # half precision accumulates in float32 inside each step
+
+    def arrange(self, result: Array, order: str) -> Array:
+        return self.runtime.arrange(result, order)
+
+    def store(self, result: Array, out: Array) -> None:
+        self.runtime.store(result, out)
+
+    def hand_back(self, result: Array, operands: Sequence[object]) -> Any:
+        """The result as the caller gets it: on the host again if every operand came from there."""
+        if any(on_device(operand) for operand in operands):
+            return result
+        host = self.runtime.to_host(result)
+        return host[()] if host.ndim == 0 else host
+
+    def prepare(self, step: Step, sizes: Sizes, dtype: str, precision: str | None = None) -> Callable[..., Array]:
+        """One step as a function of its sources."""
+        match step:
+            case Contract():
+                return self._contract(step, sizes, dtype, precision)
+            case Reduce():
+                return self._reduce(step, sizes, dtype)
+            case Expand():
+                return self._expand(step, sizes, dtype)
+
+    # ------------------------------------------------------------ steps
+
+    def _contract(
+        self, step: Contract, sizes: Sizes, dtype: str, precision: str | None
+    ) -> Callable[[Array, Array], Array]:
+        rows, columns, middle = (points(labels, sizes) for labels in (step.left, step.right, step.summed))
+        if middle <= 1 or rows * columns <= 1 or points(step.out, sizes) == 0:
+            return lambda x, y: self._sum_products(step, sizes, dtype, x, y)
+        blas = dtype in _BLAS_DTYPES
+        is_matrix = rows > 1 and columns > 1
+        step_sizes = tuple((label, sizes[label]) for label in dict.fromkeys(step.lhs_term + step.rhs_term))
+
+        def contract(x: Array, y: Array) -> Array:
+            way = route(step, step_sizes, self._if_aligned(x), self._if_aligned(y), blas)
+            if not is_matrix and (way.copy_lhs is not None or way.copy_rhs is not None):
+                return self._sum_products(step, sizes, dtype, x, y)  # reads once what a copy would read and write
+            if way.copy_lhs is not None:
+                x = self._sum(x, step.lhs_term, way.copy_lhs, sizes, dtype)
+            if way.copy_rhs is not None:
+                y = self._sum(y, step.rhs_term, way.copy_rhs, sizes, dtype)
+            return self._product(step, way, sizes, dtype, precision, x, y)
+
+        return contract
+
+    def _reduce(self, step: Reduce, sizes: Sizes, dtype: str) -> Callable[[Array], Array]:
+        """A view if nothing is summed, or only labels of size 1."""
+        if points(step.summed, sizes) != 1:
+            return lambda x: self._sum(x, step.term, step.out, sizes, dtype)
+        shape = tuple(sizes[label] for label in step.out)
+
+        def view(x: Array) -> Array:
+            strides = label_strides(step.term, x.strides)
+            return self.runtime.strided(x, shape, [strides[label] for label in step.out])
+
+        return view
+
+    def _expand(self, step: Expand, sizes: Sizes, dtype: str) -> Callable[[Array], Array]:
+        shape = [sizes[label] for label in step.out]
+        first = [step.out.index(label) for label in step.out]
+
+        def expand(x: Array) -> Array:
+            strides = label_strides(step.term, _strides(x))
+            walked = [strides.get(label, 0) if first[d] == d else 0 for d, label in enumerate(step.out)]
+            out = self._empty(shape, dtype)
+            if out.size:
+                arguments = (
+                    expand_nest(shape, walked, first),
+                    self.runtime.pointer(x),
+                    self.runtime.pointer(out),
+                    out.size,
+                )
+                self._launch(Kernel("expand", dtype, dtype), out.size, *arguments)
+            return out
+
+        return expand
+
+    # ------------------------------------------------------------ cuBLAS and the kernel that stands in for it
+
+    def _product(
+        self, step: Contract, way: Route, sizes: Sizes, dtype: str, precision: str | None, x: Array, y: Array
+    ) -> Array:
+        out = self._empty([sizes[label] for label in way.out], dtype)
+        item = out.dtype.itemsize
+        pointers = [self.runtime.pointer(array) for array in (x, y, out)]
+        if dtype in _BLAS_DTYPES:
+            for call in blas_calls(way.product):
+                starts = (call.lhs, call.rhs, call.out)
+                a, b, c = (base + start * item for base, start in zip(pointers, starts, strict=True))
+                if call.swapped:
+                    a, b = b, a
+                self.runtime.gemm(call.gemm, dtype, a, b, c, precision)
+        else:
+            for starts in way.product.offsets():
+                addresses = [base + start * item for base, start in zip(pointers, starts, strict=True)]
+                self._integer_gemm(way, dtype, addresses)
+        axes_of_out = [way.out.index(label) for label in step.out]
+        return out.transpose(axes_of_out)
+
+    def _integer_gemm(self, way: Route, dtype: str, addresses: list[int]) -> None:
+        batch, rows, columns, middle = (getattr(way.product, role) for role in ("batch", "rows", "columns", "summed"))
+        strides = (
+            *(batch.strides[0], rows.strides[0], middle.strides[0]),
+            *(batch.strides[1], middle.strides[1], columns.strides[1]),
+            *(batch.strides[2], rows.strides[2], columns.strides[2]),
+        )
+        tiles = batch.size * -(-rows.size // _TILE) * -(-columns.size // _TILE)
+        arguments = (*addresses, batch.size, rows.size, columns.size, middle.size, *strides)
+        self._launch(Kernel("integer_gemm", dtype, dtype), tiles * _THREADS, *arguments)
+
+    # ------------------------------------------------------------ sums
+
+    def _sum(self, x: Array, term: Term, out: Term, sizes: Sizes, dtype: str) -> Array:
+        """`term->out`: diagonal, sum and permutation in one pass."""
+        summed = [label for label in dict.fromkeys(term) if label not in out]
+        strides = label_strides(term, _strides(x))
+        return self._sum_nest("reduce", dtype, (x,), (strides,), out, summed, sizes)
+
+    def _sum_products(self, step: Contract, sizes: Sizes, dtype: str, x: Array, y: Array) -> Array:
+        """A pair in one pass over its index points, without a matrix product."""
+        strides = (
+            label_strides(step.lhs_term, _strides(x)),
+            label_strides(step.rhs_term, _strides(y)),
+        )
+        return self._sum_nest("multiply_reduce", dtype, (x, y), strides, step.out, list(step.summed), sizes)
+
+    def _sum_nest(
+        self,
+        name: str,
+        dtype: str,
+        arrays: tuple[Array, ...],
+        strides: tuple[Mapping[Label, int], ...],
+        out: Term,
+        summed: list[Label],
+        sizes: Sizes,
+    ) -> Array:
+        result = self._empty([sizes[label] for label in out], dtype)
+        if result.size == 0:
+            return result
+        kept = fuse(axes(out, sizes, *strides))
+        # Innermost the loop in which the first array's neighbours lie; the sum does not mind the order.
+        order = sorted(summed, key=lambda label: -abs(strides[0].get(label, 0)))
+        inner = fuse(axes(order, sizes, *strides))
+        terms = points(summed, sizes)
+        lanes, chunks = self._sharing(result.size, terms, kept, inner)
+        loops = nest(*_columns(kept, len(arrays)), *_columns(inner, len(arrays)))
+        pointers = [self.runtime.pointer(array) for array in arrays]
+        if chunks == 1:
+            arguments = (loops, *pointers, self.runtime.pointer(result), result.size, terms, lanes, 1)
+            self._launch(Kernel(name, dtype, dtype), result.size * lanes, *arguments)
+            return result
+        wide = accumulator(dtype)
+        partial = self._empty([result.size, chunks], wide)
+        arguments = (loops, *pointers, self.runtime.pointer(partial), result.size, terms, lanes, chunks)
+        self._launch(Kernel(name, dtype, wide), result.size * chunks * lanes, *arguments)
+        rest = nest(*_columns([Axis(result.size, (chunks,))], 1), *_columns([Axis(chunks, (1,))], 1))
+        lanes = min(_THREADS, _power_of_two(chunks))
+        arguments = (rest, self.runtime.pointer(partial), self.runtime.pointer(result), result.size, chunks, lanes, 1)
+        self._launch(Kernel("reduce", wide, dtype), result.size * lanes, *arguments)
+        return result
+
+    def _sharing(self, outputs: int, terms: int, kept: list[Axis], inner: list[Axis]) -> tuple[int, int]:
+        """How many threads share an output, and into how many parts its sum is cut, to fill the device.
+
+        Threads share an output when neighbours lie along the sum rather than along the result, or when there are too
+        few results to go round; sums are cut only when even a block for each leaves the device idle.
+        """
+        if terms < _MANY_TERMS:
+            return 1, 1
+        capacity = self.runtime.processors * _RESIDENT
+        along_sum = abs(inner[-1].strides[0]) == 1 or not kept or abs(kept[-1].strides[0]) != 1
+        lanes = min(_THREADS, _power_of_two(terms)) if along_sum or outputs < capacity else 1
+        idle = capacity // (outputs * lanes)
+        chunks = max(1, min(idle, terms // (lanes * _MANY_TERMS)))
+        return lanes, chunks
+
+    # ------------------------------------------------------------ the runtime
+
+    def _empty(self, shape: Sequence[int], dtype: str) -> Array:
+        return self.runtime.empty(tuple(shape), np.dtype(dtype))
+
+    def _if_aligned(self, array: Array) -> tuple[int, ...] | None:
+        """The strides of an array that cuBLAS may read; None if it does not begin at a multiple of its elements."""
+        return None if self.runtime.pointer(array) % array.dtype.itemsize else _strides(array)
+
+    def _launch(self, kernel: Kernel, threads: int, *arguments: Any) -> None:
+        """As many blocks as there is work for, up to what the device holds at once several times over."""
+        blocks = min(-(-threads // _THREADS), self.runtime.processors * (_RESIDENT // _THREADS) * 4)
+        self.runtime.launch(kernel, blocks, _THREADS, *arguments)
+
+
+def _strides(array: Array) -> tuple[int, ...]:
+    """Strides in elements."""
+    item = array.dtype.itemsize
+    return tuple([stride // item for stride in array.strides])
+
+
+def _columns(loops: Sequence[Axis], arrays: int) -> tuple[list[int], list[list[int]]]:
+    """Loops as `nest` takes them: their sizes, and one list of strides per array."""
+    return [loop.size for loop in loops], [[loop.strides[array] for loop in loops] for array in range(arrays)]
+
+
+def _power_of_two(number: int) -> int:
+    """The largest power of two that is not more."""
+    return 1 << (number.bit_length() - 1)

@@ -1,0 +1,255 @@
+"""opt_einsum's and numpy's other doors: `contract`, reusable expressions and paths, arguments and returns theirs."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import opt_einsum
+
+from gpueinsum.api import (
+    Array,
+    Entry,
+    Expression,
+    Options,
+    check_out,
+    enter,
+    evaluate,
+    hashable_form,
+    leave,
+    plan_for,
+    resolve,
+    shape_of,
+)
+from gpueinsum.backends import Backend, choose
+from gpueinsum.execute import bind
+from gpueinsum.fold import fold_constants
+from gpueinsum.order import Optimize, Path, find_path
+from gpueinsum.subscripts import Shape, Subscripts, Term
+
+_BACKENDS = {"auto": None, None: None, "numpy": "cpu", "cupy": "cuda", "gpueinsum": None, "cpu": "cpu", "cuda": "cuda"}
+
+
+def contract(
+    subscripts: Any,
+    *operands: Any,
+    out: Array | None = None,
+    use_blas: bool = True,
+    optimize: Optimize = True,
+    memory_limit: int | str | None = None,
+    backend: str | None = "auto",
+    dtype: Any = None,
+    order: str = "K",
+    casting: Any = "safe",
+    precision: str | None = None,
+) -> Array:
+    """opt_einsum's `contract`: `einsum` with its argument names.
+
+    `memory_limit` bounds the largest intermediate, in elements; `backend` is "auto", "numpy", "cupy" or one of ours;
+    `use_blas` is accepted and ignored, since a pair that is a matrix product is always run as one. The rest is as in
+    `einsum`.
+
+    >>> contract("ij,jk,kl->il", np.ones((2, 3)), np.ones((3, 5)), np.ones((5, 2)))
+    array([[15., 15.],
+           [15., 15.]])
+    """
+    expression, arrays = hashable_form(subscripts, operands)
+    options = Options(dtype, order, casting, optimize, memory_limit, _backend(backend), precision)
+    return evaluate(expression, arrays, out, options)
+
+
+def contract_path(
+    subscripts: Any,
+    *operands: Any,
+    use_blas: bool = True,
+    optimize: Optimize = True,
+    memory_limit: int | str | None = None,
+    shapes: bool = False,
+) -> tuple[list[tuple[int, ...]], opt_einsum.contract.PathInfo]:
+    """opt_einsum's `contract_path`: the path, and opt_einsum's `PathInfo` about it.
+
+    With `shapes` the operands are shapes rather than arrays.
+
+    >>> path, info = contract_path("ij,jk,kl->il", (2, 3), (3, 5), (5, 2), shapes=True)
+    >>> path, int(info.opt_cost)
+    ([(1, 2), (0, 1)], 84)
+    """
+    core, terms = _core(subscripts, operands, shapes)
+    path = list(_path(core, optimize, memory_limit))
+    return opt_einsum.contract_path(  # type: ignore[no-any-return]  # opt_einsum has no types
+        _equation(core, terms), *_dimensions(core, terms), use_blas=use_blas, optimize=path, shapes=True
+    )
+
+
+def einsum_path(
+    subscripts: Any, *operands: Any, optimize: Optimize = "greedy", einsum_call: bool = False
+) -> tuple[list[Any], str]:
+    """numpy's `einsum_path`: `["einsum_path", (0, 1), ...]` and a printable account of it.
+
+    What numpy's own optimizers accept is planned by them, so that the path is numpy's; the rest by opt_einsum.
+
+    >>> einsum_path("ij,jk,kl->il", np.ones((2, 3)), np.ones((3, 5)), np.ones((5, 2)))[0]
+    ['einsum_path', (1, 2), (0, 1)]
+    """
+    core, terms = _core(subscripts, operands)
+    labels = dict.fromkeys("".join(terms))
+    if len(labels) > len(string.ascii_letters) or not isinstance(optimize, bool | str | tuple | list):
+        path, info = contract_path(subscripts, *operands, optimize=optimize)
+        return ["einsum_path", *path], str(info)
+    equation = _equation(core, terms)
+    if not equation.isascii():
+        equation = equation.translate({ord(x): y for x, y in zip(labels, string.ascii_letters, strict=False)})
+    dummies = [np.broadcast_to(0.0, shape) for shape in _dimensions(core, terms)]
+    return np.einsum_path(equation, *dummies, optimize=optimize)
+
+
+def contract_expression(
+    subscripts: Any,
+    *shapes: Any,
+    constants: Collection[int] | None = None,
+    use_blas: bool = True,
+    optimize: Optimize = True,
+    memory_limit: int | str | None = None,
+    dtype: Any = None,
+    order: str = "K",
+    casting: Any = "safe",
+    precision: str | None = None,
+) -> ContractExpression:
+    """opt_einsum's `contract_expression`: an expression planned for shapes now, to be called with arrays.
+
+    `constants` lists the positions at which an array is given instead of a shape. What depends on constants alone is
+    computed once per backend, and kept where it was computed.
+
+    >>> expression = contract_expression("ij,jk,kl->il", np.eye(2), np.eye(2), (2, 5), constants=[0, 1])
+    >>> expression(np.ones((2, 5))).shape
+    (2, 5)
+    """
+    if not optimize:
+        raise ValueError("an expression is planned once for many calls, so optimize cannot be False")
+    expression, operands = hashable_form(subscripts, shapes)
+    fixed = {position: operands[position] for position in constants or ()}
+    dimensions = tuple(np.shape(x) if i in fixed else shape_of(x) for i, x in enumerate(operands))
+    path = _path(resolve(expression, dimensions), optimize, memory_limit)
+    options = Options(dtype, order, casting, path, None, None, precision)
+    return ContractExpression(expression, dimensions, fixed, options)
+
+
+class ContractExpression:
+    """A planned expression: `expression(*arrays, out=None, backend="auto")`.
+
+    Arrays of other sizes than planned for are contracted along the same path. Immutable but for the results of
+    constant parts, which are kept per backend, shapes and dtype.
+    """
+
+    def __init__(
+        self, expression: Expression, shapes: tuple[Shape, ...], constants: dict[int, Any], options: Options
+    ) -> None:
+        self.num_args = len(shapes) - len(constants)
+        self._expression = expression
+        self._shapes = shapes
+        self._constants = constants
+        self._options = options
+        self._placed: dict[Backend, dict[int, Array]] = {}
+        self._folded: dict[Any, _Folded] = {}
+
+    @property
+    def contraction(self) -> str:
+        """The equation, constant operands in brackets."""
+        if not isinstance(self._expression, str):
+            return str(resolve(self._expression, self._shapes))
+        inputs, arrow, output = self._expression.partition("->")
+        terms = (f"[{term}]" if i in self._constants else term for i, term in enumerate(inputs.split(",")))
+        return ",".join(terms) + arrow + output
+
+    def __repr__(self) -> str:
+        constants = f", constants={sorted(self._constants)}" if self._constants else ""
+        return f"<ContractExpression('{self.contraction}'{constants})>"
+
+    def __call__(self, *arrays: Any, out: Array | None = None, backend: str | None = "auto") -> Array:
+        if len(arrays) != self.num_args:
+            raise ValueError(f"{self!r} takes exactly {self.num_args} array arguments but received {len(arrays)}")
+        options = self._options._replace(backend=_backend(backend))
+        if not self._constants:
+            return evaluate(self._expression, arrays, out, options)
+        variables = iter(arrays)
+        constants = self._on(choose(options.backend, arrays or list(self._constants.values())))
+        operands = [constants[i] if i in constants else next(variables) for i in range(len(self._shapes))]
+        entry = enter(operands, out, options)
+        folded = self._fold(entry)
+        check_out(out, folded.shape)
+        late = [array for i, array in enumerate(entry.cast()) if i not in constants]
+        [result] = folded.run([*late, *folded.constants])
+        return leave(entry, result, arrays, out, options)
+
+    def evaluate_constants(self, backend: str | None = "auto") -> None:
+        """Compute now, for arrays of the planned shapes and the constants' dtype, what the first call would."""
+        constants = self._on(choose(_backend(backend), list(self._constants.values())))
+        dtype = np.result_type(*(array.dtype for array in constants.values()))
+        stand_ins = [constants.get(i, np.broadcast_to(dtype.type(0), shape)) for i, shape in enumerate(self._shapes)]
+        self._fold(enter(stand_ins, None, self._options._replace(backend=_backend(backend))))
+
+    def _on(self, place: Backend) -> dict[int, Array]:
+        """The constants where they are computed with, moved there once."""
+        if place not in self._placed:
+            self._placed[place] = {i: place.asarray(array) for i, array in self._constants.items()}
+        return self._placed[place]
+
+    def _fold(self, entry: Entry) -> _Folded:
+        """The constant part evaluated, and the rest ready to run, for calls like this one."""
+        key = (entry.place, entry.shapes, entry.compute)
+        if key not in self._folded:
+            plan = plan_for(self._expression, entry.shapes, entry.compute.name, self._options)
+            first, rest = fold_constants(plan, tuple(sorted(self._constants)))
+            precision = self._options.precision
+            early = [array for i, array in enumerate(entry.cast()) if i in self._constants]
+            constants = bind(first, entry.place, precision)(early)
+            run = bind(rest, entry.place, precision)
+            self._folded[key] = _Folded(constants, run if rest.steps else _copies, plan.shape(plan.outputs[0]))
+        return self._folded[key]
+
+
+class _Folded(NamedTuple):
+    """An expression whose constant part has been evaluated for one backend, shapes and dtype."""
+
+    constants: tuple[Array, ...]
+    run: Callable[[Sequence[Array]], tuple[Array, ...]]
+    shape: Shape
+
+
+def _copies(constants: Sequence[Array]) -> tuple[Array, ...]:
+    """Where everything is constant: what is kept stays the expression's own."""
+    return tuple(constant.copy() for constant in constants)
+
+
+def _core(subscripts: Any, operands: Sequence[Any], shapes: bool = False) -> tuple[Subscripts, tuple[Term, ...]]:
+    """A resolved expression, and its operands' terms with every label once, as opt_einsum wants them."""
+    expression, operands = hashable_form(subscripts, operands)
+    dimensions = [tuple(operand) if shapes else shape_of(operand) for operand in operands]
+    core = resolve(expression, tuple(dimensions))
+    return core, tuple(_distinct(term) for term in core.inputs)
+
+
+def _path(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path:
+    terms = tuple(_distinct(term) for term in core.inputs)
+    return find_path(terms, _distinct(core.output), dict(core.sizes), optimize, memory_limit)
+
+
+def _equation(core: Subscripts, terms: tuple[Term, ...]) -> str:
+    return f"{','.join(terms)}->{_distinct(core.output)}"
+
+
+def _dimensions(core: Subscripts, terms: tuple[Term, ...]) -> list[Shape]:
+    size = dict(core.sizes)
+    return [tuple(size[label] for label in term) for term in terms]
+
+
+def _distinct(term: Term) -> Term:
+    return "".join(dict.fromkeys(term))
+
+
+def _backend(name: str | None) -> str | None:
+    if name not in _BACKENDS:
+        raise ValueError(f"backend={name!r} is none of {', '.join(map(repr, _BACKENDS))}")
+    return _BACKENDS[name]

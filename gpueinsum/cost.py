@@ -1,0 +1,80 @@
+"""What a plan takes: floating-point operations and bytes, counted from its terms and sizes alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gpueinsum.plan import Contract, Plan, Reduce, Step
+from gpueinsum.subscripts import Label, Term
+
+# Bytes of an element. bfloat16 is not numpy's own, hence a table here.
+_ITEM_BYTES = {
+    "bool": 1,
+    "float16": 2,
+    "bfloat16": 2,
+    "float32": 4,
+    "float64": 8,
+    "complex64": 8,
+    "complex128": 16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one step: operations on real numbers, bytes read and written, bytes of its result."""
+
+    flops: int
+    bytes_moved: int
+    result_bytes: int
+
+
+def step_cost(plan: Plan, step: Step) -> Cost:
+    """Count one step: each operand read once, the result written once; a view moves nothing.
+
+    A product and a sum are one operation each for real types, 6 and 2 for complex ones. A pair with n index points,
+    m results and a summed label takes n products and n - m sums.
+    """
+    size = dict(plan.sizes)
+    item = item_bytes(plan.dtype)
+    product, addition = (6, 2) if plan.dtype.startswith("complex") else (1, 1)
+    results = elements(step.out, size)
+    match step:
+        case Contract():
+            points = results * elements(step.summed, size)
+            flops = points * product + max(points - results, 0) * addition
+            read = elements(step.lhs_term, size) + elements(step.rhs_term, size)
+        case Reduce():
+            points = results * elements(step.summed, size)
+            flops = max(points - results, 0) * addition
+            read = points
+            if points == results:
+                return Cost(0, 0, 0)
+        case _:
+            flops, read = 0, elements(step.term, size)
+    return Cost(flops, (read + results) * item, results * item)
+
+
+def peak_bytes(plan: Plan) -> int:
+    """Bytes of intermediates and result alive at once, at the most; operands and a backend's scratch not counted."""
+    alive: dict[int, int] = {}
+    peak = 0
+    for register, (step, done) in enumerate(zip(plan.steps, plan.last_uses(), strict=True), len(plan.inputs)):
+        alive[register] = step_cost(plan, step).result_bytes
+        peak = max(peak, sum(alive.values()))
+        for used in done:
+            alive.pop(used, None)
+    return peak
+
+
+def elements(labels: Term, size: Mapping[Label, int]) -> int:
+    """How many index points these labels span, each counted once."""
+    return math.prod(size[label] for label in set(labels))
+
+
+def item_bytes(dtype: str) -> int:
+    """Bytes of one element of a dtype given by name."""
+    import numpy as np
+
+    return _ITEM_BYTES.get(dtype) or np.dtype(dtype).itemsize

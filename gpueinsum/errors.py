@@ -1,0 +1,42 @@
+"""What can be wrong with a call, one class each; every one subclasses what numpy raises in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class SubscriptsError(ValueError):
+    """The subscripts are malformed, or do not fit the operands."""
+
+
+class PlanError(ValueError):
+    """A contraction path or a plan that does not describe the expression at hand."""
+
+
+class OutError(ValueError):
+    """An `out=` array of the wrong shape, layout or access."""
+
+
+class DtypeError(TypeError):
+    """A dtype that cannot be computed with, or a cast that `casting=` forbids."""
+
+
+class OperandError(TypeError):
+    """An operand that is no array, or lives where the others do not."""
+
+
+class DeviceError(RuntimeError):
+    """CUDA was asked for and cannot be had, or the wrong device is current."""
+
+
+def pointing(message: str, text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """`message`, then `text` on a line of its own with a caret under every character of `spans`.
+
+    >>> print(pointing("label 'j' is 4 in operand 0 but 5 in operand 1", "ij,jk->ik", [(1, 2), (3, 4)]))
+    label 'j' is 4 in operand 0 but 5 in operand 1
+        ij,jk->ik
+         ^ ^
+    """
+    marked = {column for start, stop in spans for column in range(start, max(stop, start + 1))}
+    carets = "".join("^" if column in marked else " " for column in range(max(marked, default=-1) + 1))
+    return f"{message}\n    {text}\n    {carets}"

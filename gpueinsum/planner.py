@@ -1,0 +1,96 @@
+"""Third stage: subscripts and a path in, `Plan` out. Knows labels and sizes, never arrays or strides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from gpueinsum.order import Path
+from gpueinsum.plan import Contract, Expand, Plan, Reduce, Step
+from gpueinsum.subscripts import Subscripts, Term
+
+FindPath = Callable[[tuple[Term, ...], Term], Path]
+
+
+def lower(subscripts: Subscripts, find_path: FindPath, dtype: str) -> Plan:
+    """Lower an expression to steps.
+
+    Each operand is first reduced to the labels that somebody else needs (diagonals taken, lonely labels summed);
+    `find_path` orders what is left, whose labels are distinct; each pair becomes one `Contract`, which keeps the labels
+    that the remaining operands or the output still need. Last the result is permuted, or embedded on the diagonal.
+    """
+    lowering = _Lowering(subscripts)
+    output = "".join(dict.fromkeys(subscripts.output))
+    for term in lowering.reduce_operands():
+        assert len(set(term)) == len(term)
+    for positions in find_path(lowering.terms(), output):
+        lowering.contract(positions)
+    return lowering.finish(dtype)
+
+
+class _Lowering:
+    """The steps so far, and the operands still to be contracted as (register, term), in the path's order."""
+
+    def __init__(self, subscripts: Subscripts) -> None:
+        self.subscripts = subscripts
+        self.steps: list[Step] = []
+        self.operands: list[tuple[int, Term]] = list(enumerate(subscripts.inputs))
+        # How many of the operands left, the output counted as one more, hold each label.
+        self.holders = Counter(label for term in (*subscripts.inputs, subscripts.output) for label in set(term))
+
+    def terms(self) -> tuple[Term, ...]:
+        return tuple(term for _, term in self.operands)
+
+    def reduce_operands(self) -> tuple[Term, ...]:
+        alone = len(self.operands) == 1
+        for number, (register, term) in enumerate(self.operands):
+            needed = "".join(label for label in dict.fromkeys(term) if self.holders[label] > 1)
+            wanted = self.subscripts.output if alone and _distinct(self.subscripts.output) else needed
+            self.operands[number] = self._reduced(register, term, wanted)
+        return self.terms()
+
+    def contract(self, positions: tuple[int, ...]) -> None:
+        """Contract the operands at these positions, left to right, and put the result last."""
+        chosen = [self.operands[position] for position in positions]
+        for position in sorted(positions, reverse=True):
+            del self.operands[position]
+        result = chosen[0]
+        for other in chosen[1:]:
+            result = self._pair(result, other)
+        self.operands.append(result)
+
+    def finish(self, dtype: str) -> Plan:
+        [(register, term)] = self.operands
+        output = self.subscripts.output
+        if _distinct(output):
+            register, _ = self._reduced(register, term, output)
+        else:
+            register = self._append(Expand(register, term, output))
+        subscripts = self.subscripts
+        return Plan(subscripts.inputs, tuple(self.steps), (register,), subscripts.sizes, dtype)
+
+    def _pair(self, lhs: tuple[int, Term], rhs: tuple[int, Term]) -> tuple[int, Term]:
+        """The result's labels go by role, each in its operand's order, so that a role that fuses there fuses here."""
+        (x, x_term), (y, y_term) = lhs, rhs
+        for label in (*x_term, *y_term):
+            self.holders[label] -= 1
+        kept = {label for label in (*x_term, *y_term) if self.holders[label] > 0}
+        batch = "".join(label for label in x_term if label in y_term and label in kept)
+        left = "".join(label for label in x_term if label not in y_term)
+        right = "".join(label for label in y_term if label not in x_term)
+        last = self.subscripts.output[-1:]
+        out = batch + (right + left if last and last in left else left + right)
+        for label in out:
+            self.holders[label] += 1
+        return self._append(Contract(x, y, x_term, y_term, out)), out
+
+    def _reduced(self, register: int, term: Term, wanted: Term) -> tuple[int, Term]:
+        return (register, term) if term == wanted else (self._append(Reduce(register, term, wanted)), wanted)
+
+    def _append(self, step: Step) -> int:
+        self.steps.append(step)
+        return len(self.subscripts.inputs) + len(self.steps) - 1
+
+
+def _distinct(term: Term) -> bool:
+    return len(set(term)) == len(term)

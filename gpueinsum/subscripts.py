@@ -1,0 +1,277 @@
+"""First stage: einsum text, or interleaved labels, and operand shapes in; `Subscripts` out.
+
+A label is one character and a term is a string of them, whatever the caller wrote: the interleaved form and the axes of
+an ellipsis are given characters of their own. After this stage every label has one size: an axis of size 1 that
+numpy would broadcast becomes a label of its own that is summed away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gpueinsum.errors import SubscriptsError, pointing
+
+Label = str  # one character
+Term = str  # the ordered labels of one array; the order is the layout
+Shape = tuple[int, ...]
+Sublist = tuple[Hashable, ...]
+
+ELLIPSIS = "..."
+
+
+@dataclass(frozen=True, slots=True)
+class Subscripts:
+    """A resolved expression: one term per operand, the output's term, and the size of every label."""
+
+    inputs: tuple[Term, ...]
+    output: Term
+    sizes: tuple[tuple[Label, int], ...]
+
+    def __str__(self) -> str:
+        return f"{','.join(self.inputs)}->{self.output}"
+
+
+class Token(NamedTuple):
+    """A label (or an ellipsis) as it was written: its character, its name in messages, its place in the text."""
+
+    label: str
+    name: str
+    start: int
+    stop: int
+
+
+class Written(NamedTuple):
+    """An expression as the caller wrote it, read but not yet held against any operand."""
+
+    text: str
+    inputs: tuple[tuple[Token, ...], ...]
+    output: tuple[Token, ...] | None
+    spans: tuple[tuple[int, int], ...]  # of each input term in the text
+
+
+def parse(text: str, shapes: Sequence[Shape]) -> Subscripts:
+    """Resolve einsum text against operand shapes.
+
+    >>> print(parse("...ij,jk", [(7, 2, 3), (3, 5)]))
+    Aij,jk->Aik
+
+    Raises SubscriptsError, pointing at the offending label.
+    """
+    return _resolve(_read_text(text), shapes)
+
+
+def parse_interleaved(sublists: Sequence[Sublist], output: Sublist | None, shapes: Sequence[Shape]) -> Subscripts:
+    """Resolve the form `einsum(a, [0, 1], b, [1, 2], [0, 2])`, whose labels may be any hashable values.
+
+    >>> print(parse_interleaved([("batch", "i"), ("i", ...)], ("batch", ...), [(2, 3), (3, 5)]))
+    AB,BC->AC
+    """
+    return _resolve(_read_sublists(sublists, output), shapes)
+
+
+def alphabet(used: Iterable[Label] = ()) -> Iterator[Label]:
+    """Letters that are not `used`, in ascending order: A-Z, a-z, then the other 130,000 letters of Unicode."""
+    taken = set(used)
+    return (c for c in map(chr, range(ord("A"), 0x110000)) if c.isalpha() and c not in taken)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _read_text(text: str) -> Written:
+    terms: list[list[Token]] = [[]]
+    starts = [0]
+    stops: list[int] = []
+    arrow: int | None = None
+    at = 0
+    while at < len(text):
+        character, width = text[at], 1
+        if text.startswith("->", at):
+            if arrow is not None:
+                raise _error("a second '->'", text, [(arrow, arrow + 2), (at, at + 2)])
+            arrow, width = at, 2
+        elif text.startswith(ELLIPSIS, at):
+            width = 3
+            terms[-1].append(Token(ELLIPSIS, ELLIPSIS, at, at + width))
+        elif character == "." or character in "->":
+            meant = "an ellipsis, '...'" if character == "." else "an arrow, '->'"
+            raise _error(f"'{character}' that is not part of {meant}", text, [(at, at + 1)])
+        elif character == ",":
+            if arrow is not None:
+                raise _error("a ',' in the output, which has only one term", text, [(at, at + 1)])
+        elif character.isspace():
+            at += 1
+            continue
+        elif character.isascii() and not character.isalpha():
+            raise _error(f"{character!r} cannot be a label", text, [(at, at + 1)])
+        else:
+            terms[-1].append(Token(character, repr(character), at, at + 1))
+        if character == "," or text.startswith("->", at):
+            stops.append(at)
+            starts.append(at + width)
+            terms.append([])
+        at += width
+    output = tuple(terms.pop()) if arrow is not None else None
+    stops.append(len(text))
+    spans = tuple(
+        (term[0].start, term[-1].stop) if term else (start, stop)
+        for term, start, stop in zip(terms, starts, stops, strict=False)
+    )
+    return _checked(Written(text, tuple(map(tuple, terms)), output, spans))
+
+
+def _read_sublists(sublists: Sequence[Sublist], output: Sublist | None) -> Written:
+    labels = _characters(label for term in (*sublists, output or ()) for label in term)
+    text, terms, spans = "", [], []
+    for number, term in enumerate(sublists if output is None else (*sublists, output)):
+        if number:
+            text += " -> " if number == len(sublists) else ", "
+        start, tokens = len(text), []
+        text += "["
+        for position, label in enumerate(term):
+            text += ", " if position else ""
+            name = ELLIPSIS if label is Ellipsis else repr(label)
+            character = ELLIPSIS if label is Ellipsis else labels[label]
+            tokens.append(Token(character, name, len(text), len(text) + len(name)))
+            text += name
+        text += "]"
+        terms.append(tuple(tokens))
+        spans.append((start, len(text)))
+    last = terms.pop() if output is not None else None
+    return _checked(Written(text, tuple(terms), last, tuple(spans[: len(sublists)])))
+
+
+def _characters(labels: Iterable[Hashable]) -> dict[Hashable, Label]:
+    """A character for each label, in their own order, so that an implicit output sorts as the labels do."""
+    distinct = list(dict.fromkeys(label for label in labels if label is not Ellipsis))
+    if all(isinstance(label, str) and len(label) == 1 and label.isalpha() for label in distinct):
+        return {label: str(label) for label in distinct}
+    with contextlib.suppress(TypeError):  # labels without an order among them keep that of first appearance
+        distinct.sort()  # type: ignore[call-arg]  # any hashable may be a label
+    return dict(zip(distinct, alphabet(), strict=False))
+
+
+def _checked(written: Written) -> Written:
+    """Refuse what is wrong whatever the operands are."""
+    for term in (*written.inputs, written.output or ()):
+        dots = [token for token in term if token.label == ELLIPSIS]
+        if len(dots) > 1:
+            raise _error("more than one ellipsis in a term", written.text, _spans(dots))
+    known = {token.label for term in written.inputs for token in term} | {ELLIPSIS}
+    for token in written.output or ():
+        if token.label not in known:
+            raise _error(f"output label {token.name} is in no operand", written.text, _spans([token]))
+    return written
+
+
+# ---------------------------------------------------------------- resolving
+
+
+class _Axis(NamedTuple):
+    label: Label
+    size: int
+    operand: int
+    token: Token
+
+
+def _resolve(written: Written, shapes: Sequence[Shape]) -> Subscripts:
+    _check_count(written, len(shapes))
+    fresh = alphabet(token.label for term in (*written.inputs, written.output or ()) for token in term)
+    extra = [_extra_dimensions(written, operand, len(shape)) for operand, shape in enumerate(shapes)]
+    dots = list(itertools.islice(fresh, max(extra, default=0)))
+    operands = [
+        _axes(written, operand, shape, dots[len(dots) - extra[operand] :]) for operand, shape in enumerate(shapes)
+    ]
+    sizes = _sizes(written, operands)
+
+    inputs = []
+    for axes in operands:
+        term = ""
+        for axis in axes:
+            label = axis.label
+            if axis.size != sizes[label]:  # size 1 broadcast against more: its own label, summed away
+                label = next(fresh)
+                sizes[label] = 1
+            term += label
+        inputs.append(term)
+    return Subscripts(tuple(inputs), _output(written, dots), tuple(sizes.items()))
+
+
+def _check_count(written: Written, operands: int) -> None:
+    terms = len(written.inputs)
+    if operands == 0:
+        raise SubscriptsError("an einsum needs at least one operand")
+    if terms > operands:
+        message = f"{terms} terms but {operands} operand{'s'[: operands > 1]}"
+        raise _error(message, written.text, written.spans[operands:])
+    if terms < operands:
+        end = written.spans[-1]
+        raise _error(f"{operands} operands but {terms} term{'s'[: terms > 1]}", written.text, [end])
+
+
+def _extra_dimensions(written: Written, operand: int, rank: int) -> int:
+    term = written.inputs[operand]
+    has_ellipsis = any(token.label == ELLIPSIS for token in term)
+    extra = rank - len(term) + has_ellipsis
+    if extra < 0 or (extra > 0 and not has_ellipsis):
+        labels = len(term) - has_ellipsis
+        message = (
+            f"operand {operand} has {rank} dimension{'' if rank == 1 else 's'}, "
+            f"but its term has {labels} label{'' if labels == 1 else 's'}"
+        )
+        raise _error(message, written.text, [written.spans[operand]])
+    return extra
+
+
+def _axes(written: Written, operand: int, shape: Shape, dots: list[Label]) -> list[_Axis]:
+    labelled: list[tuple[Label, Token]] = []
+    for token in written.inputs[operand]:
+        labelled += [(label, token) for label in (dots if token.label == ELLIPSIS else token.label)]
+    return [_Axis(label, size, operand, token) for (label, token), size in zip(labelled, shape, strict=True)]
+
+
+def _sizes(written: Written, operands: Sequence[Sequence[_Axis]]) -> dict[Label, int]:
+    """The size of every label; size 1 gives way to another operand's size, but not to one of its own operand."""
+    chosen: dict[Label, _Axis] = {}
+    for axes in operands:
+        own: dict[Label, _Axis] = {}
+        for axis in axes:
+            twin = own.setdefault(axis.label, axis)
+            if twin.size != axis.size:
+                raise _disagreement(written, twin, axis)
+            seen = chosen.setdefault(axis.label, axis)
+            if seen.size == 1:
+                chosen[axis.label] = axis
+            elif axis.size not in (1, seen.size):
+                raise _disagreement(written, seen, axis)
+    return {label: axis.size for label, axis in chosen.items()}
+
+
+def _disagreement(written: Written, seen: _Axis, axis: _Axis) -> SubscriptsError:
+    name = f"label {axis.token.name}" if axis.token.label != ELLIPSIS else "an axis of '...'"
+    places = (
+        f"both {seen.size} and {axis.size} in operand {axis.operand}"
+        if seen.operand == axis.operand
+        else f"{seen.size} in operand {seen.operand} but {axis.size} in operand {axis.operand}"
+    )
+    return _error(f"{name} is {places}", written.text, _spans([seen.token, axis.token]))
+
+
+def _output(written: Written, dots: list[Label]) -> Term:
+    if written.output is None:  # implicit: the ellipsis, then in order every label that occurs once
+        counts = Counter(token.label for term in written.inputs for token in term if token.label != ELLIPSIS)
+        return "".join(dots) + "".join(sorted(label for label, count in counts.items() if count == 1))
+    return "".join("".join(dots) if token.label == ELLIPSIS else token.label for token in written.output)
+
+
+def _spans(tokens: Iterable[Token]) -> list[tuple[int, int]]:
+    return [(token.start, token.stop) for token in tokens]
+
+
+def _error(message: str, text: str, spans: Iterable[tuple[int, int]]) -> SubscriptsError:
+    return SubscriptsError(pointing(message, text, spans))

@@ -1,0 +1,52 @@
+"""Where tests run: the CPU, the simulated device, and a real GPU when there is one (`-m gpu`)."""
+
+import functools
+
+import numpy as np
+import pytest
+from simulated import SimulatedRuntime
+
+import gpueinsum
+import gpueinsum.backends
+from gpueinsum.backends.cuda import CudaBackend
+from gpueinsum.backends.runtime import CupyRuntime
+from gpueinsum.errors import DeviceError
+
+REAL = pytest.param("gpu", marks=pytest.mark.gpu)
+
+
+@functools.cache
+def simulated_backend():
+    return CudaBackend(SimulatedRuntime())
+
+
+def real_runtime():
+    try:
+        return CupyRuntime()
+    except DeviceError as error:
+        pytest.skip(f"not run on a GPU: {error}")
+
+
+@pytest.fixture(params=["simulated", REAL])
+def runtime(request):
+    """A device's runtime: its arrays come from `to_device` and go to `to_host`."""
+    return SimulatedRuntime() if request.param == "simulated" else real_runtime()
+
+
+@pytest.fixture(params=["cpu", "simulated", REAL])
+def einsum_on(request, monkeypatch):
+    """`gpueinsum.einsum` on numpy arrays, computed on one of the backends."""
+    if request.param == "cpu":
+        return gpueinsum.einsum
+    if request.param == "simulated":
+        backend = simulated_backend()
+        backend.runtime.calls.clear()
+        monkeypatch.setattr(gpueinsum.backends, "cuda", simulated_backend)
+    else:
+        real_runtime()
+    return functools.partial(gpueinsum.einsum, backend="cuda")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261122)
