@@ -85,8 +85,7 @@ def einsum_plan(
     if dtype is None:
         dtypes = [operand.dtype for operand in operands_or_shapes if hasattr(operand, "dtype")]
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-    name = dtype_of(dtype).name
-    return plan_for(expression, shapes, name, Options(optimize=optimize, memory_limit=memory_limit))
+    return plan_for(expression, shapes, dtype_of(dtype), Options(optimize=optimize, memory_limit=memory_limit))
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:
@@ -164,7 +163,7 @@ class Bound(NamedTuple):
 def evaluate(expression: Expression, operands: Sequence[Any], out: Array | None, options: Options) -> Array:
     """`einsum`, for an expression in its hashable form."""
     entry = enter(operands, out, options)
-    bound = _cached(_bound, expression, entry.shapes, entry.compute.name, options, entry.place, options.precision)
+    bound = _cached(_bound, expression, entry.shapes, entry.compute, options, entry.place, options.precision)
     check_out(out, bound.shape)
     if bound.is_view and out is None and entry.arrays[0].dtype == entry.target:
         [result] = bound.run(entry.arrays)
@@ -181,7 +180,7 @@ def enter(operands: Sequence[Any], out: Array | None, options: Options) -> Entry
     """Check everything about a call that can be checked without its subscripts."""
     place = choose(options.backend, operands)
     arrays = [place.asarray(operand) for operand in operands]
-    target = _target_dtype(arrays, out, options, place)
+    target = _target_dtype(arrays, out, options)
     if options.order not in ("K", "C", "F", "A"):
         raise ValueError(f"order must be one of 'C', 'F', 'A' and 'K', not {options.order!r}")
     if options.precision not in (None, "highest", "tf32"):
@@ -206,7 +205,7 @@ def leave(entry: Entry, result: Array, operands: Sequence[Any], out: Array | Non
     return entry.place.hand_back(result, operands)
 
 
-def plan_for(expression: Expression, shapes: tuple[Shape, ...], dtype: str, options: Options) -> Plan:
+def plan_for(expression: Expression, shapes: tuple[Shape, ...], dtype: np.dtype[Any], options: Options) -> Plan:
     """The plan of an expression in its hashable form, from the cache if it is there."""
     return _cached(_plan, expression, shapes, dtype, options)  # type: ignore[no-any-return]  # as _plan does
 
@@ -220,7 +219,11 @@ def resolve(expression: Expression, shapes: tuple[Shape, ...]) -> Subscripts:
 
 @lru_cache(maxsize=4096)
 def _plan(
-    expression: Expression, shapes: tuple[Shape, ...], dtype: str, optimize: Optimize, memory_limit: int | str | None
+    expression: Expression,
+    shapes: tuple[Shape, ...],
+    dtype: np.dtype[Any],
+    optimize: Optimize,
+    memory_limit: int | str | None,
 ) -> Plan:
     subscripts = resolve(expression, shapes)
     sizes = dict(subscripts.sizes)
@@ -228,14 +231,14 @@ def _plan(
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
         return find_path(inputs, output, sizes, optimize, memory_limit)
 
-    return lower(subscripts, order, dtype)
+    return lower(subscripts, order, dtype.name)
 
 
 @lru_cache(maxsize=4096)
 def _bound(
     expression: Expression,
     shapes: tuple[Shape, ...],
-    dtype: str,
+    dtype: np.dtype[Any],
     optimize: Optimize,
     memory_limit: int | str | None,
     place: Backend,
@@ -248,7 +251,9 @@ def _bound(
     return Bound(bind(plan, place, precision), plan.shape(output), alias, is_view)
 
 
-def _cached(function: Any, expression: Expression, shapes: Any, dtype: str, options: Options, *rest: Any) -> Any:
+def _cached(
+    function: Any, expression: Expression, shapes: Any, dtype: np.dtype[Any], options: Options, *rest: Any
+) -> Any:
     """Call through the cache; an optimizer that cannot be hashed plans anew each time."""
     optimize = options.optimize
     if isinstance(optimize, list | np.ndarray):
@@ -307,7 +312,7 @@ def dtype_of(name: Any) -> np.dtype[Any]:
         raise DtypeError(f"dtype={name!r} is no dtype here") from error
 
 
-def _target_dtype(arrays: Sequence[Array], out: Array | None, options: Options, place: Backend) -> np.dtype[Any]:
+def _target_dtype(arrays: Sequence[Array], out: Array | None, options: Options) -> np.dtype[Any]:
     """The dtype of the result; every cast it asks for is checked."""
     dtypes = [array.dtype for array in arrays]
     if out is not None and not (hasattr(out, "dtype") and hasattr(out, "shape")):
@@ -320,9 +325,6 @@ def _target_dtype(arrays: Sequence[Array], out: Array | None, options: Options, 
         target = _common_dtype(dtypes if out is None else [*dtypes, out.dtype])
     if target.kind not in "biufcO" and target.name != "bfloat16":
         raise DtypeError(f"elements of dtype {target} cannot be multiplied and added")
-    reason = place.refuses(target)
-    if reason:
-        raise DtypeError(reason)
     casting = options.casting
     for number, source in enumerate(dtypes):
         if source is not target and not np.can_cast(source, target, casting):

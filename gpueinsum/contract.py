@@ -200,7 +200,7 @@ class ContractExpression:
         """The constant part evaluated, and the rest ready to run, for calls like this one."""
         key = (entry.place, entry.shapes, entry.compute)
         if key not in self._folded:
-            plan = plan_for(self._expression, entry.shapes, entry.compute.name, self._options)
+            plan = plan_for(self._expression, entry.shapes, entry.compute, self._options)
             first, rest = fold_constants(plan, tuple(sorted(self._constants)))
             precision = self._options.precision
             early = [array for i, array in enumerate(entry.cast()) if i in self._constants]

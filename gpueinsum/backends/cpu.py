@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,17 +34,15 @@ class CpuBackend:
 
     def asarray(self, operand: object) -> Array:
         """numpy's view of an operand: an array, a number, nested lists, or whatever offers DLPack."""
+        if type(operand) is np.ndarray:
+            return operand
         if hasattr(operand, "__dlpack__") and not hasattr(operand, "__array__"):
             return np.from_dlpack(operand)
         return np.asarray(operand)
 
-    def refuses(self, dtype: np.dtype[Any]) -> str | None:
-        """Why this dtype cannot be computed with here, or None."""
-        return None
-
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype to run a plan in when the result is to have this one."""
-        return np.dtype(np.float32) if dtype.name in ("float16", "bfloat16") else dtype
+        return _compute_dtype(dtype)
 
     def prepare(self, step: Step, sizes: Sizes, dtype: str, precision: str | None = None) -> Callable[..., Array]:
         """One step as a function of its sources. Every product here is of full precision, whatever is asked."""
@@ -71,6 +70,11 @@ class CpuBackend:
         return result[()] if result.ndim == 0 else result
 
 
+@cache
+def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float32) if dtype.name in ("float16", "bfloat16") else dtype
+
+
 def _contract(step: Contract, sizes: Sizes, dtype: str) -> Callable[[Array, Array], Array]:
     if not step.summed:
         return _multiply(step)
@@ -94,24 +98,31 @@ def _matmul(step: Contract, sizes: Sizes) -> Callable[[Array, Array], Array]:
     if swapped:
         x_term, y_term, left, right = y_term, x_term, right, left
     batch, summed = step.batch, step.summed
-    x_axes = _axes(x_term, batch + left + summed)
-    y_axes = _axes(y_term, batch + summed + right)
-    batch_shape = tuple(sizes[label] for label in batch)
-    rows, middle, columns = (_size(labels, sizes) for labels in (left, summed, right))
-    x_shape, y_shape = (*batch_shape, rows, middle), (*batch_shape, middle, columns)
+    x_view = _grouped(x_term, [*batch, left, summed], sizes)
+    y_view = _grouped(y_term, [*batch, summed, right], sizes)
     natural = batch + left + right
-    shape = tuple(sizes[label] for label in natural)
-    out_axes = _axes(natural, step.out)
+    shape = tuple(sizes[label] for label in natural) if len(left) != 1 or len(right) != 1 else None
+    out_axes = _axes(natural, step.out) if natural != step.out else None
 
     def contract(x: Array, y: Array) -> Array:
         if swapped:
             x, y = y, x
-        x = x.transpose(x_axes).reshape(x_shape)
-        y = y.transpose(y_axes).reshape(y_shape)
-        product: Array = np.matmul(x, y)
-        return product.reshape(shape).transpose(out_axes)
+        product: Array = np.matmul(x_view(x) if x_view else x, y_view(y) if y_view else y)
+        if shape is not None:
+            product = product.reshape(shape)
+        return product if out_axes is None else product.transpose(out_axes)
 
     return contract
+
+
+def _grouped(term: Term, groups: list[Term], sizes: Sizes) -> Callable[[Array], Array] | None:
+    """How to see an array with one axis per group of labels, copied only if a group does not fuse; None if it is so."""
+    order = "".join(groups)
+    axes = _axes(term, order)
+    shape = tuple(_size(group, sizes) for group in groups)
+    if all(len(group) == 1 for group in groups):
+        return None if order == term else lambda x: x.transpose(axes)
+    return (lambda x: x.reshape(shape)) if order == term else (lambda x: x.transpose(axes).reshape(shape))
 
 
 def _multiply(step: Contract) -> Callable[[Array, Array], Array]:

@@ -16,7 +16,7 @@ from gpueinsum.backends.axes import Axis, axes, fuse, label_strides, points
 from gpueinsum.backends.gemm import Route, blas_calls, route
 from gpueinsum.backends.launch import KERNELS, Kernel, accumulator, expand_nest, nest
 from gpueinsum.backends.runtime import Runtime
-from gpueinsum.errors import OperandError
+from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.plan import Contract, Expand, Reduce, Step
 from gpueinsum.subscripts import Label, Term
 
@@ -47,14 +47,11 @@ class CudaBackend:
             raise OperandError(f"an operand's strides {array.strides} are no multiples of its {item}-byte elements")
         return array
 
-    def refuses(self, dtype: np.dtype[Any]) -> str | None:
-        """Why this dtype cannot be computed with here, or None."""
-        if dtype.name in _DTYPES:
-            return None
-        return f"{dtype} cannot be computed with on CUDA: pass dtype=, or compute it on the CPU"
-
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        return dtype  # half precision accumulates in float32 inside each step
+        """The dtype itself; half precision accumulates in float32 inside each step. Raises DtypeError."""
+        if dtype.name not in _DTYPES:
+            raise DtypeError(f"{dtype} cannot be computed with on CUDA: pass dtype=, or compute it on the CPU")
+        return dtype
 
     def arrange(self, result: Array, order: str) -> Array:
         return self.runtime.arrange(result, order)
