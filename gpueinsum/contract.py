@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import opt_einsum
+from opt_einsum.contract import PathInfo
 
-from gpueinsum.api import (
+from gpueinsum.backends import Backend, choose
+from gpueinsum.call import (
     Array,
-    Entry,
+    Call,
     Expression,
     Options,
+    call_dtypes,
     check_out,
-    enter,
+    check_out_shape,
+    conclude,
     evaluate,
     hashable_form,
-    leave,
+    hashable_path,
     plan_for,
     resolve,
     shape_of,
 )
-from gpueinsum.backends import Backend, choose
 from gpueinsum.execute import bind
 from gpueinsum.fold import fold_constants
 from gpueinsum.order import Optimize, Path, find_path
@@ -56,7 +59,7 @@ def contract(
            [15., 15.]])
     """
     expression, arrays = hashable_form(subscripts, operands)
-    options = Options(dtype, order, casting, optimize, memory_limit, _backend(backend), precision)
+    options = Options(dtype, order, casting, hashable_path(optimize), memory_limit, _backend(backend), precision)
     return evaluate(expression, arrays, out, options)
 
 
@@ -67,7 +70,7 @@ def contract_path(
     optimize: Optimize = True,
     memory_limit: int | str | None = None,
     shapes: bool = False,
-) -> tuple[list[tuple[int, ...]], opt_einsum.contract.PathInfo]:
+) -> tuple[list[tuple[int, ...]], PathInfo]:
     """opt_einsum's `contract_path`: the path, and opt_einsum's `PathInfo` about it.
 
     With `shapes` the operands are shapes rather than arrays.
@@ -152,7 +155,7 @@ class ContractExpression:
         self._constants = constants
         self._options = options
         self._placed: dict[Backend, dict[int, Array]] = {}
-        self._folded: dict[Any, _Folded] = {}
+        self._calls: dict[Any, tuple[Call, tuple[Array, ...]]] = {}
 
     @property
     def contraction(self) -> str:
@@ -173,22 +176,28 @@ class ContractExpression:
         options = self._options._replace(backend=_backend(backend))
         if not self._constants:
             return evaluate(self._expression, arrays, out, options)
-        variables = iter(arrays)
-        constants = self._on(choose(options.backend, arrays or list(self._constants.values())))
-        operands = [constants[i] if i in constants else next(variables) for i in range(len(self._shapes))]
-        entry = enter(operands, out, options)
-        folded = self._fold(entry)
-        check_out(out, folded.shape)
-        late = [array for i, array in enumerate(entry.cast()) if i not in constants]
-        [result] = folded.run([*late, *folded.constants])
-        return leave(entry, result, arrays, out, options)
+        given = arrays or tuple(self._constants.values())
+        place = choose(options.backend, given)
+        operands = self._filled(place, [place.asarray(array) for array in arrays])
+        check_out(out, given)
+        call, kept = self._folded(place, operands, out, options)
+        late = [array for i, array in enumerate(operands) if i not in self._constants]
+        [result] = call.run([*call.cast(late), *kept])
+        return conclude(call, place, result, operands, given, out, options)
 
     def evaluate_constants(self, backend: str | None = "auto") -> None:
         """Compute now, for arrays of the planned shapes and the constants' dtype, what the first call would."""
-        constants = self._on(choose(_backend(backend), list(self._constants.values())))
-        dtype = np.result_type(*(array.dtype for array in constants.values()))
-        stand_ins = [constants.get(i, np.broadcast_to(dtype.type(0), shape)) for i, shape in enumerate(self._shapes)]
-        self._fold(enter(stand_ins, None, self._options._replace(backend=_backend(backend))))
+        options = self._options._replace(backend=_backend(backend))
+        place = choose(options.backend, list(self._constants.values()))
+        dtype = np.result_type(*(array.dtype for array in self._on(place).values()))
+        shapes = [shape for i, shape in enumerate(self._shapes) if i not in self._constants]
+        stand_ins = [np.broadcast_to(dtype.type(0), shape) for shape in shapes]
+        self._folded(place, self._filled(place, stand_ins), None, options)
+
+    def _filled(self, place: Backend, arrays: Iterable[Array]) -> list[Array]:
+        """All operands in order: these arrays, and the constants where they belong."""
+        variables, constants = iter(arrays), self._on(place)
+        return [constants[i] if i in constants else next(variables) for i in range(len(self._shapes))]
 
     def _on(self, place: Backend) -> dict[int, Array]:
         """The constants where they are computed with, moved there once."""
@@ -196,26 +205,23 @@ class ContractExpression:
             self._placed[place] = {i: place.asarray(array) for i, array in self._constants.items()}
         return self._placed[place]
 
-    def _fold(self, entry: Entry) -> _Folded:
-        """The constant part evaluated, and the rest ready to run, for calls like this one."""
-        key = (entry.place, entry.shapes, entry.compute)
-        if key not in self._folded:
-            plan = plan_for(self._expression, entry.shapes, entry.compute, self._options)
+    def _folded(
+        self, place: Backend, operands: Sequence[Array], out: Array | None, options: Options
+    ) -> tuple[Call, tuple[Array, ...]]:
+        """What remains to be run for operands like these, and the constant part's results that it takes."""
+        shapes = tuple(array.shape for array in operands)
+        dtypes = tuple(array.dtype for array in operands)
+        signature = None if out is None else (out.shape, out.dtype)
+        key = (place, shapes, dtypes, signature)
+        if key not in self._calls:
+            target, compute = call_dtypes(dtypes, signature, options, place)
+            plan = plan_for(self._expression, shapes, compute, options)
+            check_out_shape(signature, plan)
             first, rest = fold_constants(plan, tuple(sorted(self._constants)))
-            precision = self._options.precision
-            early = [array for i, array in enumerate(entry.cast()) if i in self._constants]
-            constants = bind(first, entry.place, precision)(early)
-            run = bind(rest, entry.place, precision)
-            self._folded[key] = _Folded(constants, run if rest.steps else _copies, plan.shape(plan.outputs[0]))
-        return self._folded[key]
-
-
-class _Folded(NamedTuple):
-    """An expression whose constant part has been evaluated for one backend, shapes and dtype."""
-
-    constants: tuple[Array, ...]
-    run: Callable[[Sequence[Array]], tuple[Array, ...]]
-    shape: Shape
+            call = Call(bind(rest, place, options.precision) if rest.steps else _copies, compute, target)
+            early = call.cast([operands[i] for i in sorted(self._constants)])
+            self._calls[key] = call, bind(first, place, options.precision)(early)
+        return self._calls[key]
 
 
 def _copies(constants: Sequence[Array]) -> tuple[Array, ...]:

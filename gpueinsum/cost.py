@@ -69,8 +69,8 @@ def peak_bytes(plan: Plan) -> int:
 
 
 def elements(labels: Term, size: Mapping[Label, int]) -> int:
-    """How many index points these labels span, each counted once."""
-    return math.prod(size[label] for label in set(labels))
+    """How many elements an array of this term has, or how many index points these labels span."""
+    return math.prod(size[label] for label in labels)
 
 
 def item_bytes(dtype: str) -> int:

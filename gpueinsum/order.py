@@ -36,8 +36,9 @@ def find_path(
     search = _search(optimize)
     if len(inputs) <= 2:
         return (tuple(range(len(inputs))),)
+    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), dict(sizes)]
     limit = _memory_limit(memory_limit, (*inputs, output), sizes)
-    path = search([frozenset(term) for term in inputs], frozenset(output), dict(sizes), limit)
+    path = search(*arguments) if limit is None else search(*arguments, limit)
     return checked_path(path, len(inputs))
 
 
@@ -76,10 +77,10 @@ def _is_path(optimize: Optimize) -> bool:
 
 def _search(optimize: Optimize) -> Callable[..., Iterable[Iterable[int]]]:
     if callable(optimize):
-        return optimize  # type: ignore[no-any-return]  # opt_einsum's protocol: (inputs, output, sizes, memory_limit)
+        return optimize  # type: ignore[no-any-return]  # opt_einsum's protocol: (inputs, output, sizes, limit=None)
     try:
         return opt_einsum.paths.get_path_fn(optimize)  # type: ignore[no-any-return]  # opt_einsum has no types
-    except (KeyError, TypeError) as error:
+    except (KeyError, AttributeError) as error:
         raise PlanError(f"optimize={optimize!r} is no path, no optimizer and no name that opt_einsum knows") from error
 
 

@@ -204,8 +204,6 @@ def _resolve(written: Written, shapes: Sequence[Shape]) -> Subscripts:
 
 def _check_count(written: Written, operands: int) -> None:
     terms = len(written.inputs)
-    if operands == 0:
-        raise SubscriptsError("an einsum needs at least one operand")
     if terms > operands:
         message = f"{terms} terms but {operands} operand{'s'[: operands > 1]}"
         raise _error(message, written.text, written.spans[operands:])

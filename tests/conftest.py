@@ -41,7 +41,7 @@ def einsum_on(request, monkeypatch):
     if request.param == "simulated":
         backend = simulated_backend()
         backend.runtime.calls.clear()
-        monkeypatch.setattr(gpueinsum.backends, "cuda", simulated_backend)
+        monkeypatch.setattr(gpueinsum.backends, "cuda_backend", simulated_backend)
     else:
         real_runtime()
     return functools.partial(gpueinsum.einsum, backend="cuda")

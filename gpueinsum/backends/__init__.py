@@ -27,7 +27,7 @@ class Backend(Runs, Protocol):
     def hand_back(self, result: Array, operands: Sequence[object]) -> Any: ...
 
 
-_CPU = CpuBackend()
+HOST = CpuBackend()
 
 
 def choose(requested: str | None, operands: Sequence[object]) -> Backend:
@@ -37,7 +37,7 @@ def choose(requested: str | None, operands: Sequence[object]) -> Backend:
     a backend of another name.
     """
     if requested is None and all(type(operand) is np.ndarray for operand in operands):
-        return _CPU  # most calls
+        return HOST  # most calls
     if requested not in (None, "cpu", "cuda"):
         raise ValueError(f"backend={requested!r} is none of None, 'cpu' and 'cuda'")
     device = [number for number, operand in enumerate(operands) if on_device(operand)]
@@ -46,16 +46,16 @@ def choose(requested: str | None, operands: Sequence[object]) -> Backend:
             f"operand {device[0]} is on a GPU: bring it back first (x.get() in CuPy), or leave backend out"
         )
     if requested == "cuda":
-        return cuda()
+        return cuda_backend()
     if not device:
-        return _CPU
+        return HOST
     for number, operand in enumerate(operands):
-        if isinstance(operand, np.ndarray):
+        if isinstance(operand, np.ndarray) and number not in device:
             raise OperandError(
                 f"operand {number} is a numpy array but operand {device[0]} is on a GPU: "
                 "move one of them (cupy.asarray(x) or x.get()), or pass backend='cuda' to compute on the GPU"
             )
-    return cuda()
+    return cuda_backend()
 
 
 def on_device(operand: object) -> bool:
@@ -69,7 +69,7 @@ def on_device(operand: object) -> bool:
 
 
 @lru_cache(maxsize=1)
-def cuda() -> Backend:
+def cuda_backend() -> Backend:
     """The CUDA backend. Raises DeviceError, saying what is missing, where there is none."""
     from gpueinsum.backends.cuda import CudaBackend
     from gpueinsum.backends.runtime import CupyRuntime
@@ -85,7 +85,7 @@ def array_module() -> Any:
     3.0
     """
     try:
-        cuda()
+        cuda_backend()
     except DeviceError:
         return np
     import cupy

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpueinsum.backends import on_device
+from gpueinsum.backends import HOST, on_device
 from gpueinsum.backends.axes import Axis, axes, fuse, label_strides, points
 from gpueinsum.backends.gemm import Route, blas_calls, route
 from gpueinsum.backends.launch import KERNELS, Kernel, accumulator, expand_nest, nest
@@ -41,6 +41,10 @@ class CudaBackend:
         self.runtime = runtime
 
     def asarray(self, operand: object) -> Array:
+        """The operand on the current device; what CUDA cannot hold is refused before it goes there."""
+        if not on_device(operand):
+            operand = HOST.asarray(operand)
+            self.compute_dtype(operand.dtype)
         array = self.runtime.to_device(operand)
         item = array.dtype.itemsize
         if any(stride % item for stride in array.strides):

@@ -121,7 +121,7 @@ def route(
             continue
         middle = summed if copy_rhs else "".join(label for label in step.rhs_term if label in summed)
         lhs_copy = batch + left + middle if copy_lhs else None
-        rhs_copy = batch + summed + right if copy_rhs else None
+        rhs_copy = batch + right + summed if copy_rhs else None
         lhs_strides = contiguous(lhs_copy, size) if lhs_copy is not None else label_strides(step.lhs_term, lhs or ())
         rhs_strides = contiguous(rhs_copy, size) if rhs_copy is not None else label_strides(step.rhs_term, rhs or ())
         for out in orders:

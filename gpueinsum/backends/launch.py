@@ -157,13 +157,13 @@ def compile_cubin(kernel: Kernel, arch: str) -> bytes:
     return compile_text(kernel_text(kernel), arch)
 
 
-def compile_text(text: str, arch: str) -> bytes:
+def compile_text(text: str, arch: str, *options: str) -> bytes:
     """Machine code of a CUDA source, compiled as CuPy does; a RuntimeError carries NVRTC's log."""
     from cupy_backends.cuda.libs import nvrtc
 
     program = nvrtc.createProgram(text, "gpueinsum.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"-arch={arch}", "-std=c++17", "-ftz=true"))
+        nvrtc.compileProgram(program, (f"-arch={arch}", "-std=c++17", "-ftz=true", *options))
         return bytes(nvrtc.getCUBIN(program))
     except nvrtc.NVRTCError as error:
         raise RuntimeError(f"NVRTC cannot compile for {arch}:\n{nvrtc.getProgramLog(program)}") from error

@@ -1,0 +1,7 @@
+"""`python -m gpueinsum`: the command line without the installed command."""
+
+import sys
+
+from gpueinsum.cli import main
+
+sys.exit(main())

@@ -1,0 +1,265 @@
+"""One call: what its operands' shapes and dtypes decide is decided once and kept; the rest is done at each call."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpueinsum.backends import Backend, choose, on_device
+from gpueinsum.errors import DtypeError, OperandError, OutError, SubscriptsError
+from gpueinsum.execute import bind
+from gpueinsum.order import Optimize, Path, find_path
+from gpueinsum.plan import Plan
+from gpueinsum.planner import lower
+from gpueinsum.subscripts import Shape, Sublist, Subscripts, Term, parse, parse_interleaved
+
+Array = Any
+Dtype = np.dtype[Any]
+# What the caller wrote, hashable: the text, or the interleaved form's sublists and its output's (None if implicit).
+Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
+
+_ALLOWED = {
+    "order": ("K", "C", "F", "A", "k", "c", "f", "a"),
+    "casting": ("no", "equiv", "safe", "same_kind", "unsafe"),
+    "precision": (None, "highest", "tf32"),
+}
+
+
+class Options(NamedTuple):
+    """How a call wants its expression planned and its result made, as the caller wrote it."""
+
+    dtype: Any = None
+    order: str = "K"
+    casting: Any = "safe"
+    optimize: Optimize = "auto"
+    memory_limit: int | str | None = None
+    backend: str | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An expression ready for operands of certain shapes and dtypes in one place."""
+
+    run: Callable[[Sequence[Array]], tuple[Array, ...]]
+    compute: Dtype | None  # the dtype to cast operands to first; None where the result is a view of them
+    target: Dtype  # the dtype of the result
+
+    def cast(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        compute = self.compute
+        if compute is None:
+            return arrays
+        return [array if array.dtype is compute else array.astype(compute, copy=False) for array in arrays]
+
+
+def evaluate(expression: Expression, operands: Sequence[Any], out: Array | None, options: Options) -> Array:
+    """`einsum`, for an expression in its hashable form."""
+    place = choose(options.backend, operands)
+    arrays = [place.asarray(operand) for operand in operands]
+    check_out(out, operands)
+    shapes, dtypes = tuple([array.shape for array in arrays]), tuple([array.dtype for array in arrays])
+    call = _cached(_call, options)(expression, shapes, dtypes, _signature(out), options, place)
+    [result] = call.run(call.cast(arrays))
+    return conclude(call, place, result, arrays, operands, out, options)
+
+
+def conclude(
+    call: Call,
+    place: Backend,
+    result: Array,
+    arrays: Sequence[Array],
+    operands: Sequence[Any],
+    out: Array | None,
+    options: Options,
+) -> Array:
+    """Give the result the dtype, layout and place that the call asks for."""
+    if out is not None:
+        place.store(result, out)
+        return out
+    if result.dtype is not call.target:
+        result = result.astype(call.target, copy=False)
+    if options.order != "K":
+        order = options.order.upper()
+        if order == "A":
+            order = "F" if all(array.flags.f_contiguous for array in arrays) else "C"
+        result = result if order == "K" else place.arrange(result, order)
+    return place.hand_back(result, operands)
+
+
+@lru_cache(maxsize=4096)
+def _call(
+    expression: Expression,
+    shapes: tuple[Shape, ...],
+    dtypes: tuple[Dtype, ...],
+    out: tuple[Shape, Dtype] | None,
+    options: Options,
+    place: Backend,
+) -> Call:
+    target, compute = call_dtypes(dtypes, out, options, place)
+    plan = plan_for(expression, shapes, compute, options)
+    check_out_shape(out, plan)
+    run = bind(plan, place, options.precision)
+    alias = plan.alias()
+    if alias is None:
+        return Call(run, compute, target)
+    is_view = len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
+    if is_view and out is None and dtypes[0] == target:  # where numpy returns a view, so do we
+        return Call(run if plan.steps else _view, None, target)
+    return Call(lambda arrays: (run(arrays)[0].copy(),), compute, target)
+
+
+def _view(arrays: Sequence[Array]) -> tuple[Array, ...]:
+    return (arrays[0].view(),)
+
+
+# ---------------------------------------------------------------- plans
+
+
+def plan_for(expression: Expression, shapes: tuple[Shape, ...], dtype: Dtype, options: Options) -> Plan:
+    """The plan of an expression in its hashable form, from the cache if it is there."""
+    plan: Plan = _cached(_plan, options)(expression, shapes, dtype, options.optimize, options.memory_limit)
+    return plan
+
+
+@lru_cache(maxsize=4096)
+def _plan(
+    expression: Expression, shapes: tuple[Shape, ...], dtype: Dtype, optimize: Optimize, memory_limit: int | str | None
+) -> Plan:
+    subscripts = resolve(expression, shapes)
+    sizes = dict(subscripts.sizes)
+
+    def order(inputs: tuple[Term, ...], output: Term) -> Path:
+        return find_path(inputs, output, sizes, optimize, memory_limit)
+
+    return lower(subscripts, order, dtype.name)
+
+
+def resolve(expression: Expression, shapes: tuple[Shape, ...]) -> Subscripts:
+    """The subscripts of an expression in its hashable form."""
+    if isinstance(expression, str):
+        return parse(expression, shapes)
+    return parse_interleaved(*expression, shapes)
+
+
+def _cached(function: Any, options: Options) -> Any:
+    """The function through its cache; past it for an optimizer or a dtype that cannot be hashed."""
+    try:
+        hash(options)
+    except TypeError:
+        return function.__wrapped__
+    return function
+
+
+# ---------------------------------------------------------------- at the door
+
+
+def hashable_path(optimize: Optimize) -> Optimize:
+    """A path in tuples; anything else as it is."""
+    if isinstance(optimize, list | np.ndarray):
+        return tuple(tuple(step) if isinstance(step, list | np.ndarray) else step for step in optimize)
+    return optimize
+
+
+def hashable_form(subscripts: Any, operands: Sequence[Any]) -> tuple[Expression, Sequence[Any]]:
+    """Tell text from the interleaved form; the expression to plan, and the operands."""
+    if isinstance(subscripts, str):
+        if not operands:
+            raise SubscriptsError("an einsum needs at least one operand")
+        return subscripts, operands
+    arguments = (subscripts, *operands)
+    output = _sublist(arguments[-1], "the output") if len(arguments) % 2 else None
+    pairs = arguments[: len(arguments) // 2 * 2]
+    if not pairs:
+        raise SubscriptsError("the first argument is neither subscripts nor an operand followed by its labels")
+    sublists = tuple(_sublist(labels, f"operand {number}") for number, labels in enumerate(pairs[1::2]))
+    return (sublists, output), pairs[0::2]
+
+
+def _sublist(labels: Any, owner: str) -> Sublist:
+    try:
+        sublist: tuple[Hashable, ...] = tuple(labels)
+        hash(sublist)
+    except TypeError as error:
+        raise SubscriptsError(f"{owner} needs a list of hashable labels, not {labels!r:.60}") from error
+    return sublist
+
+
+def shape_of(operand: Any) -> Shape:
+    """The shape of an operand, which may be given as the shape itself: a tuple of integers."""
+    if isinstance(operand, tuple) and all(isinstance(size, int | np.integer) for size in operand):
+        return tuple(int(size) for size in operand)
+    return array_shape(operand)
+
+
+def array_shape(operand: Any) -> Shape:
+    return tuple(operand.shape) if hasattr(operand, "shape") else np.shape(operand)
+
+
+def dtype_of(name: Any) -> Dtype:
+    """The dtype that a caller names. Raises DtypeError."""
+    try:
+        if isinstance(name, str) and name == "bfloat16":
+            importlib.import_module("ml_dtypes")  # registers the name with numpy
+        dtype: Dtype = np.dtype(name)
+        return dtype
+    except (TypeError, ImportError) as error:
+        raise DtypeError(f"dtype={name!r} is no dtype here") from error
+
+
+def call_dtypes(
+    dtypes: Sequence[Dtype], out: tuple[Shape, Dtype] | None, options: Options, place: Backend
+) -> tuple[Dtype, Dtype]:
+    """The dtypes of the result and of the computation; every option is checked, and every cast that it asks for."""
+    for name, allowed in _ALLOWED.items():
+        if getattr(options, name) not in allowed:
+            raise ValueError(f"{name}={getattr(options, name)!r} is none of {', '.join(map(repr, allowed))}")
+    if options.dtype is not None:
+        target = dtype_of(options.dtype)
+    else:
+        target = _common_dtype(dtypes if out is None else [*dtypes, out[1]])
+    if target.kind not in "biufcO" and target.name != "bfloat16":
+        raise DtypeError(f"elements of dtype {target} cannot be multiplied and added")
+    casting = options.casting
+    for number, source in enumerate(dtypes):
+        if not np.can_cast(source, target, casting):
+            raise DtypeError(f"operand {number} is {source}, which casting={casting!r} does not cast to {target}")
+    if out is not None and not np.can_cast(target, out[1], casting):
+        raise DtypeError(f"the result is {target}, which casting={casting!r} does not cast to out's {out[1]}")
+    return target, place.compute_dtype(target)
+
+
+def _common_dtype(dtypes: Sequence[Dtype]) -> Dtype:
+    try:
+        common = np.result_type(*dtypes)
+    except TypeError as error:
+        raise DtypeError(f"no dtype holds all of {', '.join(map(str, dtypes))}") from error
+    return common.newbyteorder("=")
+
+
+def check_out(out: Array | None, operands: Sequence[Any]) -> None:
+    """Refuse an `out=` that is no array, cannot be written, or lies where the operands do not."""
+    if out is None:
+        return
+    if not (hasattr(out, "dtype") and hasattr(out, "shape")):
+        raise OperandError(f"out is of type {type(out).__name__}, not an array")
+    if not getattr(out.flags, "writeable", True):  # CuPy's arrays have no such flag: all can be written
+        raise OutError("out is read-only")
+    if on_device(out) and not any(map(on_device, operands)):
+        raise OutError("out is on a GPU, but the operands are not")
+    if not on_device(out) and any(map(on_device, operands)):
+        raise OutError("out is not on the GPU where the operands are")
+
+
+def check_out_shape(out: tuple[Shape, Dtype] | None, plan: Plan) -> None:
+    shape = plan.shape(plan.outputs[0])
+    if out is not None and out[0] != shape:
+        raise OutError(f"out has shape {out[0]}, but the result has {shape}")
+
+
+def _signature(out: Array | None) -> tuple[Shape, Dtype] | None:
+    return None if out is None else (out.shape, out.dtype)

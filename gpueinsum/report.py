@@ -1,0 +1,143 @@
+"""Plan to text: what each step is and costs, as a table for people; reads plans and touches no array."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from decimal import Decimal
+
+from gpueinsum.cost import Cost, elements, peak_bytes, step_cost
+from gpueinsum.plan import Contract, Plan, Reduce, Step
+from gpueinsum.subscripts import Label, Term
+
+_HEADINGS = ("step", "kind", "batch", "rows", "columns", "summed", "flops", "moved", "result", "einsum")
+_ROLES = ("batch", "left", "right", "summed")
+_LEFT_ALIGNED = ("step", "kind", "einsum")
+_WIDTH = 110
+
+
+def explain(plan: Plan) -> str:
+    """A plan as a table, a line per step, and what all of it takes.
+
+    `batch`, `rows`, `columns` and `summed` are the sizes of a pair's four roles (rows are its left labels, columns its
+    right ones); `moved` counts each operand of a step read once and its result written once, `view` where that is
+    nothing at all. Peak memory is of intermediates and result alive at once, without the operands.
+
+    >>> from gpueinsum.api import einsum_plan
+    >>> print(explain(einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10))))
+    ij,jk,kl->il  float64
+    sizes: i=40 j=30 k=20 l=10
+    <BLANKLINE>
+    step  kind      batch  rows  columns  summed   flops     moved    result  einsum
+    %3    contract      1    30       10      20  11.7 k  8.59 KiB  2.34 KiB  jk,kl->jl
+    %4    contract      1    40       10      30  23.6 k  14.8 KiB  3.12 KiB  ij,jl->il
+    <BLANKLINE>
+    total: 35.3 k flops, 23.4 KiB moved, 1.47 flops per byte
+    peak memory of intermediates and result: 5.47 KiB
+    largest intermediate: %3 jl, 300 elements, 2.34 KiB
+    """
+    size = dict(plan.sizes)
+    costs = [step_cost(plan, step) for step in plan.steps]
+    head = [f"{_visible(plan.equation)}  {plan.dtype}", *_label_lines(size), ""]
+    if not plan.steps:
+        return "\n".join([*head, f"no steps: the result is operand {plan.outputs[0]} itself"])
+    rows = [
+        _row(register, step, cost, size)
+        for register, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), len(plan.inputs))
+    ]
+    return "\n".join([*head, *_table(rows), "", *_totals(plan, costs)])
+
+
+def bytes_text(number: float) -> str:
+    """A number of bytes in the largest binary unit that leaves at least one.
+
+    >>> bytes_text(512), bytes_text(3 * 2**20)
+    ('512 B', '3 MiB')
+    """
+    return _scaled(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
+
+
+def count_text(number: float) -> str:
+    """A number of operations or elements to three digits, in thousands, millions, ...
+
+    >>> count_text(999), count_text(23_600)
+    ('999', '23.6 k')
+    """
+    return _scaled(number, 1000, ("", "k", "M", "G", "T", "P", "E"))
+
+
+def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
+    if number >= base ** len(units):
+        return f"{Decimal(number):.2e} {units[0]}".rstrip()  # more than a float holds, now and then
+    unit = 0
+    while number / base**unit >= base * 0.9995 and unit + 1 < len(
+        units
+    ):  # what would round to a whole next unit is one
+        unit += 1
+    scaled = number / base**unit
+    digits = f"{scaled:.3g}" if scaled < 999.5 else f"{scaled:.0f}"
+    return f"{digits} {units[unit]}".rstrip()
+
+
+# ---------------------------------------------------------------- lines
+
+
+def _label_lines(size: Mapping[Label, int]) -> list[str]:
+    if not size:
+        return []
+    text = "sizes: " + " ".join(f"{_visible(label)}={number}" for label, number in size.items())
+    return textwrap.wrap(text, _WIDTH, subsequent_indent="       ", break_long_words=False, break_on_hyphens=False)
+
+
+def _row(register: int, step: Step, cost: Cost, size: Mapping[Label, int]) -> tuple[str, ...]:
+    is_view = isinstance(step, Reduce) and cost.bytes_moved == 0
+    return (
+        f"%{register}",
+        type(step).__name__.lower(),
+        *(_role_size(step, role, size) for role in _ROLES),
+        count_text(cost.flops),
+        "view" if is_view else bytes_text(cost.bytes_moved),
+        bytes_text(cost.result_bytes),
+        _visible(step.equation),
+    )
+
+
+def _role_size(step: Step, role: str, size: Mapping[Label, int]) -> str:
+    if isinstance(step, Contract) or (isinstance(step, Reduce) and role == "summed"):
+        return str(elements(getattr(step, role), size))
+    return "-"
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as need be; the equation comes last, so that neither its length nor its glyphs move the rest."""
+    table = [_HEADINGS, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    aligned = ("<" if heading in _LEFT_ALIGNED else ">" for heading in _HEADINGS)
+    layout = "  ".join(f"{{:{side}{width}}}" for side, width in zip(aligned, widths, strict=True))
+    return [layout.format(*row).rstrip() for row in table]
+
+
+def _totals(plan: Plan, costs: list[Cost]) -> list[str]:
+    flops, moved = sum(cost.flops for cost in costs), sum(cost.bytes_moved for cost in costs)
+    per_byte = f", {count_text(flops / moved)} flops per byte" if moved else ""
+    lines = [
+        f"total: {count_text(flops)} flops, {bytes_text(moved)} moved{per_byte}",
+        f"peak memory of intermediates and result: {bytes_text(peak_bytes(plan))}",
+    ]
+    operands = len(plan.inputs)
+    sizes = {register: cost.result_bytes for register, cost in enumerate(costs, operands)}
+    intermediates = [register for register in sizes if register not in plan.outputs]
+    if intermediates:
+        largest = max(intermediates, key=lambda register: sizes[register])
+        shape = plan.shape(largest)
+        lines.append(
+            f"largest intermediate: %{largest} {_visible(plan.term(largest))}, "
+            f"{count_text(math.prod(shape))} elements, {bytes_text(sizes[largest])}"
+        )
+    return lines
+
+
+def _visible(text: Term) -> str:
+    """Labels that show nothing, or would move what is around them, as their escapes."""
+    return "".join(c if c.isprintable() and not c.isspace() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,173 @@
+"""From strides to cuBLAS calls, without a device: each call is run by its definition and compared with the einsum."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from gpueinsum.backends import gemm
+from gpueinsum.backends.gemm import Gemm, blas_calls, route
+from gpueinsum.plan import Contract
+
+RNG = np.random.default_rng(0)
+SIZES = {"a": 2, "b": 3, "c": 5, "i": 7, "j": 4, "k": 6, "l": 2, "m": 3, "n": 5}
+
+
+def pair(equation):
+    terms, out = equation.split("->")
+    lhs, rhs = terms.split(",")
+    return Contract(0, 1, lhs, rhs, out)
+
+
+def array(term, layout=None):
+    """An array of this term whose memory is ordered as `layout`."""
+    layout = layout or term
+    memory = RNG.integers(-9, 9, [SIZES[x] for x in layout]).astype(float)
+    return memory.transpose([layout.index(x) for x in term])
+
+
+def route_of(step, x, y, blas=True):
+    strides = [tuple(s // a.itemsize for s in a.strides) for a in (x, y)]
+    return route(step, tuple(SIZES.items()), *strides, blas)
+
+
+def column_major(memory, start, ld, stride, rows, columns, batch):
+    """Element (b, row, column) of a cuBLAS matrix, gathered by its definition."""
+    b, r, c = np.ogrid[:batch, :rows, :columns]
+    return start + b * stride + c * ld + r
+
+
+def run(call: gemm.Call, lhs, rhs, out):
+    """One call by cuBLAS' definition on flat memory, its arguments checked."""
+    g: Gemm = call.gemm
+    (a, a0), (b, b0) = [(lhs, call.lhs), (rhs, call.rhs)][:: -1 if call.swapped else 1]
+    a_rows, a_columns = (g.k, g.m) if g.transpose_a else (g.m, g.k)
+    b_rows, b_columns = (g.n, g.k) if g.transpose_b else (g.k, g.n)
+    assert max(1, a_rows) <= g.lda <= gemm.INT_MAX
+    assert max(1, b_rows) <= g.ldb <= gemm.INT_MAX
+    assert max(1, g.m) <= g.ldc <= gemm.INT_MAX
+    assert max(g.m, g.n, g.k) <= gemm.INT_MAX
+    assert g.batch <= gemm.MAX_BATCH
+    left = a[column_major(a, a0, g.lda, g.stride_a, a_rows, a_columns, g.batch)]
+    right = b[column_major(b, b0, g.ldb, g.stride_b, b_rows, b_columns, g.batch)]
+    left = left.transpose(0, 2, 1) if g.transpose_a else left
+    right = right.transpose(0, 2, 1) if g.transpose_b else right
+    where = column_major(out, call.out, g.ldc, g.stride_c, g.m, g.n, g.batch)
+    assert np.unique(where).size == where.size
+    out[where] = left @ right + (out[where] if g.accumulate else 0)
+
+
+def compute(step, x, y):
+    """The pair through its route; how many cuBLAS calls it took, and the route."""
+    way = route_of(step, x, y)
+    if way.copy_lhs is not None:
+        x = np.ascontiguousarray(x.transpose([step.lhs_term.index(label) for label in way.copy_lhs]))
+    if way.copy_rhs is not None:
+        y = np.ascontiguousarray(y.transpose([step.rhs_term.index(label) for label in way.copy_rhs]))
+    out = np.full([SIZES[label] for label in way.out], np.nan)
+    calls = list(blas_calls(way.product))
+    for call in calls:
+        run(call, x.ravel(order="K"), y.ravel(order="K"), out.reshape(-1))
+    return out.transpose([way.out.index(label) for label in step.out]), len(calls), way
+
+
+NO_COPY = [  # equation, layouts of the sides in memory
+    ("ij,jk->ik", None, None),
+    ("ij,jk->ik", "ji", None),
+    ("ij,jk->ik", None, "kj"),
+    ("ij,jk->ki", None, None),
+    ("ji,kj->ki", None, None),
+    ("bij,bjk->bik", None, None),
+    ("ibj,bjk->bik", None, None),  # the batch in the middle is a stride
+    ("bij,jbk->bik", "ibj", None),
+    ("abij,abjk->abik", None, None),
+    ("ijk,kl->ijl", None, None),
+    ("aij,jk->aik", "iaj", None),  # rows that do not fuse with the result: they join the batch
+    ("ijk,jkl->il", None, None),
+    ("i,ij->j", None, None),
+    ("ij,j->i", None, None),
+    ("mil,lj->mij", "iml", None),
+]
+
+
+@pytest.mark.parametrize(("equation", "lhs", "rhs"), NO_COPY)
+def test_a_matrix_product_needs_no_copy(equation, lhs, rhs):
+    step = pair(equation)
+    x, y = array(step.lhs_term, lhs), array(step.rhs_term, rhs)
+    result, calls, way = compute(step, x, y)
+    assert (way.copy_lhs, way.copy_rhs) == (None, None)
+    assert calls == 1
+    np.testing.assert_array_equal(result, np.einsum(equation, x, y))
+
+
+def test_only_the_side_that_does_not_fit_is_copied():
+    step = pair("ijk,kjl->il")  # summed labels in two orders
+    result, _, way = compute(step, x := array("ijk"), y := array("kjl"))
+    assert (way.copy_lhs is None) != (way.copy_rhs is None)
+    assert way.copy_rhs is not None  # the smaller one
+    np.testing.assert_array_equal(result, np.einsum("ijk,kjl->il", x, y))
+
+
+def test_every_pair_in_every_layout_is_a_product():
+    for equation in ("ijk,jlk->il", "aij,ajk->aik", "abi,bja->bij", "ijc,jlc->cil"):
+        step = pair(equation)
+        for lhs, rhs in itertools.product(itertools.permutations(step.lhs_term), itertools.permutations(step.rhs_term)):
+            x, y = array(step.lhs_term, "".join(lhs)), array(step.rhs_term, "".join(rhs))
+            np.testing.assert_array_equal(compute(step, x, y)[0], np.einsum(equation, x, y))
+
+
+@pytest.mark.parametrize("odd", ["negative", "broadcast", "stepped", "overlapping", "misaligned"])
+def test_strides_that_blas_cannot_take_are_copied(odd):
+    step = pair("ij,jk->ik")
+    strides = {
+        "negative": (6, -1),
+        "broadcast": (0, 1),
+        "stepped": (12, 2),
+        "overlapping": (1, 1),
+        "misaligned": None,
+    }[odd]
+    way = route(step, tuple(SIZES.items()), strides, (6, 1), True)
+    assert way.copy_lhs == "ij"
+    assert way.copy_rhs is None
+
+
+def test_our_own_kernel_takes_any_strides():
+    way = route(pair("ij,jk->ik"), tuple(SIZES.items()), (-12, 2), (0, 3), False)
+    assert (way.copy_lhs, way.copy_rhs) == (None, None)
+
+
+def test_a_vector_of_any_stride_is_a_matrix_of_one_column():
+    way = route(pair("ij,j->i"), tuple(SIZES.items()), (4, 1), (3,), True)
+    assert (way.copy_lhs, way.copy_rhs) == (None, None)
+
+
+@pytest.fixture
+def small_arguments(monkeypatch):
+    """cuBLAS with 3-bit integers, so that the splits for its 32-bit ones are taken."""
+    monkeypatch.setattr(gemm, "MAX_BATCH", 2)
+    route.cache_clear()
+    yield monkeypatch
+    route.cache_clear()
+
+
+def test_a_batch_past_the_limit_is_split(small_arguments):
+    step = pair("bij,bjk->bik")
+    result, calls, _ = compute(step, x := array("bij"), y := array("bjk"))
+    assert calls == 2
+    np.testing.assert_array_equal(result, x @ y)
+
+
+@pytest.mark.parametrize("equation", ["ij,jk->ik", "ij,jk->ki", "bij,bjk->bik", "ij,kj->ik", "ijk,kl->ijl"])
+def test_sizes_past_32_bits_are_split(small_arguments, equation):
+    small_arguments.setattr(gemm, "INT_MAX", 3)
+    step = pair(equation)
+    x, y = array(step.lhs_term), array(step.rhs_term)
+    result, calls, _ = compute(step, x, y)
+    assert calls > 1
+    np.testing.assert_array_equal(result, np.einsum(equation, x, y))
+
+
+def test_a_long_vector_product_adds_up_its_parts(small_arguments):
+    small_arguments.setattr(gemm, "INT_MAX", 4)
+    way = route(pair("ij,j->i"), (("i", 2), ("j", 10)), (10, 1), (1,), True)
+    assert [call.gemm.accumulate for call in blas_calls(way.product)][-1]

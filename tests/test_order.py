@@ -1,0 +1,82 @@
+import cotengra
+import opt_einsum
+import pytest
+
+from gpueinsum import PlanError, einsum_plan
+from gpueinsum.order import find_path
+
+TERMS, OUTPUT, SIZES = ("ij", "jk", "kl", "lm"), "im", {"i": 2, "j": 3, "k": 5, "l": 7, "m": 11}
+
+
+def path(optimize="auto", memory_limit=None):
+    return find_path(TERMS, OUTPUT, SIZES, optimize, memory_limit)
+
+
+@pytest.mark.parametrize("name", ["auto", "auto-hq", "greedy", "optimal", "dp", "branch-all", "random-greedy", True])
+def test_every_optimizer_of_opt_einsum_is_known_by_name(name):
+    assert len(path(name)) == 3
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        opt_einsum.DynamicProgramming(minimize="size"),
+        opt_einsum.RandomGreedy(max_repeats=2),
+        opt_einsum.BranchBound(nbranch=2),
+        cotengra.GreedyOptimizer(),
+        cotengra.HyperOptimizer(methods=["greedy"], max_repeats=2, parallel=False, progbar=False),
+        lambda inputs, output, sizes, memory_limit=None: [(0, 1), (0, 1), (0, 1)],
+    ],
+    ids=lambda optimizer: type(optimizer).__name__,
+)
+def test_any_path_optimizer_is_accepted(optimizer):
+    assert len(path(optimizer)) == 3
+
+
+@pytest.mark.parametrize("optimize", [[(0, 1), (0, 1), (0, 1)], ("einsum_path", (0, 1), (0, 1), (0, 1))])
+def test_a_path_is_taken_as_it_is(optimize):
+    assert path(optimize) == ((0, 1), (0, 1), (0, 1))
+
+
+def test_without_optimisation_all_operands_are_one_step():
+    assert path(False) == ((0, 1, 2, 3),)
+
+
+def test_steps_over_many_operands_are_folded_into_pairs():
+    plan = einsum_plan("ij,jk,kl->il", (2, 3), (3, 5), (5, 7), optimize=[(0, 1, 2)])
+    assert [step.equation for step in plan.steps] == ["ij,jk->ik", "ik,kl->il"]
+
+
+def test_a_memory_limit_is_handed_to_the_optimizer_in_elements():
+    seen = []
+
+    def optimizer(inputs, output, sizes, memory_limit=None):
+        seen.append(memory_limit)
+        return [(0, 1), (0, 1), (0, 1)]
+
+    for limit in (None, -1, 100, "max_input"):
+        path(optimizer, limit)
+    assert seen == [None, None, 100, 7 * 11]
+    assert path(("greedy", 100)) == path("greedy", 100)  # numpy's way to say it
+
+
+@pytest.mark.parametrize(
+    ("optimize", "complaint"),
+    [
+        ("fastest", "optimize='fastest' is no path"),
+        ([(0, 1)], "leaves 3 operands uncontracted"),
+        ([(0, 4), (0, 1), (0, 1)], r"path step 0, \(0, 4\), does not name distinct ones of the 4 operands left"),
+        ([(0, 1), (0, 0), (0, 1)], "path step 1"),
+        ([(0, 1), (), (0, 1)], "path step 1"),
+        ([0, 1], "a sequence of tuples of positions"),
+        (7, "optimize=7 is no path"),
+    ],
+)
+def test_a_path_that_does_not_fit_is_refused(optimize, complaint):
+    with pytest.raises(PlanError, match=complaint):
+        path(optimize)
+
+
+def test_a_memory_limit_that_is_none_is_refused():
+    with pytest.raises(PlanError, match="memory_limit='2GiB'"):
+        path("greedy", "2GiB")

@@ -1,0 +1,210 @@
+"""`CupyRuntime` itself, on a stand-in for CuPy: which of its functions are called, with which arguments in which order."""
+
+import ctypes
+import sys
+import types
+
+import numpy as np
+import pytest
+from simulated import SimulatedRuntime
+
+import gpueinsum as ge
+import gpueinsum.backends
+from gpueinsum.backends import runtime as runtime_module
+from gpueinsum.backends.cuda import CudaBackend
+from gpueinsum.backends.gemm import Gemm
+from gpueinsum.backends.launch import KERNELS, kernel_text
+from gpueinsum.backends.runtime import CupyRuntime
+from gpueinsum.errors import DeviceError, OperandError
+
+TEXTS = {(kernel_text(kernel), kernel.entry): kernel for kernel in KERNELS}
+TYPES = {2: "float16", 14: "bfloat16", 0: "float32", 1: "float64", 4: "complex64", 5: "complex128"}
+
+
+class FakeArray(np.ndarray):
+    """CuPy's array as far as the runtime looks at it."""
+
+    device = types.SimpleNamespace(id=0)
+    simulated = None  # the device that holds it
+
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self.simulated.pointer(self))
+
+    @property
+    def __cuda_array_interface__(self):
+        return self.__array_interface__
+
+
+class FakeCublas:
+    """CuPy's binding: the names and the order of its arguments, the product by the simulated device."""
+
+    def __init__(self, simulated):
+        self.simulated = simulated
+        self.mode = 3  # somebody has set CuPy's handle to TF32
+        self.calls = []
+
+    def getMathMode(self, handle):  # noqa: N802  # CuPy's name
+        return self.mode
+
+    def setMathMode(self, handle, mode):  # noqa: N802  # CuPy's name
+        self.mode = mode
+
+    def gemmStridedBatchedEx(  # noqa: N802  # CuPy's name
+        self, handle, transa, transb, m, n, k, alpha, a, a_type, lda, stride_a, b, b_type, ldb, stride_b,
+        beta, c, c_type, ldc, stride_c, batch, compute_type, algo,
+    ):  # fmt: skip
+        assert a_type == b_type == c_type
+        assert algo == -1
+        scalar = {"float16": "float32", "bfloat16": "float32"}.get(TYPES[a_type], TYPES[a_type])
+        one, beta = (np.frombuffer(_memory(x, scalar), scalar)[0] for x in (alpha, beta))
+        assert one == 1
+        self.calls.append((TYPES[a_type], compute_type, self.mode))
+        gemm = Gemm(bool(transa), bool(transb), m, n, k, lda, ldb, ldc, batch, stride_a, stride_b, stride_c, bool(beta))
+        self.simulated.gemm(gemm, TYPES[a_type], a, b, c, None)
+
+
+def _memory(address, dtype):
+    return ctypes.string_at(address, np.dtype(dtype).itemsize)
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A stand-in CuPy in `sys.modules`, and the runtime on it as the backend that `"cuda"` means."""
+    simulated = SimulatedRuntime()
+    monkeypatch.setattr(FakeArray, "simulated", simulated)
+    fake = types.ModuleType("cupy")
+    fake.ndarray = FakeArray
+    fake.asarray = lambda x, order=None: simulated.to_device(np.asarray(x, order=order)).view(FakeArray)
+    fake.asnumpy = lambda x: np.array(x.view(np.ndarray))
+    fake.empty = lambda shape, dtype: simulated.empty(shape, dtype).view(FakeArray)
+    fake.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=np.lib.stride_tricks.as_strided))
+    error = type("CUDARuntimeError", (RuntimeError,), {})
+    fake.cuda = types.SimpleNamespace(
+        runtime=types.SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: 0, CUDARuntimeError=error),
+        device=types.SimpleNamespace(get_cublas_handle=lambda: 7),
+        Device=lambda device: types.SimpleNamespace(attributes={"MultiProcessorCount": 4}),
+    )
+
+    class RawKernel:
+        def __init__(self, text, name, options):
+            self.kernel = TEXTS[text, name]
+            assert options == ("-std=c++17",)
+
+        def __call__(self, grid, block, arguments):
+            simulated.launch(self.kernel, *grid, *block, *arguments)
+
+    fake.RawKernel = RawKernel
+    backends = types.ModuleType("cupy_backends.cuda.libs")
+    backends.cublas = fake.cublas = FakeCublas(simulated)
+    for name, module in {
+        "cupy": fake,
+        "cupy_backends": types.ModuleType("cupy_backends"),
+        "cupy_backends.cuda": types.ModuleType("cupy_backends.cuda"),
+        "cupy_backends.cuda.libs": backends,
+    }.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    for cached in (runtime_module._raw_kernel, runtime_module._processors, gpueinsum.backends.cuda_backend):
+        cached.cache_clear()
+    yield fake
+    for cached in (runtime_module._raw_kernel, runtime_module._processors, gpueinsum.backends.cuda_backend):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("expression", "shapes"),
+    [
+        ("bij,bjk->bik", [(7, 2, 3), (7, 3, 5)]),
+        ("ij,kj->ki", [(2, 3), (5, 3)]),
+        ("iij->j", [(3, 3, 5)]),
+        ("i->ii", [(3,)]),
+        ("ij,ij->i", [(2, 3), (2, 3)]),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16", "i4", "?"])
+def test_everything_reaches_cupy_as_its_functions_take_it(cupy, rng, expression, shapes, dtype):
+    operands = [rng.integers(-3, 3, shape).astype(dtype) for shape in shapes]
+    result = ge.einsum(expression, *operands, backend="cuda")
+    assert type(result) is np.ndarray
+    np.testing.assert_allclose(result, ge.einsum(expression, *operands), rtol=1e-3)
+
+
+def test_arrays_on_the_gpu_stay_there(cupy):
+    x = cupy.asarray(np.ones((2, 3)))
+    assert isinstance(ge.einsum("ij,ij->i", x, x), FakeArray)
+    with pytest.raises(OperandError, match="operand 1 is a numpy array but operand 0 is on a GPU"):
+        ge.einsum("ij,ij->i", x, np.ones((2, 3)))
+    assert isinstance(ge.einsum("ij,ij->i", x, np.ones((2, 3)), backend="cuda"), FakeArray)
+    out = cupy.empty((2,), np.dtype(float))
+    assert ge.einsum("ij->i", x, out=out) is out
+    np.testing.assert_array_equal(out, [3, 3])
+    with pytest.raises(ge.OutError, match="out is not on the GPU where the operands are"):
+        ge.einsum("ij->i", x, out=np.empty(2))
+    with pytest.raises(ge.OutError, match="out is on a GPU, but the operands are not"):
+        ge.einsum("ij->i", np.ones((2, 3)), out=out)
+
+
+def test_numpy_results_may_be_written_to_numpy_arrays(cupy):
+    out = np.empty((2, 3), order="F")
+    assert ge.einsum("ij->ij", np.ones((2, 3)), out=out, backend="cuda") is out
+    np.testing.assert_array_equal(out, 1)
+
+
+def test_the_same_script_runs_on_either(cupy):
+    assert ge.array_module() is cupy
+
+
+COMPUTE_32F, COMPUTE_64F, COMPUTE_TF32 = 68, 70, 77
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "compute", "mode"),
+    [
+        ("float32", None, COMPUTE_32F, 0),
+        ("float32", "highest", COMPUTE_32F, 0),
+        ("float32", "tf32", COMPUTE_TF32, 0),
+        ("complex64", None, COMPUTE_32F, 0),
+        ("complex64", "tf32", COMPUTE_TF32, 0),
+        ("float64", "tf32", COMPUTE_64F, 0),
+        ("float16", None, COMPUTE_32F, 16),  # accumulate in float32 to the end
+        ("float16", "tf32", COMPUTE_32F, 16),
+    ],
+)
+def test_float32_is_float32_unless_asked_otherwise(cupy, dtype, precision, compute, mode):
+    x = np.ones((3, 5), dtype)
+    ge.einsum("ij,kj->ik", x, x, backend="cuda", precision=precision)
+    assert cupy.cublas.calls == [(dtype, compute, mode)]
+    assert cupy.cublas.mode == 3  # as it was found
+
+
+def test_operands_on_another_device_are_refused(cupy, monkeypatch):
+    x = cupy.asarray(np.ones(3))
+    monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda: 1)
+    monkeypatch.setattr(cupy, "asarray", lambda x: x)
+    with pytest.raises(OperandError, match=r"an operand is on device 0 but device 1 is current: .*Device\(0\)"):
+        ge.einsum("i->", x)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("cudaErrorNoDevice: no CUDA-capable device is detected", "CUDA needs an NVIDIA device"),
+        ("cudaErrorInsufficientDriver: CUDA driver version is insufficient", "CUDA needs an NVIDIA driver"),
+    ],
+)
+def test_what_is_missing_is_said(cupy, monkeypatch, error, message):
+    def fails():
+        raise cupy.cuda.runtime.CUDARuntimeError(error)
+
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", fails)
+    with pytest.raises(DeviceError, match=message):
+        CupyRuntime()
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 0)
+    with pytest.raises(DeviceError, match="CUDA needs an NVIDIA device, and there is none"):
+        CudaBackend(CupyRuntime())
+
+
+def test_a_missing_cublas_is_said(cupy, monkeypatch):
+    monkeypatch.delattr(sys.modules["cupy_backends.cuda.libs"], "cublas")
+    with pytest.raises(DeviceError, match="CUDA needs the cuBLAS library"):
+        CupyRuntime()
