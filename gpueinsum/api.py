@@ -25,7 +25,7 @@ from gpueinsum.subscripts import alphabet
 
 
 def einsum(
-    subscripts: Any,
+    subscripts: Any = "",
     *operands: Any,
     out: Array | None = None,
     dtype: Any = None,

@@ -23,8 +23,9 @@ Dtype = np.dtype[Any]
 # What the caller wrote, hashable: the text, or the interleaved form's sublists and its output's (None if implicit).
 Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
 
+_MAX_DIMENSIONS = 64  # numpy's
 _ALLOWED = {
-    "order": ("K", "C", "F", "A", "k", "c", "f", "a"),
+    "order": ("K", "C", "F", "A", "k", "c", "f", "a", None),
     "casting": ("no", "equiv", "safe", "same_kind", "unsafe"),
     "precision": (None, "highest", "tf32"),
 }
@@ -34,7 +35,7 @@ class Options(NamedTuple):
     """How a call wants its expression planned and its result made, as the caller wrote it."""
 
     dtype: Any = None
-    order: str = "K"
+    order: str | None = "K"
     casting: Any = "safe"
     optimize: Optimize = "auto"
     memory_limit: int | str | None = None
@@ -84,7 +85,7 @@ def conclude(
     if result.dtype is not call.target:
         result = result.astype(call.target, copy=False)
     if options.order != "K":
-        order = options.order.upper()
+        order = (options.order or "K").upper()
         if order == "A":
             order = "F" if all(array.flags.f_contiguous for array in arrays) else "C"
         result = result if order == "K" else place.arrange(result, order)
@@ -102,7 +103,7 @@ def _call(
 ) -> Call:
     target, compute = call_dtypes(dtypes, out, options, place)
     plan = plan_for(expression, shapes, compute, options)
-    check_out_shape(out, plan)
+    check_shapes(out, plan)
     run = bind(plan, place, options.precision)
     alias = plan.alias()
     if alias is None:
@@ -185,7 +186,7 @@ def _sublist(labels: Any, owner: str) -> Sublist:
         sublist: tuple[Hashable, ...] = tuple(labels)
         hash(sublist)
     except TypeError as error:
-        raise SubscriptsError(f"{owner} needs a list of hashable labels, not {labels!r:.60}") from error
+        raise OperandError(f"{owner} needs a list of hashable labels, not {labels!r:.60}") from error
     return sublist
 
 
@@ -255,7 +256,13 @@ def check_out(out: Array | None, operands: Sequence[Any]) -> None:
         raise OutError("out is not on the GPU where the operands are")
 
 
-def check_out_shape(out: tuple[Shape, Dtype] | None, plan: Plan) -> None:
+def check_shapes(out: tuple[Shape, Dtype] | None, plan: Plan) -> None:
+    """Refuse an `out=` of another shape than the result, and arrays of more dimensions than numpy's and CuPy's have."""
+    widest = max((len(step.out) for step in plan.steps), default=0)
+    if widest > _MAX_DIMENSIONS:
+        raise SubscriptsError(
+            f"{plan.equation} needs an array of {widest} dimensions, and {_MAX_DIMENSIONS} is the limit"
+        )
     shape = plan.shape(plan.outputs[0])
     if out is not None and out[0] != shape:
         raise OutError(f"out has shape {out[0]}, but the result has {shape}")

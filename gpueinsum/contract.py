@@ -18,7 +18,7 @@ from gpueinsum.call import (
     Options,
     call_dtypes,
     check_out,
-    check_out_shape,
+    check_shapes,
     conclude,
     evaluate,
     hashable_form,
@@ -32,11 +32,16 @@ from gpueinsum.fold import fold_constants
 from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.subscripts import Shape, Subscripts, Term
 
-_BACKENDS = {"auto": None, None: None, "numpy": "cpu", "cupy": "cuda", "gpueinsum": None, "cpu": "cpu", "cuda": "cuda"}
+_BACKENDS: dict[str | None, str | None] = {
+    **dict.fromkeys(("auto", "gpueinsum", None), None),
+    **dict.fromkeys(("numpy", "object", "cpu"), "cpu"),
+    **dict.fromkeys(("cupy", "cuda"), "cuda"),
+}
+_NUMPY_OPTIMIZERS = {"greedy", "optimal"}
 
 
 def contract(
-    subscripts: Any,
+    subscripts: Any = "",
     *operands: Any,
     out: Array | None = None,
     use_blas: bool = True,
@@ -79,15 +84,15 @@ def contract_path(
     >>> path, int(info.opt_cost)
     ([(1, 2), (0, 1)], 84)
     """
-    core, terms = _core(subscripts, operands, shapes)
+    core = _core(subscripts, operands, shapes)
     path = list(_path(core, optimize, memory_limit))
     return opt_einsum.contract_path(  # type: ignore[no-any-return]  # opt_einsum has no types
-        _equation(core, terms), *_dimensions(core, terms), use_blas=use_blas, optimize=path, shapes=True
+        _equation(core), *_shapes(core), use_blas=use_blas, optimize=path, shapes=True
     )
 
 
 def einsum_path(
-    subscripts: Any, *operands: Any, optimize: Optimize = "greedy", einsum_call: bool = False
+    subscripts: Any = "", *operands: Any, optimize: Optimize = "greedy", einsum_call: bool = False
 ) -> tuple[list[Any], str]:
     """numpy's `einsum_path`: `["einsum_path", (0, 1), ...]` and a printable account of it.
 
@@ -96,16 +101,17 @@ def einsum_path(
     >>> einsum_path("ij,jk,kl->il", np.ones((2, 3)), np.ones((3, 5)), np.ones((5, 2)))[0]
     ['einsum_path', (1, 2), (0, 1)]
     """
-    core, terms = _core(subscripts, operands)
-    labels = dict.fromkeys("".join(terms))
-    if len(labels) > len(string.ascii_letters) or not isinstance(optimize, bool | str | tuple | list):
+    core = _core(subscripts, operands)
+    equation = _equation(core)
+    labels = dict.fromkeys("".join(core.inputs))
+    name = optimize[0] if isinstance(optimize, tuple | list) and optimize else optimize
+    is_numpys = not isinstance(name, str) or name in _NUMPY_OPTIMIZERS | {"einsum_path"}
+    if len(labels) > len(string.ascii_letters) or callable(optimize) or not is_numpys:
         path, info = contract_path(subscripts, *operands, optimize=optimize)
         return ["einsum_path", *path], str(info)
-    equation = _equation(core, terms)
     if not equation.isascii():
         equation = equation.translate({ord(x): y for x, y in zip(labels, string.ascii_letters, strict=False)})
-    dummies = [np.broadcast_to(0.0, shape) for shape in _dimensions(core, terms)]
-    return np.einsum_path(equation, *dummies, optimize=optimize)
+    return np.einsum_path(equation, *(np.broadcast_to(0.0, shape) for shape in _shapes(core)), optimize=optimize)
 
 
 def contract_expression(
@@ -119,6 +125,8 @@ def contract_expression(
     order: str = "K",
     casting: Any = "safe",
     precision: str | None = None,
+    out: None = None,
+    backend: None = None,
 ) -> ContractExpression:
     """opt_einsum's `contract_expression`: an expression planned for shapes now, to be called with arrays.
 
@@ -129,6 +137,8 @@ def contract_expression(
     >>> expression(np.ones((2, 5))).shape
     (2, 5)
     """
+    if out is not None or backend is not None:
+        raise ValueError("out= and backend= go to the expression when it is called, not when it is made")
     if not optimize:
         raise ValueError("an expression is planned once for many calls, so optimize cannot be False")
     expression, operands = hashable_form(subscripts, shapes)
@@ -172,7 +182,8 @@ class ContractExpression:
 
     def __call__(self, *arrays: Any, out: Array | None = None, backend: str | None = "auto") -> Array:
         if len(arrays) != self.num_args:
-            raise ValueError(f"{self!r} takes exactly {self.num_args} array arguments but received {len(arrays)}")
+            counts = f"exactly {self.num_args} array arguments but received {len(arrays)}"
+            raise ValueError(f"this `ContractExpression` takes {counts}: {self!r}")
         options = self._options._replace(backend=_backend(backend))
         if not self._constants:
             return evaluate(self._expression, arrays, out, options)
@@ -216,7 +227,7 @@ class ContractExpression:
         if key not in self._calls:
             target, compute = call_dtypes(dtypes, signature, options, place)
             plan = plan_for(self._expression, shapes, compute, options)
-            check_out_shape(signature, plan)
+            check_shapes(signature, plan)
             first, rest = fold_constants(plan, tuple(sorted(self._constants)))
             call = Call(bind(rest, place, options.precision) if rest.steps else _copies, compute, target)
             early = call.cast([operands[i] for i in sorted(self._constants)])
@@ -229,12 +240,10 @@ def _copies(constants: Sequence[Array]) -> tuple[Array, ...]:
     return tuple(constant.copy() for constant in constants)
 
 
-def _core(subscripts: Any, operands: Sequence[Any], shapes: bool = False) -> tuple[Subscripts, tuple[Term, ...]]:
-    """A resolved expression, and its operands' terms with every label once, as opt_einsum wants them."""
+def _core(subscripts: Any, operands: Sequence[Any], shapes: bool = False) -> Subscripts:
+    """A resolved expression, from operands or from their shapes."""
     expression, operands = hashable_form(subscripts, operands)
-    dimensions = [tuple(operand) if shapes else shape_of(operand) for operand in operands]
-    core = resolve(expression, tuple(dimensions))
-    return core, tuple(_distinct(term) for term in core.inputs)
+    return resolve(expression, tuple(tuple(operand) if shapes else shape_of(operand) for operand in operands))
 
 
 def _path(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path:
@@ -242,13 +251,14 @@ def _path(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) 
     return find_path(terms, _distinct(core.output), dict(core.sizes), optimize, memory_limit)
 
 
-def _equation(core: Subscripts, terms: tuple[Term, ...]) -> str:
-    return f"{','.join(terms)}->{_distinct(core.output)}"
+def _equation(core: Subscripts) -> str:
+    """The expression as opt_einsum and numpy take it, whose outputs repeat no label."""
+    return f"{','.join(core.inputs)}->{_distinct(core.output)}"
 
 
-def _dimensions(core: Subscripts, terms: tuple[Term, ...]) -> list[Shape]:
+def _shapes(core: Subscripts) -> list[Shape]:
     size = dict(core.sizes)
-    return [tuple(size[label] for label in term) for term in terms]
+    return [tuple(size[label] for label in term) for term in core.inputs]
 
 
 def _distinct(term: Term) -> Term:

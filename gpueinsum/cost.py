@@ -58,13 +58,16 @@ def step_cost(plan: Plan, step: Step) -> Cost:
 
 def peak_bytes(plan: Plan) -> int:
     """Bytes of intermediates and result alive at once, at the most; operands and a backend's scratch not counted."""
-    alive: dict[int, int] = {}
+    owner = {register: register for register in range(len(plan.inputs))}  # whose memory a register lies in
+    taken = dict.fromkeys(owner, 0)
+    live = set(owner)
     peak = 0
     for register, (step, done) in enumerate(zip(plan.steps, plan.last_uses(), strict=True), len(plan.inputs)):
-        alive[register] = step_cost(plan, step).result_bytes
-        peak = max(peak, sum(alive.values()))
-        for used in done:
-            alive.pop(used, None)
+        taken[register] = step_cost(plan, step).result_bytes
+        owner[register] = register if taken[register] else owner[step.sources[0]]  # a view keeps its source's alive
+        live.add(register)
+        peak = max(peak, sum(taken[held] for held in {owner[alive] for alive in live}))
+        live -= set(done)
     return peak
 
 

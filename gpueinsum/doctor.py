@@ -94,8 +94,8 @@ def _device(demanded: str | None) -> Iterator[Finding]:
         backends.cuda_backend()
     except DeviceError as error:
         is_broken = demanded == "cuda" or _has_device(error)
-        remedy = "" if is_broken else "; einsum computes on the CPU"
-        yield Finding(WRONG if is_broken else MISSING, f"GPU: {_first_line(error)}{remedy}")
+        remedy = "does nvidia-smi list one?" if is_broken else "einsum computes on the CPU until nvidia-smi lists one"
+        yield Finding(WRONG if is_broken else MISSING, f"GPU: {_first_line(error)}; {remedy}")
         return
     try:
         yield from (Finding(OK, line) for line in _device_lines())

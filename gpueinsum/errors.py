@@ -9,8 +9,14 @@ class SubscriptsError(ValueError):
     """The subscripts are malformed, or do not fit the operands."""
 
 
-class PlanError(ValueError):
+class PlanError(ValueError, RuntimeError):
     """A contraction path or a plan that does not describe the expression at hand."""
+
+
+class OptimizerError(PlanError, KeyError):
+    """An `optimize=` that is neither a path nor an optimizer nor the name of one."""
+
+    __str__ = ValueError.__str__  # KeyError's would put the message in quotes
 
 
 class OutError(ValueError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import opt_einsum
 
-from gpueinsum.errors import PlanError
+from gpueinsum.errors import OptimizerError, PlanError
 from gpueinsum.subscripts import Label, Term
 
 Path = tuple[tuple[int, ...], ...]
@@ -38,7 +38,9 @@ def find_path(
         return (tuple(range(len(inputs))),)
     arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), dict(sizes)]
     limit = _memory_limit(memory_limit, (*inputs, output), sizes)
-    path = search(*arguments) if limit is None else search(*arguments, limit)
+    if limit is not None or isinstance(optimize, str):
+        arguments.append(limit)  # functions registered under a name require one, cotengra's basic optimizers take none
+    path = search(*arguments)
     return checked_path(path, len(inputs))
 
 
@@ -81,7 +83,8 @@ def _search(optimize: Optimize) -> Callable[..., Iterable[Iterable[int]]]:
     try:
         return opt_einsum.paths.get_path_fn(optimize)  # type: ignore[no-any-return]  # opt_einsum has no types
     except (KeyError, AttributeError) as error:
-        raise PlanError(f"optimize={optimize!r} is no path, no optimizer and no name that opt_einsum knows") from error
+        message = f"optimize={optimize!r} is no path, no optimizer and no name that opt_einsum knows"
+        raise OptimizerError(message) from error
 
 
 def _memory_limit(limit: int | str | None, terms: Sequence[Term], sizes: Mapping[Label, int]) -> int | None:
@@ -89,6 +92,6 @@ def _memory_limit(limit: int | str | None, terms: Sequence[Term], sizes: Mapping
         return max(math.prod(sizes[label] for label in term) for term in terms)
     if limit is None or limit == -1:
         return None
-    if not isinstance(limit, int) or limit < 1:
+    if isinstance(limit, str) or limit < 1:
         raise PlanError(f"memory_limit={limit!r} is not a positive number of elements, -1, None or 'max_input'")
     return limit

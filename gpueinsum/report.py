@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -139,5 +140,5 @@ def _totals(plan: Plan, costs: list[Cost]) -> list[str]:
 
 
 def _visible(text: Term) -> str:
-    """Labels that show nothing, or would move what is around them, as their escapes."""
-    return "".join(c if c.isprintable() and not c.isspace() else c.encode("unicode_escape").decode() for c in text)
+    """Labels that show nothing, or change what is around them (marks, separators, controls), as their escapes."""
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c)[0] in "MZC" else c for c in text)

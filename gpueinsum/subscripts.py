@@ -84,6 +84,7 @@ def alphabet(used: Iterable[Label] = ()) -> Iterator[Label]:
 
 
 def _read_text(text: str) -> Written:
+    text = "".join(" " if character.isspace() else character for character in text)
     terms: list[list[Token]] = [[]]
     starts = [0]
     stops: list[int] = []
@@ -104,7 +105,7 @@ def _read_text(text: str) -> Written:
         elif character == ",":
             if arrow is not None:
                 raise _error("a ',' in the output, which has only one term", text, [(at, at + 1)])
-        elif character.isspace():
+        elif character == " ":
             at += 1
             continue
         elif character.isascii() and not character.isalpha():

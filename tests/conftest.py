@@ -12,6 +12,29 @@ from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.backends.runtime import CupyRuntime
 from gpueinsum.errors import DeviceError
 
+
+def missing_gpu():
+    """Why there is no GPU to test on, or None."""
+    try:
+        CupyRuntime()
+    except DeviceError as error:
+        return str(error)
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without a GPU its tests are left out, and the summary says so; asked for by `-m`, they are skipped one by one."""
+    if missing_gpu() and not config.option.markexpr:
+        needing = [item for item in items if item.get_closest_marker("gpu")]
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+        config.hook.pytest_deselected(items=needing)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if missing_gpu() and not config.option.markexpr:
+        terminalreporter.write_line(f"The GPU tests were not run (python -m pytest -m gpu): {missing_gpu()}")
+
+
 REAL = pytest.param("gpu", marks=pytest.mark.gpu)
 
 
@@ -21,10 +44,9 @@ def simulated_backend():
 
 
 def real_runtime():
-    try:
-        return CupyRuntime()
-    except DeviceError as error:
-        pytest.skip(f"not run on a GPU: {error}")
+    if missing_gpu():
+        pytest.skip(f"not run on a GPU: {missing_gpu()}")
+    return CupyRuntime()
 
 
 @pytest.fixture(params=["simulated", REAL])

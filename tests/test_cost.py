@@ -1,5 +1,6 @@
 from gpueinsum import einsum_plan
 from gpueinsum.cost import peak_bytes, step_cost
+from gpueinsum.plan import Contract, Plan, Reduce
 
 
 def costs(*args, **options):
@@ -40,3 +41,19 @@ def test_the_peak_counts_what_is_alive_together():
     plan = einsum_plan("ij,jk,kl,lm->im", (2, 3), (3, 5), (5, 7), (7, 11), optimize=[(0, 1), (0, 1), (0, 1)])
     assert [step.equation for step in plan.steps] == ["ij,jk->ik", "kl,lm->km", "ik,km->im"]
     assert peak_bytes(plan) == 8 * (2 * 5 + 5 * 11 + 2 * 11)
+
+
+def test_a_view_keeps_the_memory_that_it_looks_at():
+    diagonal = Plan(
+        ("ij", "k", "i"),
+        (
+            Contract(0, 1, "ij", "k", "ijk"),
+            Reduce(3, "ijk", "jik"),
+            Reduce(4, "jik", "j"),
+            Contract(5, 2, "j", "i", "ji"),
+        ),
+        (6,),
+        (("i", 3), ("j", 5), ("k", 7)),
+        "float64",
+    )
+    assert peak_bytes(diagonal) == 8 * (3 * 5 * 7 + 5)

@@ -1,4 +1,4 @@
-"""`CupyRuntime` itself, on a stand-in for CuPy: which of its functions are called, with which arguments in which order."""
+"""`CupyRuntime` itself, on a stand-in for CuPy: which functions are called, with which arguments in which order."""
 
 import ctypes
 import sys
@@ -76,7 +76,7 @@ def cupy(monkeypatch):
     fake = types.ModuleType("cupy")
     fake.ndarray = FakeArray
     fake.asarray = lambda x, order=None: simulated.to_device(np.asarray(x, order=order)).view(FakeArray)
-    fake.asnumpy = lambda x: np.array(x.view(np.ndarray))
+    fake.asnumpy = lambda x, order: np.array(x.view(np.ndarray), order=order)
     fake.empty = lambda shape, dtype: simulated.empty(shape, dtype).view(FakeArray)
     fake.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=np.lib.stride_tricks.as_strided))
     error = type("CUDARuntimeError", (RuntimeError,), {})

@@ -46,9 +46,9 @@ class CudaBackend:
             operand = HOST.asarray(operand)
             self.compute_dtype(operand.dtype)
         array = self.runtime.to_device(operand)
-        item = array.dtype.itemsize
-        if any(stride % item for stride in array.strides):
-            raise OperandError(f"an operand's strides {array.strides} are no multiples of its {item}-byte elements")
+        item, address = array.dtype.itemsize, self.runtime.pointer(array)
+        if any(stride % item for stride in array.strides) or address % array.dtype.alignment:
+            raise OperandError(f"an operand's {array.dtype} elements lie at odd addresses: copy it first")
         return array
 
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -94,7 +94,7 @@ class CupyRuntime:
         return array
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
-        return self._cupy.asnumpy(array)  # type: ignore[no-any-return]  # CuPy has no types
+        return self._cupy.asnumpy(array, order="A")  # type: ignore[no-any-return]  # CuPy has no types
 
     def empty(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
         return self._cupy.empty(shape, dtype)

@@ -1,0 +1,201 @@
+// What every kernel shares: element types, accumulators, and walking over nested loops with strides.
+// launch.py puts this text in front of each .cu file. It includes nothing, so NVRTC needs no header, and g++ compiles
+// the same text for the tests through tests/simulated/shim.h.
+
+// ---- Element types -------------------------------------------------------------------------------------------------
+
+#ifdef __CUDACC__  // the host shim brings its own pair
+__device__ inline float half_to_float(unsigned short bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
+
+__device__ inline unsigned short float_to_half(float value) {
+  unsigned short bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+#endif
+
+struct half_t {
+  unsigned short bits;
+  half_t() = default;
+  __device__ explicit half_t(float value) : bits(float_to_half(value)) {}
+  __device__ operator float() const { return half_to_float(bits); }
+};
+
+union FloatBits {
+  float value;
+  unsigned bits;
+};
+
+struct bfloat16_t {  // the upper half of a float
+  unsigned short bits;
+  bfloat16_t() = default;
+  __device__ explicit bfloat16_t(float value) {
+    FloatBits word;
+    word.value = value;
+    const bool nan = (word.bits & 0x7fffffffu) > 0x7f800000u;
+    const unsigned nearest_even = word.bits + 0x7fffu + (word.bits >> 16 & 1u);
+    bits = static_cast<unsigned short>((nan ? word.bits | 0x400000u : nearest_even) >> 16);
+  }
+  __device__ operator float() const {
+    FloatBits word;
+    word.bits = static_cast<unsigned>(bits) << 16;
+    return word.value;
+  }
+};
+
+struct bool_t {  // numpy's bool: any nonzero byte is true, but C++'s own bool may not hold other bytes than 0 and 1
+  unsigned char byte;
+  bool_t() = default;
+  __device__ explicit bool_t(bool value) : byte(value) {}
+  __device__ operator bool() const { return byte != 0; }
+};
+
+template <typename Real>
+struct complex_t {
+  Real real, imag;
+  __device__ complex_t& operator+=(const complex_t& other) {
+    real += other.real;
+    imag += other.imag;
+    return *this;
+  }
+};
+
+template <typename Real>
+__device__ complex_t<Real> operator*(const complex_t<Real>& a, const complex_t<Real>& b) {
+  return {a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real};
+}
+
+// Where sums and products of a type are formed. A cast in is exact, a cast out rounds or wraps once. Signed integers
+// pass as unsigned ones: wrapping arithmetic is the same bit for bit, and defined.
+template <typename T> struct Accumulator { using type = T; };
+template <> struct Accumulator<half_t> { using type = float; };
+template <> struct Accumulator<bfloat16_t> { using type = float; };
+template <> struct Accumulator<bool_t> { using type = bool; };  // bool's own * is AND, its += is OR
+template <> struct Accumulator<unsigned char> { using type = unsigned; };
+template <> struct Accumulator<unsigned short> { using type = unsigned; };
+
+// ---- Nested loops --------------------------------------------------------------------------------------------------
+
+constexpr int MAX_LOOPS = 64;
+
+// The first `kept` loops run over the result in C order, the next `summed` loops are summed; outermost first.
+// Strides count elements, may be negative, and are 0 where an operand lacks the loop.
+template <int N>
+struct Nest {
+  long long kept, summed;
+  long long size[MAX_LOOPS];
+  long long stride[N][MAX_LOOPS];
+};
+
+template <int N>
+struct Offsets {
+  long long of[N];  // one per operand
+};
+
+// a / b for non-negative numbers. Most fit 32 bits, where the GPU divides several times faster.
+__device__ inline long long quotient(long long a, long long b) {
+  if ((a | b) >> 32) return a / b;
+  return static_cast<unsigned>(a) / static_cast<unsigned>(b);
+}
+
+// Adds one loop's share: `steps` strides in every operand.
+template <int N>
+__device__ void advance(Offsets<N>& at, const Nest<N>& nest, int loop, long long steps) {
+  for (int n = 0; n < N; ++n) at.of[n] += steps * nest.stride[n][loop];
+}
+
+// Adds the shares of the loops first..last, which together stand at position `index`. The outermost needs no division.
+template <int N>
+__device__ void descend(Offsets<N>& at, const Nest<N>& nest, int first, int last, long long index) {
+#pragma unroll 1  // a division dwarfs the jump, and copies of it fill the instruction cache
+  for (int loop = last; loop > first; --loop) {
+    const long long outer = quotient(index, nest.size[loop]);
+    advance(at, nest, loop, index - outer * nest.size[loop]);
+    index = outer;
+  }
+  if (first <= last) advance(at, nest, first, index);
+}
+
+// ---- Sums ----------------------------------------------------------------------------------------------------------
+
+// sum of value(base + offset(s)) over s = begin, begin + step, ... < end, for at least one summed loop. Runs along the
+// innermost without dividing, and finds its place anew where that loop is used up.
+template <typename Sum, int N, typename Value>
+__device__ Sum sum_terms(const Nest<N>& nest, const Offsets<N>& base, long long begin, long long end, long long step,
+                         Value value) {
+  const int first = static_cast<int>(nest.kept), last = static_cast<int>(nest.kept + nest.summed) - 1;
+  const long long row = first < last ? nest.size[last] : end;
+  Sum sum{};
+  while (begin < end) {
+    Offsets<N> at = base, stride{};
+    const long long outer = first < last ? quotient(begin, row) : 0;
+    const long long position = begin - outer * row;
+    descend(at, nest, first, last - 1, outer);
+    advance(at, nest, last, position);
+    advance(stride, nest, last, step);
+    const long long stop = end - begin < row - position ? end - begin : row - position;
+    long long done = 0;
+#pragma unroll 4
+    for (; done < stop; done += step) {
+      sum += value(at);
+      for (int n = 0; n < N; ++n) at.of[n] += stride.of[n];
+    }
+    begin += done;
+  }
+  return sum;
+}
+
+// Waits for the other threads of an aligned group of `width` (a power of two) threads.
+__device__ inline void synchronise(int width) {
+  if (width <= 32) {
+    __syncwarp();
+  } else {
+    __syncthreads();
+  }
+}
+
+// out[o] = sum of value(offset(o, s)) over s < terms, for every o < outputs.
+//
+// `lanes` threads of a block (a power of two) share an output and add up in a fixed tree. With chunks > 1 the terms are
+// cut into that many runs, and out[o * chunks + c] receives run c alone, to be added up by a second launch. So the order
+// of additions depends on lanes and chunks only, and any grid gives the same bits.
+template <typename Sum, typename Out, int N, typename Value>
+__device__ void sum_nest(const Nest<N>& nest, Out* out, long long outputs, long long terms, long long lanes,
+                         long long chunks, Value value) {
+  __shared__ Sum partial[1024];
+  const int width = static_cast<int>(lanes), thread = static_cast<int>(threadIdx.x);
+  const int groups = static_cast<int>(blockDim.x) / width, group = thread / width, lane = thread % width;
+  const long long run = chunks > 1 ? quotient(terms + chunks - 1, chunks) : terms;
+  const long long slots = outputs * chunks, stride = static_cast<long long>(gridDim.x) * groups;
+
+  for (long long block = static_cast<long long>(blockIdx.x) * groups; block < slots; block += stride) {
+    const long long slot = block + group;
+    const bool busy = group < groups && slot < slots;
+    const long long chunk = chunks > 1 ? quotient(slot, outputs) : 0, output = slot - chunk * outputs;
+    Sum sum{};
+    if (busy) {
+      Offsets<N> base{};
+      descend(base, nest, 0, static_cast<int>(nest.kept) - 1, output);
+      const long long begin = chunk * run + lane, end = (chunk + 1) * run < terms ? (chunk + 1) * run : terms;
+      if (terms > 1) {
+        sum = sum_terms<Sum>(nest, base, begin, end, lanes, value);
+      } else if (begin < end) {
+        sum = value(base);  // not 0 + value: a copy keeps -0 and denormals
+      }
+    }
+    if (width > 1) {
+      partial[thread] = sum;
+      for (int half = width / 2; half > 0; half /= 2) {
+        synchronise(2 * half);
+        if (lane < half) partial[thread] += partial[thread + half];
+      }
+      sum = partial[thread];
+      synchronise(width);  // before the next round overwrites what a slower lane still reads
+    }
+    if (busy && lane == 0) out[output * chunks + chunk] = static_cast<Out>(sum);
+  }
+}

@@ -1,0 +1,134 @@
+"""A CUDA device made of numpy memory: `SimulatedRuntime` takes the calls of backends/cuda.py and checks each of them.
+
+Its kernels are the very `.cu` texts, compiled for the host (`host.py`, `shim.h`); its GEMM is cuBLAS' definition on
+raw memory (`cublas.py`).
+"""
+
+import weakref
+
+import numpy as np
+
+from . import cublas, host
+
+GUARD = 256  # bytes on either side of an allocation, which starts at a multiple of it, as CUDA's do
+GUARD_BYTE, UNWRITTEN_BYTE = 0xA5, 0xFF  # unwritten floats are NaN, integers -1, booleans a true of 255
+
+
+class SimulatedRuntime:
+    """The runtime protocol of backends/cuda.py; `calls` lists what was launched since it was last cleared."""
+
+    xp = np
+
+    def __init__(self, processors=4, last_thread_first=False):
+        self.processors = processors  # few, so that grids are small
+        self.last_thread_first = last_thread_first  # the order in which the threads of a block take turns
+        self.calls = []
+        self._allocations = weakref.WeakValueDictionary()  # address -> Allocation
+        self._owners = {}  # address given out by `pointer` -> weak reference to the array that owns the memory
+
+    def empty(self, shape, dtype):
+        """An array full of NaN, -1 or true, between guards."""
+        dtype = np.dtype(dtype)
+        memory = Allocation.of(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        self._allocations[memory.first] = memory
+        return np.ndarray(shape, dtype, memory, memory.first - host.address(memory))
+
+    def to_device(self, operand):
+        """A copy with the operand's strides, as arrays made on a GPU have them, and garbage between its elements."""
+        array = np.asarray(operand)
+        if array.dtype.kind not in "biufc" and array.dtype.name != "bfloat16":
+            raise ValueError(f"Unsupported dtype {array.dtype}")  # CuPy's words
+        if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
+            array = array.copy()  # as CuPy does
+        first, end = np.lib.array_utils.byte_bounds(array)
+        shift = first % GUARD
+        memory = self.empty(shift + end - first, np.uint8)
+        copy = np.ndarray(array.shape, array.dtype, memory, shift + host.address(array) - first, array.strides)
+        copy[...] = array
+        return copy
+
+    def to_host(self, array):
+        return array.copy(order="A")  # as cupy.asnumpy with this order
+
+    def arrange(self, array, order):
+        return np.asarray(array, order=order)
+
+    def store(self, array, out):
+        np.copyto(out, array, casting="unsafe")
+
+    def strided(self, array, shape, strides):
+        """A view with these strides in bytes that starts at the same element."""
+        return np.lib.stride_tricks.as_strided(array, shape, strides, writeable=array.flags.writeable)
+
+    def pointer(self, array):
+        """The address of the first element, for `launch` and `gemm`."""
+        owner = base = array
+        while base is not None and not isinstance(owner, Allocation):
+            owner = base if isinstance(base, np.ndarray) else owner
+            base = getattr(base, "base", None)
+        address = host.address(array)
+        self._owners[address] = weakref.ref(owner)
+        return address
+
+    def launch(self, kernel, blocks, threads, *args):
+        """Runs a kernel as a launch on a GPU would: ints go as 64-bit integers or addresses, structs by value."""
+        self.calls.append(("launch", kernel, blocks, threads))
+        assert 1 <= blocks < 2**31, f"{blocks} blocks"
+        assert 1 <= threads <= 1024, f"{threads} threads in a block"
+        run, parameters = host.entry(kernel)
+        assert len(args) == len(parameters), f"{kernel} takes {len(parameters)} arguments, not {len(args)}"
+        for arg, (kind, size) in zip(args, parameters, strict=True):
+            host.check_argument(arg, kind, size)
+        owners = [self._owner(arg) for arg, (kind, _) in zip(args, parameters, strict=True) if kind == "pointer"]
+        run(blocks, threads, args, self.last_thread_first)
+        for owner in owners:
+            if isinstance(owner, Allocation):
+                owner.check_guards()
+
+    def gemm(self, gemm, dtype, a, b, c, precision):
+        """One strided-batched product, with cuBLAS' own demands on its arguments checked."""
+        self.calls.append(("gemm", gemm))
+        cublas.gemm(gemm, dtype, *((address, *bounds(self._owner(address))) for address in (a, b, c)), precision)
+
+    def check_guards(self):
+        """Fails if anything was written just outside of an allocation that is still alive."""
+        for allocation in list(self._allocations.values()):
+            allocation.check_guards()
+
+    def _owner(self, address):
+        """The array that owns the memory at an address, which is a pointer or lies in the memory of one."""
+        owner = self._owners.get(address, lambda: None)()
+        if owner is not None:
+            return owner
+        for owner in [reference() for reference in self._owners.values()]:
+            if owner is not None and bounds(owner)[0] <= address < bounds(owner)[1]:
+                return owner
+        raise AssertionError(f"no living array whose pointer was asked for holds {address:#x}")
+
+
+def bounds(owner):
+    """The addresses of the first byte of an allocation and of the byte after the last."""
+    if isinstance(owner, Allocation):
+        return owner.first, owner.end
+    return np.lib.array_utils.byte_bounds(owner)
+
+
+class Allocation(np.ndarray):
+    """The bytes of one allocation and its guards, alive as long as an array that lies in it."""
+
+    @classmethod
+    def of(cls, nbytes):
+        memory = cls(nbytes + 3 * GUARD, np.uint8)  # owns its bytes, so that arrays in it have it as their base
+        memory.fill(GUARD_BYTE)
+        start = GUARD + -host.address(memory) % GUARD
+        memory[start : start + nbytes] = UNWRITTEN_BYTE
+        memory.first = host.address(memory) + start
+        memory.end = memory.first + nbytes
+        return memory
+
+    def check_guards(self):
+        start = host.address(self)
+        for side, guard in ("before", self[: self.first - start]), ("after", self[self.end - start :]):
+            assert guard.tobytes().count(GUARD_BYTE) == guard.size, (
+                f"bytes {side} an allocation of {self.end - self.first} bytes were written"
+            )

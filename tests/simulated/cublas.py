@@ -1,0 +1,71 @@
+"""cuBLAS' strided-batched GEMM from its documented definition: column-major arithmetic on addresses, in numpy."""
+
+import ctypes
+
+import ml_dtypes
+import numpy as np
+
+DTYPES = {
+    **{name: np.dtype(name) for name in ("float16", "float32", "float64", "complex64", "complex128")},
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+def gemm(call, dtype, a, b, c, precision):
+    """C[i] = op(A[i]) op(B[i]) (+ C[i]); `a`, `b` and `c` are (address, first byte, byte after the last of its memory).
+
+    float16 and bfloat16 are multiplied and added in float32 and rounded once. "tf32" drops 13 bits of the factors.
+    """
+    assert dtype in DTYPES, f"cuBLAS has no GEMM for {dtype}"
+    for name in ("m", "n", "k", "batch", "lda", "ldb", "ldc"):
+        value = getattr(call, name)
+        assert 0 <= value < 2**31, f"{name} = {value} is no size that cuBLAS takes"
+    shape_a = (call.k, call.m) if call.transpose_a else (call.m, call.k)
+    shape_b = (call.n, call.k) if call.transpose_b else (call.k, call.n)
+    matrices_a = _matrices("A", a, DTYPES[dtype], call.batch, *shape_a, call.lda, call.stride_a)
+    matrices_b = _matrices("B", b, DTYPES[dtype], call.batch, *shape_b, call.ldb, call.stride_b)
+    matrices_c = _matrices("C", c, DTYPES[dtype], call.batch, call.m, call.n, call.ldc, call.stride_c)
+    _check_disjoint(call)
+
+    left, right = _factor(matrices_a, precision), _factor(matrices_b, precision)
+    left = left.swapaxes(1, 2) if call.transpose_a else left
+    right = right.swapaxes(1, 2) if call.transpose_b else right
+    with np.errstate(all="ignore"):  # a GPU overflows in silence
+        product = left @ right
+        if call.accumulate:
+            product = product + matrices_c
+        matrices_c[...] = product.astype(DTYPES[dtype])
+
+
+def _matrices(name, memory, dtype, batch, rows, cols, ld, stride):
+    """The array [batch, row, col] whose elements lie at address + itemsize * (batch * stride + col * ld + row)."""
+    address, first, end = memory
+    assert ld >= max(1, rows), f"ld{name.lower()} = {ld} is less than the {rows} rows of {name}"
+    assert address % dtype.itemsize == 0, f"{name} at {address:#x} is not aligned to {dtype.itemsize} bytes"
+    if batch * rows * cols == 0:
+        return np.empty((batch, rows, cols), dtype)
+    ends = 0, (batch - 1) * stride
+    lowest, highest = min(ends), max(ends) + (cols - 1) * ld + rows - 1
+    low, high = address + lowest * dtype.itemsize, address + (highest + 1) * dtype.itemsize
+    assert first <= low <= high <= end, (
+        f"{name} touches elements {lowest}..{highest}, but its memory holds "
+        f"{(first - address) // dtype.itemsize}..{(end - address) // dtype.itemsize - 1}"
+    )
+    raw = (ctypes.c_char * (high - low)).from_address(low)
+    strides = [dtype.itemsize * step for step in (stride, 1, ld)]
+    return np.ndarray((batch, rows, cols), dtype, raw, address - low, strides)
+
+
+def _check_disjoint(call):
+    """No two columns of all batches of C may share an element."""
+    starts = np.add.outer(np.arange(call.batch) * call.stride_c, np.arange(call.n) * call.ldc).ravel()
+    gaps = np.diff(np.sort(starts))
+    assert call.m == 0 or (gaps >= call.m).all(), f"the batches of C overlap: {call}"
+
+
+def _factor(matrices, precision):
+    if matrices.dtype.itemsize == 2:
+        return matrices.astype(np.float32)
+    if precision == "tf32" and matrices.dtype in (np.float32, np.complex64):
+        return (np.ascontiguousarray(matrices).view(np.uint32) & 0xFFFFE000).view(matrices.dtype)
+    return matrices

@@ -1,0 +1,158 @@
+"""Kernel texts: complete, found wherever the package lies, and accepted by NVRTC for every GPU that it knows."""
+
+import shutil
+import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from gpueinsum.backends import launch
+from gpueinsum.backends.launch import (
+    KERNELS,
+    Kernel,
+    accumulator,
+    compile_cubin,
+    compile_text,
+    expand_nest,
+    kernel_folder,
+    kernel_text,
+    nest,
+    program_text,
+)
+
+NAMES = "reduce", "multiply_reduce", "expand", "integer_gemm"
+
+
+def architectures():
+    """Every architecture that NVRTC compiles for, or one skip that says why there is none."""
+    try:
+        return [f"sm_{number}" for number in nvrtc().getSupportedArchs()]
+    except (ImportError, RuntimeError) as error:
+        return [pytest.param("none", marks=pytest.mark.skip(f"no kernel was compiled, for want of NVRTC: {error}"))]
+
+
+def nvrtc():
+    from cupy_backends.cuda.libs import nvrtc
+
+    return nvrtc
+
+
+ARCHITECTURES = architectures()
+
+
+def compile_all(arch, *options):
+    """The machine code of all kernels: a file of them is one program, which saves most of NVRTC's time."""
+    texts = [program_text([kernel for kernel in KERNELS if kernel.name == name]) for name in NAMES]
+    with ThreadPoolExecutor(2) as pool:
+        return b"".join(pool.map(lambda text: compile_text(text, arch, *options), texts))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_kernel_compiles(arch):
+    sooner = ["--Ofast-compile=max"] if nvrtc().getVersion() >= (13, 0) else []  # 2 s instead of 8
+    cubin = compile_all(arch, *sooner)
+    for kernel in KERNELS:
+        assert kernel.entry.encode() in cubin
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES[-1:])
+def test_every_kernel_compiles_as_cupy_compiles_it(arch):
+    assert compile_all(arch)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES[-1:])
+def test_a_kernels_own_text_compiles(arch):
+    for name in NAMES:
+        kernel = Kernel(name, "bfloat16", "bfloat16")
+        assert kernel.entry.encode() in compile_cubin(kernel, arch)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES[-1:])
+def test_a_broken_kernel_does_not_compile_and_the_error_names_the_line(arch):
+    sound = kernel_text(Kernel("reduce", "int32", "int32"))
+    broken = sound.replace("sum_nest<Sum>", "sun_nest<Sum>")
+    assert broken != sound
+    with pytest.raises(RuntimeError, match=r'reduce\.cu\(\d+\): error: identifier "sun_nest" is undefined'):
+        compile_text(broken, arch)
+
+
+def test_texts_include_nothing():
+    assert "#include" not in program_text(KERNELS)
+
+
+def test_every_dtype_has_every_kernel_and_halves_have_float32_partial_sums():
+    dtypes = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+    dtypes += ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
+    for name in NAMES:
+        assert {kernel.source for kernel in KERNELS if kernel.name == name} == set(dtypes)
+    for name in NAMES[:2]:
+        for dtype in dtypes:
+            assert Kernel(name, dtype, accumulator(dtype)) in KERNELS
+            assert Kernel(name, accumulator(dtype), dtype) in KERNELS
+
+
+def test_a_kernel_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="no kernel 'expand' reads float16 and writes float32"):
+        kernel_text(Kernel("expand", "float16", "float32"))
+
+
+def test_integers_of_either_sign_share_a_kernel():
+    signed, unsigned = Kernel("reduce", "int8", "int8"), Kernel("reduce", "uint8", "uint8")
+    assert kernel_text(signed) == kernel_text(unsigned)
+    assert program_text((signed, unsigned)) == kernel_text(signed)
+
+
+def test_entries_are_distinct_otherwise():
+    unsigned = [kernel for kernel in KERNELS if not kernel.source.startswith("int")]
+    assert len({kernel.entry for kernel in unsigned}) == len(unsigned)
+
+
+def test_kernels_are_found_beside_the_package_and_in_it_first(tmp_path, monkeypatch):
+    sources = kernel_folder()
+    package = tmp_path / "gpueinsum"
+    monkeypatch.setattr(launch, "__file__", str(package / "backends" / "launch.py"))
+    shutil.copytree(sources, tmp_path / "kernels")  # a checkout, an editable install
+    assert kernel_folder() == tmp_path / "kernels"
+    shutil.copytree(sources, package / "kernels")  # a wheel
+    assert kernel_folder() == package / "kernels"
+
+
+def test_missing_kernels_are_an_error_that_names_both_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "__file__", str(tmp_path / "gpueinsum" / "backends" / "launch.py"))
+    with pytest.raises(FileNotFoundError, match=r"no common\.cuh in .*gpueinsum/kernels or .*/kernels"):
+        kernel_folder()
+
+
+def test_the_module_needs_no_cuda_to_be_imported():
+    code = "import sys, gpueinsum.backends.launch; print([name for name in sys.modules if name.startswith('cupy')])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_a_nest_is_laid_out_as_the_struct():
+    loops = nest([5, 7], [[1, -10], [0, 3]], [11], [[2], [0]])
+    assert loops.size == 1
+    numbers = struct.unpack(f"={2 + 3 * 64}q", loops.tobytes())
+    assert numbers[:2] == (2, 1)
+    assert numbers[2:6] == (5, 7, 11, 0)
+    assert numbers[2 + 64 : 2 + 68] == (1, -10, 2, 0)
+    assert numbers[2 + 128 : 2 + 132] == (0, 3, 0, 0)
+
+
+def test_an_expand_nest_is_laid_out_as_the_struct():
+    numbers = struct.unpack(f"={1 + 3 * 64}q", expand_nest([5, 7, 5], [7, 1, 0], [0, 1, 0]).tobytes())
+    assert numbers[0] == 3
+    assert [numbers[1 + 64 * field : 4 + 64 * field] for field in range(3)] == [(5, 7, 5), (7, 1, 0), (0, 1, 0)]
+
+
+def test_a_nest_of_no_loops_is_one_output_and_one_term():
+    assert not np.frombuffer(nest([], [[]], [], [[]]).tobytes(), np.int64).any()
+
+
+def test_more_loops_than_numpy_has_axes_are_refused():
+    nest([1] * 60, [[0] * 60], [1] * 4, [[0] * 4])
+    with pytest.raises(ValueError, match="at most 64 nested loops, not 65"):
+        nest([1] * 60, [[0] * 60], [1] * 5, [[0] * 5])

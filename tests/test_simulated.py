@@ -1,0 +1,251 @@
+"""The simulated device: its GEMM against numpy, and each of its checks broken once."""
+
+import ctypes
+from dataclasses import replace
+
+import ml_dtypes
+import numpy as np
+import pytest
+from simulated import SimulatedRuntime, host
+
+from gpueinsum.backends.gemm import Gemm
+from gpueinsum.backends.launch import Kernel, kernel_text, nest
+
+SUM = Kernel("reduce", "float32", "float32")
+PLAIN = Gemm(transpose_a=False, transpose_b=False, m=3, n=5, k=7, lda=3, ldb=7, ldc=3)
+
+
+@pytest.fixture
+def device():
+    return SimulatedRuntime()
+
+
+# ---- GEMM
+
+
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"])
+def test_gemm_follows_the_column_major_definition_on_raw_memory(device, rng, dtype, transpose_a, transpose_b):
+    m, n, k, batch = 3, 5, 7, 2
+    rows_a, rows_b = (k if transpose_a else m), (n if transpose_b else k)
+    lda, ldb, ldc = rows_a + 4, rows_b + 1, m + 2
+    call = Gemm(transpose_a, transpose_b, m, n, k, lda, ldb, ldc, batch, 53, 0, 31, accumulate=True)
+    flat = [rng.integers(-3, 4, 113).astype(np.float64) for _ in "abc"]
+
+    expected = flat[2].copy()
+    for i, row, col in np.ndindex(batch, m, n):
+        for d in range(k):
+            a = flat[0][i * 53 + (row * lda + d if transpose_a else d * lda + row)]
+            b = flat[1][d * ldb + col if transpose_b else col * ldb + d]
+            expected[i * 31 + col * ldc + row] += a * b
+
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    a, b, c = (device.to_device(x.astype(kind)) for x in flat)
+    device.gemm(call, dtype, device.pointer(a), device.pointer(b), device.pointer(c), None)
+    np.testing.assert_array_equal(c, expected.astype(kind))
+    assert device.calls == [("gemm", call)]
+
+
+def test_gemm_rounds_halves_once(device):
+    ones = device.to_device(np.ones(4099, np.float16))
+    c = device.empty((1,), np.float16)
+    call = Gemm(False, False, 1, 1, 4099, 1, 4099, 1)
+    device.gemm(call, "float16", device.pointer(ones), device.pointer(ones), device.pointer(c), None)
+    assert c[0] == np.float16(4099)
+
+
+def test_gemm_does_not_read_what_it_overwrites(device):
+    zeros = device.to_device(np.zeros(35, np.float32))
+    c = device.empty((15,), np.float32)
+    device.gemm(PLAIN, "float32", device.pointer(zeros), device.pointer(zeros), device.pointer(c), None)
+    assert not c.any()
+
+
+def test_tf32_drops_bits_and_true_float32_keeps_them(device):
+    a, b = (device.to_device(np.array([x], np.float32)) for x in (1 + 2.0**-20, 1.0))
+    c = device.empty((1,), np.float32)
+    for precision, expected in (None, 1 + 2.0**-20), ("tf32", 1.0):
+        call = Gemm(False, False, 1, 1, 1, 1, 1, 1)
+        device.gemm(call, "float32", *map(device.pointer, (a, b, c)), precision)
+        assert c[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lda": 2}, "lda = 2 is less than the 3 rows of A"),
+        ({"transpose_b": True, "ldb": 4}, "ldb = 4 is less than the 5 rows of B"),
+        ({"ldc": 2}, "ldc = 2 is less than the 3 rows of C"),
+        ({"m": -1}, "m = -1 is no size"),
+        ({"n": 2**31}, "n = 2147483648 is no size"),
+        ({"lda": 4}, r"A touches elements 0\.\.26, but its memory holds 0\.\.20"),
+        ({"batch": 2, "stride_c": 16}, r"C touches elements 0\.\.30, but its memory holds 0\.\.29"),
+        ({"batch": 2, "stride_c": 15, "stride_a": -1}, r"A touches elements -1\.\.20"),
+    ],
+)
+def test_gemm_refuses_what_cublas_would(device, change, message):
+    a, b, c = (device.empty((size,), np.float32) for size in (21, 35, 30))
+    with pytest.raises(AssertionError, match=message):
+        device.gemm(replace(PLAIN, **change), "float32", *map(device.pointer, (a, b, c)), None)
+
+
+def test_gemm_refuses_overlapping_results(device):
+    a, b, c = (device.empty((70,), np.float32) for _ in range(3))
+    interleaved = replace(PLAIN, batch=2, ldc=6, stride_c=3)
+    device.gemm(interleaved, "float32", *map(device.pointer, (a, b, c)), None)
+    with pytest.raises(AssertionError, match="the batches of C overlap"):
+        device.gemm(replace(interleaved, stride_c=2), "float32", *map(device.pointer, (a, b, c)), None)
+
+
+def test_gemm_refuses_misaligned_arrays_and_foreign_dtypes(device):
+    arrays = [device.empty((80,), np.float32) for _ in "abc"]
+    a, b, c = map(device.pointer, arrays)
+    with pytest.raises(AssertionError, match="is not aligned to 8 bytes"):
+        device.gemm(PLAIN, "complex64", a + 4, b, c, None)
+    with pytest.raises(AssertionError, match="cuBLAS has no GEMM for int32"):
+        device.gemm(PLAIN, "int32", a, b, c, None)
+
+
+# ---- Memory
+
+
+def test_unwritten_memory_is_garbage_and_starts_where_cudas_does(device):
+    for dtype in (np.float16, np.float32, np.complex128, ml_dtypes.bfloat16):
+        array = device.empty((3, 5), dtype)
+        assert np.isnan(array.astype(np.complex128)).all()
+        assert device.pointer(array) % 256 == 0
+
+
+def test_operands_keep_their_strides(device, rng):
+    for array in (rng.random((5, 7))[::-1, ::2], np.broadcast_to(rng.random(7), (5, 7)), rng.random((3, 5)).T):
+        copy = device.to_device(array)
+        assert copy.strides == array.strides
+        assert not np.may_share_memory(copy, array)
+        np.testing.assert_array_equal(copy, array)
+
+
+@pytest.mark.parametrize("place", [-1, 15])
+def test_a_write_outside_of_an_array_is_found(device, place):
+    array = device.empty((15,), np.float32)
+    ctypes.c_float.from_address(device.pointer(array) + 4 * place).value = 0
+    with pytest.raises(
+        AssertionError, match="before an allocation of 60" if place < 0 else "after an allocation of 60"
+    ):
+        device.check_guards()
+
+
+def test_a_kernel_that_writes_outside_of_its_result_is_found(device):
+    x, out = device.to_device(np.ones(15, np.float32)), device.empty((14,), np.float32)
+    with pytest.raises(AssertionError, match="bytes after an allocation of 56 bytes were written"):
+        launch_sum(device, x, out, nest([15], [[1]], [], [[]]), 15, 1)
+
+
+def test_freed_memory_is_found(device):
+    x, freed = device.to_device(np.ones(15, np.float32)), device.pointer(device.empty((15,), np.float32))
+    with pytest.raises(AssertionError, match="no living array"):
+        device.launch(SUM, 1, 1, nest([15], [[1]], [], [[]]), device.pointer(x), freed, 15, 1, 1, 1)
+
+
+def launch_sum(device, x, out, loops, outputs, terms, lanes=1, threads=64):
+    device.launch(SUM, 1, threads, loops, device.pointer(x), device.pointer(out), outputs, terms, lanes, 1)
+
+
+# ---- Launches
+
+
+@pytest.mark.parametrize(
+    ("blocks", "threads", "change", "message"),
+    [
+        (0, 64, {}, "0 blocks"),
+        (2**31, 64, {}, "2147483648 blocks"),
+        (1, 1025, {}, "1025 threads"),
+        (1, 64, {0: nest([15], [[1], [1]], [], [[], []])}, "a struct of 1552 bytes where one of 1040 is expected"),
+        (1, 64, {0: 7}, "7 is no struct"),
+        (1, 64, {3: 1.0}, "1.0 is no int"),
+        (1, 64, {3: np.int64(1)}, "is no int"),
+        (1, 64, {4: 2**63}, "more than 64 bits"),
+        (1, 64, {1: 2}, "not aligned to 4 bytes"),
+        (1, 64, {1: 4096}, "no living array"),
+    ],
+)
+def test_a_launch_checks_its_arguments(device, blocks, threads, change, message):
+    x = device.to_device(np.ones(15, np.float32))
+    arguments = [nest([15], [[1]], [], [[]]), device.pointer(x), device.pointer(x), 15, 1, 1, 1]
+    for place, value in change.items():
+        arguments[place] = value
+    with pytest.raises(AssertionError, match=message):
+        device.launch(SUM, blocks, threads, *arguments)
+    with pytest.raises(AssertionError, match="takes 7 arguments, not 6"):
+        device.launch(SUM, 1, 64, *arguments[1:])
+
+
+def compiled(text, name, threads=64, last_thread_first=False, shared=""):
+    """What a kernel `name(int* out)` leaves in `out`, filled with zeros before."""
+    run, _ = host.bind(host.compile_kernels(f"{shared}\nnamespace test {{ {text} }}", {"test": name}), name)
+    out = np.zeros(1024, np.int32)
+    run(1, threads, (host.address(out),), last_thread_first)
+    return out
+
+
+@pytest.mark.parametrize("last_thread_first", [False, True])
+def test_threads_meet_at_barriers(last_thread_first):
+    text = """extern "C" __global__ void reverse(int* out) {
+      __shared__ int seen[96];
+      seen[threadIdx.x] = FIRST + threadIdx.x;
+      BARRIER
+      out[threadIdx.x] = seen[95 - threadIdx.x];
+    }"""
+    first = 7 + last_thread_first  # new numbers, for shared memory keeps the old ones from launch to launch
+    expected = first + np.arange(96)[::-1]
+    for barrier, suffices in ("", False), ("__syncwarp();", False), ("__syncthreads();", True):
+        variant = text.replace("FIRST", str(first)).replace("BARRIER", barrier)
+        out = compiled(variant, "reverse", 96, last_thread_first)[:96]
+        assert np.array_equal(out, expected) == suffices
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "if (threadIdx.x < 5) __syncthreads();",
+        "if (threadIdx.x < 32) __syncwarp(); else __syncthreads();",
+        "if (threadIdx.x % 2) {\n __syncthreads();\n } else {\n __syncthreads();\n }",
+        "if (threadIdx.x == 3) __syncwarp();",
+    ],
+)
+def test_divergent_barriers_are_errors(body):
+    text = f'extern "C" __global__ void diverge(int* out) {{\n {body}\n out[threadIdx.x] = 1; }}'
+    with pytest.raises(AssertionError, match="wait at different barriers, or some wait and some have ended"):
+        compiled(text, "diverge")
+
+
+@pytest.mark.parametrize("lanes", [8, 128])
+@pytest.mark.parametrize("last_thread_first", [False, True])
+def test_the_order_of_threads_does_not_matter(rng, lanes, last_thread_first):
+    device = SimulatedRuntime(last_thread_first=last_thread_first)
+    x, out = device.to_device(rng.random((31, 1009), np.float32)), device.empty((31,), np.float32)
+    launch_sum(device, x, out, nest([31], [[1009]], [1009], [[1]]), 31, 1009, lanes, threads=256)
+    np.testing.assert_allclose(out, x.sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("barrier", ["synchronise(2 * half);", "synchronise(width);"])
+def test_a_sum_without_one_of_its_barriers_goes_wrong(rng, barrier):
+    text = kernel_text(SUM)
+    assert text.count(barrier) == 1
+    library = host.compile_kernels(text.replace(barrier, ""), {f"specialised_{SUM.entry}": SUM.entry})
+    run, _ = host.bind(library, SUM.entry)
+    x, wrong = rng.random((31, 1009), np.float32), []
+    for last_thread_first in (False, True):
+        out = np.empty(31, np.float32)
+        loops = nest([31], [[1009]], [1009], [[1]])
+        run(1, 256, (loops, host.address(x), host.address(out), 31, 1009, 128, 1), last_thread_first)
+        wrong.append(not np.allclose(out, x.sum(1), rtol=1e-5))
+    assert any(wrong)
+
+
+def test_division_is_right_on_both_sides_of_32_bits():
+    pairs = [(2**32 - 1, 2**32 - 1), (2**32, 3), (2**32 - 1, 7), (2**62 + 5, 2**33 + 1), (6, 2**40), (0, 1)]
+    body = "".join(f"out[{i}] = quotient({a}LL, {b}LL) == {a}LL / {b}LL;" for i, (a, b) in enumerate(pairs))
+    text = f'extern "C" __global__ void divide(int* out) {{ {body} }}'
+    shared = kernel_text(SUM).partition("namespace specialised_")[0]
+    assert compiled(text, "divide", threads=1, shared=shared)[: len(pairs)].all()
