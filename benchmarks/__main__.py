@@ -74,7 +74,7 @@ def row(result: Result) -> str:
     ratio = ""
     if result.quartiles is not None:
         low, middle, high = result.quartiles
-        ratio = f"{middle:>11.2f}  {low:.2f}-{high:.2f}{'  slower' if high < 1 else ''}"
+        ratio = f"{middle:>11.2f}  {low:.2f}-{high:.2f}{'  slower' if result.slower else ''}"
     line = f"{result.workload.name:<22}{result.workload.dtype:<11}{times}{ratio}"
     return "\n".join([line, *(f"  {peer}: {fault}" for peer, fault in result.faults.items())])
 
@@ -85,10 +85,10 @@ def summary(results: Sequence[Result], library: str) -> str:
     if not ratios:
         return "nothing to compare"
     mean = geometric_mean([middle for _, middle, _ in ratios])
-    slower = [result.workload.name for result in results if result.quartiles is not None and result.quartiles[2] < 1]
+    slower = [result.workload.name for result in results if result.slower]
     return (
         f"{library}'s best einsum takes {mean:.2f} times as long as gpueinsum (geometric mean of {len(ratios)} rows); "
-        f"slower, by the upper quartile: {', '.join(slower) or 'none'}"
+        f"slower by more than noise: {', '.join(slower) or 'none'}"
     )
 
 

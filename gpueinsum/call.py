@@ -246,9 +246,9 @@ def check_out(out: Array | None, operands: Sequence[Any]) -> None:
     """Refuse an `out=` that is no array, cannot be written, or lies where the operands do not."""
     if out is None:
         return
-    if not (hasattr(out, "dtype") and hasattr(out, "shape")):
+    if not (isinstance(out, np.ndarray) or (on_device(out) and hasattr(out, "dtype"))):
         raise OperandError(f"out is of type {type(out).__name__}, not an array")
-    if not getattr(out.flags, "writeable", True):  # CuPy's arrays have no such flag: all can be written
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise OutError("out is read-only")
     if on_device(out) and not any(map(on_device, operands)):
         raise OutError("out is on a GPU, but the operands are not")

@@ -21,8 +21,7 @@ def lower(subscripts: Subscripts, find_path: FindPath, dtype: str) -> Plan:
     """
     lowering = _Lowering(subscripts)
     output = "".join(dict.fromkeys(subscripts.output))
-    for term in lowering.reduce_operands():
-        assert len(set(term)) == len(term)
+    lowering.reduce_operands()
     for positions in find_path(lowering.terms(), output):
         lowering.contract(positions)
     return lowering.finish(dtype)
@@ -41,13 +40,13 @@ class _Lowering:
     def terms(self) -> tuple[Term, ...]:
         return tuple(term for _, term in self.operands)
 
-    def reduce_operands(self) -> tuple[Term, ...]:
+    def reduce_operands(self) -> None:
+        """Leave each operand the labels that another holds, or the output does, once each."""
         alone = len(self.operands) == 1
         for number, (register, term) in enumerate(self.operands):
             needed = "".join(label for label in dict.fromkeys(term) if self.holders[label] > 1)
             wanted = self.subscripts.output if alone and _distinct(self.subscripts.output) else needed
             self.operands[number] = self._reduced(register, term, wanted)
-        return self.terms()
 
     def contract(self, positions: tuple[int, ...]) -> None:
         """Contract the operands at these positions, left to right, and put the result last."""

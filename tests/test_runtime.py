@@ -75,7 +75,11 @@ def cupy(monkeypatch):
     monkeypatch.setattr(FakeArray, "simulated", simulated)
     fake = types.ModuleType("cupy")
     fake.ndarray = FakeArray
-    fake.asarray = lambda x, order=None: simulated.to_device(np.asarray(x, order=order)).view(FakeArray)
+    fake.asarray = lambda x, order=None: (
+        x
+        if isinstance(x, FakeArray) and order is None
+        else simulated.to_device(np.asarray(x, order=order)).view(FakeArray)
+    )
     fake.asnumpy = lambda x, order: np.array(x.view(np.ndarray), order=order)
     fake.empty = lambda shape, dtype: simulated.empty(shape, dtype).view(FakeArray)
     fake.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=np.lib.stride_tricks.as_strided))

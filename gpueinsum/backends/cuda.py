@@ -13,7 +13,7 @@ import numpy as np
 
 from gpueinsum.backends import HOST, on_device
 from gpueinsum.backends.axes import Axis, axes, fuse, label_strides, points
-from gpueinsum.backends.gemm import Route, blas_calls, route
+from gpueinsum.backends.gemm import LHS, OUT, RHS, Route, blas_calls, route
 from gpueinsum.backends.launch import KERNELS, Kernel, accumulator, expand_nest, nest
 from gpueinsum.backends.runtime import Runtime
 from gpueinsum.errors import DtypeError, OperandError
@@ -125,13 +125,9 @@ class CudaBackend:
             walked = [strides.get(label, 0) if first[d] == d else 0 for d, label in enumerate(step.out)]
             out = self._empty(shape, dtype)
             if out.size:
-                arguments = (
-                    expand_nest(shape, walked, first),
-                    self.runtime.pointer(x),
-                    self.runtime.pointer(out),
-                    out.size,
-                )
-                self._launch(Kernel("expand", dtype, dtype), out.size, *arguments)
+                pointers = (self.runtime.pointer(x), self.runtime.pointer(out))
+                loops = expand_nest(shape, walked, first)
+                self._launch(Kernel("expand", dtype, dtype), out.size, loops, *pointers, out.size)
             return out
 
         return expand
@@ -155,15 +151,14 @@ class CudaBackend:
             for starts in way.product.offsets():
                 addresses = [base + start * item for base, start in zip(pointers, starts, strict=True)]
                 self._integer_gemm(way, dtype, addresses)
-        axes_of_out = [way.out.index(label) for label in step.out]
-        return out.transpose(axes_of_out)
+        return out.transpose([way.out.index(label) for label in step.out])
 
     def _integer_gemm(self, way: Route, dtype: str, addresses: list[int]) -> None:
         batch, rows, columns, middle = (getattr(way.product, role) for role in ("batch", "rows", "columns", "summed"))
         strides = (
-            *(batch.strides[0], rows.strides[0], middle.strides[0]),
-            *(batch.strides[1], middle.strides[1], columns.strides[1]),
-            *(batch.strides[2], rows.strides[2], columns.strides[2]),
+            *(axis.strides[LHS] for axis in (batch, rows, middle)),
+            *(axis.strides[RHS] for axis in (batch, middle, columns)),
+            *(axis.strides[OUT] for axis in (batch, rows, columns)),
         )
         tiles = batch.size * -(-rows.size // _TILE) * -(-columns.size // _TILE)
         arguments = (*addresses, batch.size, rows.size, columns.size, middle.size, *strides)
@@ -179,10 +174,7 @@ class CudaBackend:
 
     def _sum_products(self, step: Contract, sizes: Sizes, dtype: str, x: Array, y: Array) -> Array:
         """A pair in one pass over its index points, without a matrix product."""
-        strides = (
-            label_strides(step.lhs_term, _strides(x)),
-            label_strides(step.rhs_term, _strides(y)),
-        )
+        strides = (label_strides(step.lhs_term, _strides(x)), label_strides(step.rhs_term, _strides(y)))
         return self._sum_nest("multiply_reduce", dtype, (x, y), strides, step.out, list(step.summed), sizes)
 
     def _sum_nest(
@@ -214,7 +206,7 @@ class CudaBackend:
         partial = self._empty([result.size, chunks], wide)
         arguments = (loops, *pointers, self.runtime.pointer(partial), result.size, terms, lanes, chunks)
         self._launch(Kernel(name, dtype, wide), result.size * chunks * lanes, *arguments)
-        rest = nest(*_columns([Axis(result.size, (chunks,))], 1), *_columns([Axis(chunks, (1,))], 1))
+        rest = nest([result.size], [[chunks]], [chunks], [[1]])
         lanes = min(_THREADS, _power_of_two(chunks))
         arguments = (rest, self.runtime.pointer(partial), self.runtime.pointer(result), result.size, chunks, lanes, 1)
         self._launch(Kernel("reduce", wide, dtype), result.size * lanes, *arguments)

@@ -112,7 +112,7 @@ class CupyRuntime:
         if isinstance(out, np.ndarray):
             np.copyto(out, self.to_host(array), casting="unsafe")
         else:
-            out[...] = array
+            self._cupy.asarray(out)[...] = array
 
     def launch(self, kernel: Kernel, blocks: int, threads: int, *arguments: Any) -> None:
         _raw_kernel(kernel)((blocks,), (threads,), arguments)
