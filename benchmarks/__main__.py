@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(row(result), flush=True)
         print(summary(results[xp.__name__], xp.__name__), end="\n\n")
     if options.json:
-        options.json.write_text(json.dumps(report(results, libraries[-1]), indent=1) + "\n")
+        text = json.dumps(report(results, libraries[-1]))
+        options.json.write_text(text.replace('{"name"', '\n{"name"') + "\n")  # a line per workload
     return int(any(OURS in result.faults for table in results.values() for result in table))
 
 

@@ -10,18 +10,20 @@ import numpy as np
 from gpueinsum.backends import choose
 from gpueinsum.call import (
     Array,
-    Options,
     array_shape,
     dtype_of,
     evaluate,
+    evaluate_usual,
     hashable_form,
-    hashable_path,
+    options_of,
     plan_for,
     shape_of,
 )
 from gpueinsum.order import Optimize
 from gpueinsum.plan import Plan
 from gpueinsum.subscripts import alphabet
+
+_AUTO = "auto"
 
 
 def einsum(
@@ -31,7 +33,7 @@ def einsum(
     dtype: Any = None,
     order: str = "K",
     casting: Any = "safe",
-    optimize: Optimize = "auto",
+    optimize: Optimize = _AUTO,
     backend: str | None = None,
     precision: str | None = None,
 ) -> Array:
@@ -61,9 +63,13 @@ def einsum(
     array([[3, 7],
            [2, 4]])
     """
+    no_options = (
+        out is dtype is backend is precision is None and optimize is _AUTO and order == "K" and casting == "safe"
+    )
+    if no_options and type(subscripts) is str and set(map(type, operands)) == {np.ndarray}:
+        return evaluate_usual(subscripts, operands)
     expression, arrays = hashable_form(subscripts, operands)
-    optimize = hashable_path(optimize)
-    return evaluate(expression, arrays, out, Options(dtype, order, casting, optimize, None, backend, precision))
+    return evaluate(expression, arrays, out, options_of(dtype, order, casting, optimize, None, backend, precision))
 
 
 def einsum_plan(
@@ -89,7 +95,7 @@ def einsum_plan(
         dtypes = [operand.dtype for operand in operands_or_shapes if hasattr(operand, "dtype")]
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
     return plan_for(
-        expression, shapes, dtype_of(dtype), Options(optimize=hashable_path(optimize), memory_limit=memory_limit)
+        expression, shapes, dtype_of(dtype), options_of(None, "K", "safe", optimize, memory_limit, None, None)
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpueinsum.backends import Backend, choose, on_device
+from gpueinsum.backends import HOST, Backend, on_device, placed
 from gpueinsum.errors import DtypeError, OperandError, OutError, SubscriptsError
-from gpueinsum.execute import bind
+from gpueinsum.execute import bind_single
 from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.plan import Plan
 from gpueinsum.planner import lower
@@ -34,7 +34,7 @@ _ALLOWED = {
 class Options(NamedTuple):
     """How a call wants its expression planned and its result made, as the caller wrote it."""
 
-    dtype: Any = None
+    dtype: Dtype | None = None
     order: str | None = "K"
     casting: Any = "safe"
     optimize: Optimize = "auto"
@@ -43,30 +43,43 @@ class Options(NamedTuple):
     precision: str | None = None
 
 
+DEFAULT = Options()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """An expression ready for operands of certain shapes and dtypes in one place."""
 
-    run: Callable[[Sequence[Array]], tuple[Array, ...]]
-    compute: Dtype | None  # the dtype to cast operands to first; None where the result is a view of them
-    target: Dtype  # the dtype of the result
+    run: Callable[..., Array]
+    compute: Dtype | None  # the dtype to cast operands to first; None if none needs it
+    result: Dtype | None  # the dtype to cast the result to; None if it has it
 
     def cast(self, arrays: Sequence[Array]) -> Sequence[Array]:
         compute = self.compute
-        if compute is None:
-            return arrays
-        return [array if array.dtype is compute else array.astype(compute, copy=False) for array in arrays]
+        return arrays if compute is None else [array.astype(compute, copy=False) for array in arrays]
 
 
 def evaluate(expression: Expression, operands: Sequence[Any], out: Array | None, options: Options) -> Array:
     """`einsum`, for an expression in its hashable form."""
-    place = choose(options.backend, operands)
-    arrays = [place.asarray(operand) for operand in operands]
-    check_out(out, operands)
-    shapes, dtypes = tuple([array.shape for array in arrays]), tuple([array.dtype for array in arrays])
-    call = _cached(_call, options)(expression, shapes, dtypes, _signature(out), options, place)
-    [result] = call.run(call.cast(arrays))
+    place, arrays = placed(options.backend, operands)
+    if out is not None:
+        check_out(out, operands)
+    call = _call(expression, signature(arrays), None if out is None else (out.shape, out.dtype), options, place)
+    result = call.run(*call.cast(arrays))
     return conclude(call, place, result, arrays, operands, out, options)
+
+
+def evaluate_usual(expression: Expression, arrays: Sequence[Array]) -> Array:
+    """`evaluate` for numpy arrays and no options, which most calls are: the same in 2 us instead of 3."""
+    call = _call(expression, signature(arrays), None, DEFAULT, HOST)
+    if call.compute is call.result is None:
+        result = call.run(*arrays)
+        return result if result.ndim else result[()]
+    return evaluate(expression, arrays, None, DEFAULT)
+
+
+def signature(arrays: Sequence[Array]) -> tuple[tuple[Shape, Dtype], ...]:
+    return tuple([(array.shape, array.dtype) for array in arrays])
 
 
 def conclude(
@@ -82,8 +95,8 @@ def conclude(
     if out is not None:
         place.store(result, out)
         return out
-    if result.dtype is not call.target:
-        result = result.astype(call.target, copy=False)
+    if call.result is not None:
+        result = result.astype(call.result)
     if options.order != "K":
         order = (options.order or "K").upper()
         if order == "A":
@@ -95,27 +108,32 @@ def conclude(
 @lru_cache(maxsize=4096)
 def _call(
     expression: Expression,
-    shapes: tuple[Shape, ...],
-    dtypes: tuple[Dtype, ...],
+    operands: tuple[tuple[Shape, Dtype], ...],
     out: tuple[Shape, Dtype] | None,
     options: Options,
     place: Backend,
 ) -> Call:
+    shapes, dtypes = zip(*operands, strict=True)
     target, compute = call_dtypes(dtypes, out, options, place)
     plan = plan_for(expression, shapes, compute, options)
     check_shapes(out, plan)
-    run = bind(plan, place, options.precision)
+    run = bind_single(plan, place, options.precision)
     alias = plan.alias()
     if alias is None:
-        return Call(run, compute, target)
+        return Call(run, *casts(dtypes, compute, target))
     is_view = len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
     if is_view and out is None and dtypes[0] == target:  # where numpy returns a view, so do we
-        return Call(run if plan.steps else _view, None, target)
-    return Call(lambda arrays: (run(arrays)[0].copy(),), compute, target)
+        return Call(run if plan.steps else _view, None, None)
+    return Call(lambda *arrays: run(*arrays).copy(), *casts(dtypes, compute, target))
 
 
-def _view(arrays: Sequence[Array]) -> tuple[Array, ...]:
-    return (arrays[0].view(),)
+def casts(dtypes: Sequence[Dtype], compute: Dtype, target: Dtype) -> tuple[Dtype | None, Dtype | None]:
+    """What operands of these dtypes must be cast to, and what the result must be; None for what is so already."""
+    return None if all(dtype == compute for dtype in dtypes) else compute, None if compute == target else target
+
+
+def _view(array: Array) -> Array:
+    return array.view()
 
 
 # ---------------------------------------------------------------- plans
@@ -123,8 +141,7 @@ def _view(arrays: Sequence[Array]) -> tuple[Array, ...]:
 
 def plan_for(expression: Expression, shapes: tuple[Shape, ...], dtype: Dtype, options: Options) -> Plan:
     """The plan of an expression in its hashable form, from the cache if it is there."""
-    plan: Plan = _cached(_plan, options)(expression, shapes, dtype, options.optimize, options.memory_limit)
-    return plan
+    return _plan(expression, shapes, dtype, options.optimize, options.memory_limit)
 
 
 @lru_cache(maxsize=4096)
@@ -147,23 +164,26 @@ def resolve(expression: Expression, shapes: tuple[Shape, ...]) -> Subscripts:
     return parse_interleaved(*expression, shapes)
 
 
-def _cached(function: Any, options: Options) -> Any:
-    """The function through its cache; past it for an optimizer or a dtype that cannot be hashed."""
-    try:
-        hash(options)
-    except TypeError:
-        return function.__wrapped__
-    return function
-
-
 # ---------------------------------------------------------------- at the door
 
 
-def hashable_path(optimize: Optimize) -> Optimize:
-    """A path in tuples; anything else as it is."""
+def options_of(
+    dtype: Any,
+    order: str | None,
+    casting: Any,
+    optimize: Optimize,
+    memory_limit: Any,
+    backend: str | None,
+    precision: Any,
+) -> Options:
+    """The options of a call, hashable: a dtype as numpy's, a path in tuples. Raises DtypeError."""
+    if dtype is not None:
+        dtype = dtype_of(dtype)
     if isinstance(optimize, list | np.ndarray):
-        return tuple(tuple(step) if isinstance(step, list | np.ndarray) else step for step in optimize)
-    return optimize
+        optimize = tuple(tuple(step) if isinstance(step, list | np.ndarray) else step for step in optimize)
+    elif type(optimize).__hash__ is None:
+        optimize = partial(optimize)  # hashed by identity, so it plans anew each time
+    return Options(dtype, order, casting, optimize, memory_limit, backend, precision)
 
 
 def hashable_form(subscripts: Any, operands: Sequence[Any]) -> tuple[Expression, Sequence[Any]]:
@@ -219,10 +239,7 @@ def call_dtypes(
     for name, allowed in _ALLOWED.items():
         if getattr(options, name) not in allowed:
             raise ValueError(f"{name}={getattr(options, name)!r} is none of {', '.join(map(repr, allowed))}")
-    if options.dtype is not None:
-        target = dtype_of(options.dtype)
-    else:
-        target = _common_dtype(dtypes if out is None else [*dtypes, out[1]])
+    target = options.dtype or _common_dtype(dtypes if out is None else [*dtypes, out[1]])
     if target.kind not in "biufcO" and target.name != "bfloat16":
         raise DtypeError(f"elements of dtype {target} cannot be multiplied and added")
     casting = options.casting
@@ -242,10 +259,8 @@ def _common_dtype(dtypes: Sequence[Dtype]) -> Dtype:
     return common.newbyteorder("=")
 
 
-def check_out(out: Array | None, operands: Sequence[Any]) -> None:
+def check_out(out: Array, operands: Sequence[Any]) -> None:
     """Refuse an `out=` that is no array, cannot be written, or lies where the operands do not."""
-    if out is None:
-        return
     if not (isinstance(out, np.ndarray) or (on_device(out) and hasattr(out, "dtype"))):
         raise OperandError(f"out is of type {type(out).__name__}, not an array")
     if isinstance(out, np.ndarray) and not out.flags.writeable:
@@ -266,7 +281,3 @@ def check_shapes(out: tuple[Shape, Dtype] | None, plan: Plan) -> None:
     shape = plan.shape(plan.outputs[0])
     if out is not None and out[0] != shape:
         raise OutError(f"out has shape {out[0]}, but the result has {shape}")
-
-
-def _signature(out: Array | None) -> tuple[Shape, Dtype] | None:
-    return None if out is None else (out.shape, out.dtype)

@@ -17,17 +17,18 @@ from gpueinsum.call import (
     Expression,
     Options,
     call_dtypes,
+    casts,
     check_out,
     check_shapes,
     conclude,
     evaluate,
     hashable_form,
-    hashable_path,
+    options_of,
     plan_for,
     resolve,
     shape_of,
 )
-from gpueinsum.execute import bind
+from gpueinsum.execute import bind, bind_single
 from gpueinsum.fold import fold_constants
 from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.subscripts import Shape, Subscripts, Term
@@ -64,7 +65,7 @@ def contract(
            [15., 15.]])
     """
     expression, arrays = hashable_form(subscripts, operands)
-    options = Options(dtype, order, casting, hashable_path(optimize), memory_limit, _backend(backend), precision)
+    options = options_of(dtype, order, casting, optimize, memory_limit, _backend(backend), precision)
     return evaluate(expression, arrays, out, options)
 
 
@@ -145,7 +146,7 @@ def contract_expression(
     fixed = {position: operands[position] for position in constants or ()}
     dimensions = tuple(np.shape(x) if i in fixed else shape_of(x) for i, x in enumerate(operands))
     path = _path(resolve(expression, dimensions), optimize, memory_limit)
-    options = Options(dtype, order, casting, path, None, None, precision)
+    options = options_of(dtype, order, casting, path, None, None, precision)
     return ContractExpression(expression, dimensions, fixed, options)
 
 
@@ -190,10 +191,11 @@ class ContractExpression:
         given = arrays or tuple(self._constants.values())
         place = choose(options.backend, given)
         operands = self._filled(place, [place.asarray(array) for array in arrays])
-        check_out(out, given)
+        if out is not None:
+            check_out(out, given)
         call, kept = self._folded(place, operands, out, options)
         late = [array for i, array in enumerate(operands) if i not in self._constants]
-        [result] = call.run([*call.cast(late), *kept])
+        result = call.run(*call.cast(late), *kept)
         return conclude(call, place, result, operands, given, out, options)
 
     def evaluate_constants(self, backend: str | None = "auto") -> None:
@@ -229,15 +231,16 @@ class ContractExpression:
             plan = plan_for(self._expression, shapes, compute, options)
             check_shapes(signature, plan)
             first, rest = fold_constants(plan, tuple(sorted(self._constants)))
-            call = Call(bind(rest, place, options.precision) if rest.steps else _copies, compute, target)
+            run = bind_single(rest, place, options.precision) if rest.steps else _copy
+            call = Call(run, *casts(dtypes, compute, target))
             early = call.cast([operands[i] for i in sorted(self._constants)])
-            self._calls[key] = call, bind(first, place, options.precision)(early)
+            self._calls[key] = call, bind(first, place, options.precision)(*early)
         return self._calls[key]
 
 
-def _copies(constants: Sequence[Array]) -> tuple[Array, ...]:
+def _copy(constant: Array) -> Array:
     """Where everything is constant: what is kept stays the expression's own."""
-    return tuple(constant.copy() for constant in constants)
+    return constant.copy()
 
 
 def _core(subscripts: Any, operands: Sequence[Any], shapes: bool = False) -> Subscripts:

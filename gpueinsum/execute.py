@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from gpueinsum.plan import Plan, Step
@@ -19,16 +19,15 @@ class Runs(Protocol):
     ) -> Callable[..., Array]: ...
 
 
-def bind(plan: Plan, backend: Runs, precision: str | None = None) -> Callable[[Sequence[Array]], tuple[Array, ...]]:
+def bind(plan: Plan, backend: Runs, precision: str | None = None) -> Callable[..., tuple[Array, ...]]:
     """Prepare every step once; the function returned runs them on operands of the plan's shapes and dtype."""
-    sizes = dict(plan.sizes)
     prepared = [
-        (backend.prepare(step, sizes, plan.dtype, precision), step.sources, done)
-        for step, done in zip(plan.steps, plan.last_uses(), strict=True)
+        (call, step.sources, done)
+        for call, step, done in zip(_prepared(plan, backend, precision), plan.steps, plan.last_uses(), strict=True)
     ]
     outputs = plan.outputs
 
-    def run(operands: Sequence[Array]) -> tuple[Array, ...]:
+    def run(*operands: Array) -> tuple[Array, ...]:
         registers = list(operands)
         for call, sources, done in prepared:
             registers.append(call(*[registers[source] for source in sources]))
@@ -37,3 +36,17 @@ def bind(plan: Plan, backend: Runs, precision: str | None = None) -> Callable[[S
         return tuple([registers[register] for register in outputs])
 
     return run
+
+
+def bind_single(plan: Plan, backend: Runs, precision: str | None = None) -> Callable[..., Array]:
+    """`bind` for a plan of one output: that output itself, by nothing but its step if there is only one."""
+    operands = len(plan.inputs)
+    if len(plan.steps) == 1 and plan.outputs == (operands,) and plan.steps[0].sources == tuple(range(operands)):
+        return _prepared(plan, backend, precision)[0]
+    run = bind(plan, backend, precision)
+    return lambda *operands: run(*operands)[0]
+
+
+def _prepared(plan: Plan, backend: Runs, precision: str | None) -> list[Callable[..., Array]]:
+    sizes = dict(plan.sizes)
+    return [backend.prepare(step, sizes, plan.dtype, precision) for step in plan.steps]

@@ -103,9 +103,9 @@ def test_the_ratio_is_of_the_same_round_and_of_the_fastest_einsum():
     assert result.best == "einsum greedy"
     assert result.ratios == (2.0, 3.0, 1.0)
     assert result.quartiles == (1.5, 2.0, 2.5)
-    slow = Result(tiny("trace"), {OURS: (4.0, 4.0, 4.0), "einsum": (1.0, 2.0, 3.0)})
+    slow = Result(tiny("partial trace"), {OURS: (4.0, 4.0, 4.0), "einsum": (1.0, 2.0, 3.0)})
     assert "slower" in row(slow)
-    assert "slower by more than noise: trace" in summary([result, slow], "numpy")
+    assert "slower by more than noise: partial trace" in summary([result, slow], "numpy")
     assert math.isclose(geometric_mean([2.0, 0.5]), 1.0)
 
 

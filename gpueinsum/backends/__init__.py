@@ -20,6 +20,7 @@ class Backend(Runs, Protocol):
 
     name: str
 
+    def __hash__(self) -> int: ...
     def asarray(self, operand: object) -> Array: ...
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]: ...
     def arrange(self, result: Array, order: str) -> Array: ...
@@ -28,6 +29,15 @@ class Backend(Runs, Protocol):
 
 
 HOST = CpuBackend()
+_NUMPY = {np.ndarray}
+
+
+def placed(requested: str | None, operands: Sequence[object]) -> tuple[Backend, Sequence[Array]]:
+    """The backend that `choose` chooses for these operands, and the operands as its arrays."""
+    if requested is None and set(map(type, operands)) == _NUMPY:
+        return HOST, operands  # most calls
+    backend = choose(requested, operands)
+    return backend, [backend.asarray(operand) for operand in operands]
 
 
 def choose(requested: str | None, operands: Sequence[object]) -> Backend:
@@ -36,8 +46,6 @@ def choose(requested: str | None, operands: Sequence[object]) -> Backend:
     Raises OperandError for operands that live in two places, DeviceError for CUDA where there is none, ValueError for
     a backend of another name.
     """
-    if requested is None and all(type(operand) is np.ndarray for operand in operands):
-        return HOST  # most calls
     if requested not in (None, "cpu", "cuda"):
         raise ValueError(f"backend={requested!r} is none of None, 'cpu' and 'cuda'")
     device = [number for number, operand in enumerate(operands) if on_device(operand)]

@@ -1,0 +1,64 @@
+"""The CPU backend's tools: each at sizes where it is chosen, on either side of its threshold, in odd layouts too."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import gpueinsum as ge
+from gpueinsum.backends import cpu
+
+TOOLS = [  # expression, shapes
+    ("bi,bi->b", [(3, 67), (3, 67)]),  # long dots
+    ("bi,bi->b", [(3, 61), (3, 61)]),
+    ("bij,bij->b", [(3, 11, 7), (3, 11, 7)]),
+    ("ib,bi->b", [(67, 3), (3, 67)]),
+    ("i,j->ij", [(5,), (2741,)]),  # long rows
+    ("i,j->ij", [(5,), (31,)]),
+    ("i,j->ji", [(2741,), (5,)]),
+    ("bi,bj->bij", [(2, 3), (2, 5)]),
+    ("bij,bj->bi", [(3, 7, 11), (3, 11)]),  # matrix times vector
+    ("bij,bj->bi", [(3, 5, 7), (3, 7)]),
+    ("ijkl,kl->ij", [(5, 7, 11, 3), (11, 3)]),
+    ("ijk,kjl->li", [(5, 7, 3), (3, 7, 11)]),
+    ("abij,jkb->kaib", [(2, 3, 5, 7), (7, 11, 3)]),
+    ("ii->", [(67, 67)]),  # traces
+    ("iij->j", [(5, 5, 7)]),
+    ("ij,ij->", [(67, 5), (67, 5)]),
+]
+
+
+def layouts(array):
+    """The same array in every order of its axes in memory, and with negative and with wide strides."""
+    for order in itertools.permutations(range(array.ndim)):
+        yield np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+    flipped = (slice(None, None, -1),) * array.ndim
+    yield array[flipped].copy()[flipped]
+    yield np.repeat(array, 2, axis=-1)[..., ::2]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int32", "float16", "float32", "float64", "complex64"])
+@pytest.mark.parametrize(("expression", "shapes"), TOOLS)
+def test_every_tool_agrees_with_numpys_einsum_in_every_layout(expression, shapes, dtype, rng):
+    operands = [rng.integers(-2, 3, shape).astype(dtype) for shape in shapes]
+    expected = np.einsum(expression, *operands)
+    for arrays in zip(*(itertools.islice(itertools.cycle(layouts(x)), 24) for x in operands), strict=True):
+        result = ge.einsum(expression, *arrays)
+        assert result.dtype == expected.dtype
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_the_c_loop_is_reached_through_einsum_where_numpy_hides_it(monkeypatch):
+    monkeypatch.setattr(cpu, "_c_loop", np.einsum)
+    x = np.arange(12.0).reshape(3, 4)
+    np.testing.assert_array_equal(ge.einsum("qz->z", x), x.sum(0))
+
+
+def test_steps_of_more_than_52_labels_are_summed_too(rng):
+    shape = tuple(2 if n in (3, 41, 59) else 1 for n in range(60))
+    x = rng.random(shape)
+    labels = list(range(60))
+    np.testing.assert_allclose(ge.einsum(x, labels, []), x.sum())
+    np.testing.assert_allclose(ge.einsum(x, labels, x, labels, [41]), (x * x).sum(axis=(3, 59)).ravel())
+    np.testing.assert_allclose(ge.einsum(x, labels, x, labels, labels[::-1]), (x * x).T)
+    assert ge.einsum(x > 0.5, labels, [3]).dtype == bool
