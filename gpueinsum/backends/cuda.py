@@ -7,7 +7,8 @@ device in its place and run this whole module on a machine without a GPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -168,64 +169,41 @@ class CudaBackend:
 
     def _sum(self, x: Array, term: Term, out: Term, sizes: Sizes, dtype: str) -> Array:
         """`term->out`: diagonal, sum and permutation in one pass."""
-        summed = [label for label in dict.fromkeys(term) if label not in out]
-        strides = label_strides(term, _strides(x))
-        return self._sum_nest("reduce", dtype, (x,), (strides,), out, summed, sizes)
+        return self._sum_nest("reduce", ((x, term),), out, sizes, dtype)
 
     def _sum_products(self, step: Contract, sizes: Sizes, dtype: str, x: Array, y: Array) -> Array:
         """A pair in one pass over its index points, without a matrix product."""
-        strides = (label_strides(step.lhs_term, _strides(x)), label_strides(step.rhs_term, _strides(y)))
-        return self._sum_nest("multiply_reduce", dtype, (x, y), strides, step.out, list(step.summed), sizes)
+        return self._sum_nest("multiply_reduce", ((x, step.lhs_term), (y, step.rhs_term)), step.out, sizes, dtype)
 
     def _sum_nest(
-        self,
-        name: str,
-        dtype: str,
-        arrays: tuple[Array, ...],
-        strides: tuple[Mapping[Label, int], ...],
-        out: Term,
-        summed: list[Label],
-        sizes: Sizes,
+        self, name: str, operands: tuple[tuple[Array, Term], ...], out: Term, sizes: Sizes, dtype: str
     ) -> Array:
         result = self._empty([sizes[label] for label in out], dtype)
         if result.size == 0:
             return result
-        kept = fuse(axes(out, sizes, *strides))
-        # Innermost the loop in which the first array's neighbours lie; the sum does not mind the order.
-        order = sorted(summed, key=lambda label: -abs(strides[0].get(label, 0)))
-        inner = fuse(axes(order, sizes, *strides))
-        terms = points(summed, sizes)
-        lanes, chunks = self._sharing(result.size, terms, kept, inner)
-        loops = nest(*_columns(kept, len(arrays)), *_columns(inner, len(arrays)))
-        pointers = [self.runtime.pointer(array) for array in arrays]
+        labels = dict.fromkeys("".join(term for _, term in operands))
+        nested = sum_nest(
+            tuple(term for _, term in operands),
+            tuple(_strides(array) for array, _ in operands),
+            out,
+            tuple((label, sizes[label]) for label in labels),
+            self.runtime.processors,
+        )
+        pointers = [self.runtime.pointer(array) for array, _ in operands]
+        lanes, chunks = nested.lanes, nested.chunks
         if chunks == 1:
-            arguments = (loops, *pointers, self.runtime.pointer(result), result.size, terms, lanes, 1)
+            arguments = (nested.loops, *pointers, self.runtime.pointer(result), result.size, nested.terms, lanes, 1)
             self._launch(Kernel(name, dtype, dtype), result.size * lanes, *arguments)
             return result
         wide = accumulator(dtype)
         partial = self._empty([result.size, chunks], wide)
-        arguments = (loops, *pointers, self.runtime.pointer(partial), result.size, terms, lanes, chunks)
+        arguments = (nested.loops, *pointers, self.runtime.pointer(partial), result.size, nested.terms, lanes, chunks)
         self._launch(Kernel(name, dtype, wide), result.size * chunks * lanes, *arguments)
         rest = nest([result.size], [[chunks]], [chunks], [[1]])
         lanes = min(_THREADS, _power_of_two(chunks))
         arguments = (rest, self.runtime.pointer(partial), self.runtime.pointer(result), result.size, chunks, lanes, 1)
         self._launch(Kernel("reduce", wide, dtype), result.size * lanes, *arguments)
         return result
-
-    def _sharing(self, outputs: int, terms: int, kept: list[Axis], inner: list[Axis]) -> tuple[int, int]:
-        """How many threads share an output, and into how many parts its sum is cut, to fill the device.
-
-        Threads share an output when neighbours lie along the sum rather than along the result, or when there are too
-        few results to go round; sums are cut only when even a block for each leaves the device idle.
-        """
-        if terms < _MANY_TERMS:
-            return 1, 1
-        capacity = self.runtime.processors * _RESIDENT
-        along_sum = abs(inner[-1].strides[0]) == 1 or not kept or abs(kept[-1].strides[0]) != 1
-        lanes = min(_THREADS, _power_of_two(terms)) if along_sum or outputs < capacity else 1
-        idle = capacity // (outputs * lanes)
-        chunks = max(1, min(idle, terms // (lanes * _MANY_TERMS)))
-        return lanes, chunks
 
     # ------------------------------------------------------------ the runtime
 
@@ -240,6 +218,48 @@ class CudaBackend:
         """As many blocks as there is work for, up to what the device holds at once several times over."""
         blocks = min(-(-threads // _THREADS), self.runtime.processors * (_RESIDENT // _THREADS) * 4)
         self.runtime.launch(kernel, blocks, _THREADS, *arguments)
+
+
+class SumNest(NamedTuple):
+    """A sum as a kernel takes it: its loops, the terms of each output, the threads and the parts that share them."""
+
+    loops: Any
+    terms: int
+    lanes: int
+    chunks: int
+
+
+@lru_cache(maxsize=4096)
+def sum_nest(
+    terms: tuple[Term, ...],
+    strides: tuple[tuple[int, ...], ...],
+    out: Term,
+    sizes: tuple[tuple[Label, int], ...],
+    processors: int,
+) -> SumNest:
+    """The loops of a sum of products of arrays with these terms and element strides, on so many multiprocessors."""
+    size = dict(sizes)
+    walked = [label_strides(term, steps) for term, steps in zip(terms, strides, strict=True)]
+    # The first array's neighbours lie along the innermost loop; a sum does not mind the order.
+    summed = sorted((label for label in size if label not in out), key=lambda label: -abs(walked[0].get(label, 0)))
+    kept, inner = fuse(axes(out, size, *walked)), fuse(axes(summed, size, *walked))
+    lanes, chunks = _sharing(points(out, size), points(summed, size), kept, inner, processors * _RESIDENT)
+    loops = nest(*_columns(kept, len(terms)), *_columns(inner, len(terms)))
+    return SumNest(loops, points(summed, size), lanes, chunks)
+
+
+def _sharing(outputs: int, terms: int, kept: list[Axis], inner: list[Axis], capacity: int) -> tuple[int, int]:
+    """How many threads share an output, and into how many parts its sum is cut, to fill `capacity` threads.
+
+    Threads share an output when neighbours lie along the sum rather than along the result, or when there are too few
+    results to go round; sums are cut only when even a block for each leaves the device idle.
+    """
+    if terms < _MANY_TERMS:
+        return 1, 1
+    along_sum = abs(inner[-1].strides[0]) == 1 or not kept or abs(kept[-1].strides[0]) != 1
+    lanes = min(_THREADS, _power_of_two(terms)) if along_sum or outputs < capacity else 1
+    idle = capacity // (outputs * lanes)
+    return lanes, max(1, min(idle, terms // (lanes * _MANY_TERMS)))
 
 
 def _strides(array: Array) -> tuple[int, ...]:
