@@ -1,6 +1,6 @@
 """Einsum on GPUs: opt_einsum chooses the order, cuBLAS and CUDA kernels do the work, or numpy without a GPU."""
 
-from gpueinsum.api import einsum, einsum_plan, tensordot, transpose
+from gpueinsum.api import einsum, einsum_plan, run_plan, tensordot, transpose
 from gpueinsum.backends import array_module
 from gpueinsum.contract import ContractExpression, contract, contract_expression, contract_path, einsum_path
 from gpueinsum.errors import (
@@ -13,6 +13,9 @@ from gpueinsum.errors import (
     SubscriptsError,
 )
 from gpueinsum.plan import Plan
+from gpueinsum.report import explain
+
+__version__ = "0.1.0"
 
 __all__ = [
     "ContractExpression",
@@ -31,6 +34,8 @@ __all__ = [
     "einsum",
     "einsum_path",
     "einsum_plan",
+    "explain",
+    "run_plan",
     "tensordot",
     "transpose",
 ]

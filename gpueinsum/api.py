@@ -10,15 +10,20 @@ import numpy as np
 from gpueinsum.backends import choose
 from gpueinsum.call import (
     Array,
+    array_dtype,
     array_shape,
+    check_kind,
     dtype_of,
     evaluate,
+    evaluate_plan,
     evaluate_usual,
     hashable_form,
+    is_shape,
     options_of,
     plan_for,
     shape_of,
 )
+from gpueinsum.errors import PlanError
 from gpueinsum.order import Optimize
 from gpueinsum.plan import Plan
 from gpueinsum.subscripts import alphabet
@@ -31,7 +36,7 @@ def einsum(
     *operands: Any,
     out: Array | None = None,
     dtype: Any = None,
-    order: str = "K",
+    order: str | None = "K",
     casting: Any = "safe",
     optimize: Optimize = _AUTO,
     backend: str | None = None,
@@ -81,8 +86,9 @@ def einsum_plan(
 ) -> Plan:
     """The plan of an expression, from arrays or from shapes (tuples); needs no GPU and touches no data.
 
-    Args are `einsum`'s; `dtype` is by default that of the arrays, float64 for shapes; `memory_limit` is opt_einsum's,
-    in elements of the largest intermediate.
+    Args are `einsum`'s; `dtype` is by default that of the arrays, float64 for shapes; `memory_limit` is `contract`'s.
+    The plan can be printed, costed by `explain`, kept as JSON (`plan.to_json()`, `Plan.from_json(text)`) and run by
+    `run_plan`.
 
     >>> print(einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10)))
     ij,jk,kl->il  float64  i=40 j=30 k=20 l=10
@@ -92,11 +98,28 @@ def einsum_plan(
     expression, operands_or_shapes = hashable_form(subscripts, operands)
     shapes = tuple(shape_of(operand) for operand in operands_or_shapes)
     if dtype is None:
-        dtypes = [operand.dtype for operand in operands_or_shapes if hasattr(operand, "dtype")]
+        dtypes = [array_dtype(operand) for operand in operands_or_shapes if not is_shape(operand)]
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
+    check_kind(dtype_of(dtype))
     return plan_for(
         expression, shapes, dtype_of(dtype), options_of(None, "K", "safe", optimize, memory_limit, None, None)
     )
+
+
+def run_plan(plan: Plan, *operands: Any, backend: str | None = None, precision: str | None = None) -> Array:
+    """The result of a plan for operands of its shapes, which are cast to its dtype.
+
+    >>> run_plan(Plan.from_json(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).to_json()), np.ones((2, 3)), np.ones((3, 5)))
+    array([[3., 3., 3., 3., 3.],
+           [3., 3., 3., 3., 3.]])
+
+    Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
+    """
+    shapes = tuple(plan.shape(register) for register in range(len(plan.inputs)))
+    given = tuple(array_shape(operand) for operand in operands)
+    if given != shapes:
+        raise PlanError(f"the plan {plan.equation} takes operands of shapes {shapes}, not {given}")
+    return evaluate_plan(plan, operands, options_of(plan.dtype, "K", "same_kind", "auto", None, backend, precision))
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:
@@ -112,6 +135,9 @@ def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> A
         x_axes, y_axes = (list(np.atleast_1d(side)) for side in axes)
     if len(x_axes) != len(y_axes):
         raise ValueError(f"axes names {len(x_axes)} axes of x but {len(y_axes)} of y")
+    for shape, listed in ((x_shape, x_axes), (y_shape, y_axes)):
+        if len({axis % max(len(shape), 1) for axis in listed}) != len(listed):
+            raise ValueError(f"axes {listed} name an axis twice, or do not fit shape {shape}")
     letters = alphabet()
     x_term = [next(letters) for _ in x_shape]
     y_term = [next(letters) for _ in y_shape]

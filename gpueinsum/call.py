@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpueinsum.backends import HOST, Backend, on_device, placed
-from gpueinsum.errors import DtypeError, OperandError, OutError, SubscriptsError
+from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError, SubscriptsError
 from gpueinsum.execute import bind_single
-from gpueinsum.order import Optimize, Path, find_path
+from gpueinsum.order import Optimize, Path, find_path, pairwise
 from gpueinsum.plan import Plan
 from gpueinsum.planner import lower
 from gpueinsum.subscripts import Shape, Sublist, Subscripts, Term, parse, parse_interleaved
@@ -63,10 +63,10 @@ def evaluate(expression: Expression, operands: Sequence[Any], out: Array | None,
     """`einsum`, for an expression in its hashable form."""
     place, arrays = placed(options.backend, operands)
     if out is not None:
-        check_out(out, operands)
+        check_out(out, operands, place)
     call = _call(expression, signature(arrays), None if out is None else (out.shape, out.dtype), options, place)
     result = call.run(*call.cast(arrays))
-    return conclude(call, place, result, arrays, operands, out, options)
+    return conclude(call, place, result, operands, operands, out, options)
 
 
 def evaluate_usual(expression: Expression, arrays: Sequence[Array]) -> Array:
@@ -78,6 +78,16 @@ def evaluate_usual(expression: Expression, arrays: Sequence[Array]) -> Array:
     return evaluate(expression, arrays, None, DEFAULT)
 
 
+def evaluate_plan(plan: Plan, operands: Sequence[Any], options: Options) -> Array:
+    """The single output of a plan for operands of its shapes."""
+    place, arrays = placed(options.backend, operands)
+    dtypes = [array.dtype for array in arrays]
+    target, compute = call_dtypes(dtypes, None, options, place)
+    run = bind_single(plan, place, options.precision)
+    call = Call(run if plan.alias() is None else lambda *x: run(*x).copy(), *casts(dtypes, compute, target))
+    return conclude(call, place, call.run(*call.cast(arrays)), operands, operands, None, options)
+
+
 def signature(arrays: Sequence[Array]) -> tuple[tuple[Shape, Dtype], ...]:
     return tuple([(array.shape, array.dtype) for array in arrays])
 
@@ -86,12 +96,12 @@ def conclude(
     call: Call,
     place: Backend,
     result: Array,
-    arrays: Sequence[Array],
     operands: Sequence[Any],
+    given: Sequence[Any],
     out: Array | None,
     options: Options,
 ) -> Array:
-    """Give the result the dtype, layout and place that the call asks for."""
+    """Give the result the dtype, layout and place that the call asks for, the place by the operands `given`."""
     if out is not None:
         place.store(result, out)
         return out
@@ -100,9 +110,15 @@ def conclude(
     if options.order != "K":
         order = (options.order or "K").upper()
         if order == "A":
-            order = "F" if all(array.flags.f_contiguous for array in arrays) else "C"
+            order = "F" if all(map(_is_fortran, operands)) else "C"
         result = result if order == "K" else place.arrange(result, order)
-    return place.hand_back(result, operands)
+    return place.hand_back(result, given)
+
+
+def _is_fortran(operand: Any) -> bool:
+    """Whether the caller's own array is in Fortran order; its copy on a device may be laid out otherwise."""
+    flags = getattr(operand, "flags", None)
+    return len(array_shape(operand)) < 2 if flags is None else bool(flags.f_contiguous)
 
 
 @lru_cache(maxsize=4096)
@@ -122,7 +138,8 @@ def _call(
     if alias is None:
         return Call(run, *casts(dtypes, compute, target))
     is_view = len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
-    if is_view and out is None and dtypes[0] == target:  # where numpy returns a view, so do we
+    as_it_is = options.dtype is None or options.dtype == dtypes[0]
+    if is_view and out is None and as_it_is:  # where numpy returns a view, so do we
         return Call(run if plan.steps else _view, None, None)
     return Call(lambda *arrays: run(*arrays).copy(), *casts(dtypes, compute, target))
 
@@ -152,7 +169,7 @@ def _plan(
     sizes = dict(subscripts.sizes)
 
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
-        return find_path(inputs, output, sizes, optimize, memory_limit)
+        return pairwise(find_path(inputs, output, sizes, optimize, memory_limit), inputs, output, sizes)
 
     return lower(subscripts, order, dtype.name)
 
@@ -179,24 +196,28 @@ def options_of(
     """The options of a call, hashable: a dtype as numpy's, a path in tuples. Raises DtypeError."""
     if dtype is not None:
         dtype = dtype_of(dtype)
-    if isinstance(optimize, list | np.ndarray):
+    if isinstance(optimize, list | tuple | np.ndarray):
         optimize = tuple(tuple(step) if isinstance(step, list | np.ndarray) else step for step in optimize)
     elif type(optimize).__hash__ is None:
+        if not callable(optimize):
+            raise OptimizerError(f"optimize={optimize!r} is no path and no optimizer")
         optimize = partial(optimize)  # hashed by identity, so it plans anew each time
     return Options(dtype, order, casting, optimize, memory_limit, backend, precision)
 
 
 def hashable_form(subscripts: Any, operands: Sequence[Any]) -> tuple[Expression, Sequence[Any]]:
     """Tell text from the interleaved form; the expression to plan, and the operands."""
+    if isinstance(subscripts, bytes):
+        subscripts = subscripts.decode()
     if isinstance(subscripts, str):
         if not operands:
             raise SubscriptsError("an einsum needs at least one operand")
         return subscripts, operands
     arguments = (subscripts, *operands)
+    if len(arguments) < 2:
+        raise SubscriptsError("the first argument is neither subscripts nor an operand followed by its labels")
     output = _sublist(arguments[-1], "the output") if len(arguments) % 2 else None
     pairs = arguments[: len(arguments) // 2 * 2]
-    if not pairs:
-        raise SubscriptsError("the first argument is neither subscripts nor an operand followed by its labels")
     sublists = tuple(_sublist(labels, f"operand {number}") for number, labels in enumerate(pairs[1::2]))
     return (sublists, output), pairs[0::2]
 
@@ -212,13 +233,29 @@ def _sublist(labels: Any, owner: str) -> Sublist:
 
 def shape_of(operand: Any) -> Shape:
     """The shape of an operand, which may be given as the shape itself: a tuple of integers."""
-    if isinstance(operand, tuple) and all(isinstance(size, int | np.integer) for size in operand):
-        return tuple(int(size) for size in operand)
-    return array_shape(operand)
+    if not is_shape(operand):
+        return array_shape(operand)
+    if any(size < 0 for size in operand):
+        raise OperandError(f"shape {operand} has a negative size")
+    return tuple(int(size) for size in operand)
+
+
+def is_shape(operand: Any) -> bool:
+    return isinstance(operand, tuple) and all(isinstance(size, int | np.integer) for size in operand)
 
 
 def array_shape(operand: Any) -> Shape:
-    return tuple(operand.shape) if hasattr(operand, "shape") else np.shape(operand)
+    return tuple(operand.shape) if hasattr(operand, "shape") else HOST.asarray(operand).shape
+
+
+def array_dtype(operand: Any) -> Dtype:
+    """The dtype of an operand as numpy has it, wherever the operand lives."""
+    if isinstance(getattr(operand, "dtype", None), np.dtype):
+        dtype: Dtype = operand.dtype
+        return dtype
+    if on_device(operand) and hasattr(operand, "__cuda_array_interface__"):
+        return dtype_of(operand.__cuda_array_interface__["typestr"])
+    return dtype_of(HOST.asarray(operand).dtype)
 
 
 def dtype_of(name: Any) -> Dtype:
@@ -228,8 +265,16 @@ def dtype_of(name: Any) -> Dtype:
             importlib.import_module("ml_dtypes")  # registers the name with numpy
         dtype: Dtype = np.dtype(name)
         return dtype
-    except (TypeError, ImportError) as error:
-        raise DtypeError(f"dtype={name!r} is no dtype here") from error
+    except ImportError as error:
+        raise DtypeError("dtype='bfloat16' needs ml_dtypes: pip install ml_dtypes") from error
+    except TypeError as error:
+        raise DtypeError(f"dtype={name!r} is no dtype") from error
+
+
+def check_kind(dtype: Dtype) -> None:
+    """Raise DtypeError for a dtype whose elements are no numbers."""
+    if dtype.kind not in "biufcO" and dtype.name != "bfloat16":
+        raise DtypeError(f"elements of dtype {dtype} cannot be multiplied and added")
 
 
 def call_dtypes(
@@ -239,9 +284,10 @@ def call_dtypes(
     for name, allowed in _ALLOWED.items():
         if getattr(options, name) not in allowed:
             raise ValueError(f"{name}={getattr(options, name)!r} is none of {', '.join(map(repr, allowed))}")
-    target = options.dtype or _common_dtype(dtypes if out is None else [*dtypes, out[1]])
-    if target.kind not in "biufcO" and target.name != "bfloat16":
-        raise DtypeError(f"elements of dtype {target} cannot be multiplied and added")
+    target = options.dtype
+    if target is None:
+        target = _common_dtype(dtypes if out is None else [*dtypes, out[1]])
+    check_kind(target)
     casting = options.casting
     for number, source in enumerate(dtypes):
         if not np.can_cast(source, target, casting):
@@ -259,9 +305,9 @@ def _common_dtype(dtypes: Sequence[Dtype]) -> Dtype:
     return common.newbyteorder("=")
 
 
-def check_out(out: Array, operands: Sequence[Any]) -> None:
+def check_out(out: Array, operands: Sequence[Any], place: Backend) -> None:
     """Refuse an `out=` that is no array, cannot be written, or lies where the operands do not."""
-    if not (isinstance(out, np.ndarray) or (on_device(out) and hasattr(out, "dtype"))):
+    if not isinstance(getattr(out, "dtype", None), np.dtype) or isinstance(out, np.generic):
         raise OperandError(f"out is of type {type(out).__name__}, not an array")
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise OutError("out is read-only")
@@ -269,6 +315,8 @@ def check_out(out: Array, operands: Sequence[Any]) -> None:
         raise OutError("out is on a GPU, but the operands are not")
     if not on_device(out) and any(map(on_device, operands)):
         raise OutError("out is not on the GPU where the operands are")
+    if on_device(out):
+        place.asarray(out)  # refused here if it is on another device
 
 
 def check_shapes(out: tuple[Shape, Dtype] | None, plan: Plan) -> None:

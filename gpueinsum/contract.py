@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ _BACKENDS: dict[str | None, str | None] = {
     **dict.fromkeys(("numpy", "object", "cpu"), "cpu"),
     **dict.fromkeys(("cupy", "cuda"), "cuda"),
 }
+_KEPT = 8  # constant parts that an expression keeps, for the shapes and dtypes it was called with last
 _NUMPY_OPTIMIZERS = {"greedy", "optimal"}
 
 
@@ -50,15 +51,16 @@ def contract(
     memory_limit: int | str | None = None,
     backend: str | None = "auto",
     dtype: Any = None,
-    order: str = "K",
+    order: str | None = "K",
     casting: Any = "safe",
     precision: str | None = None,
 ) -> Array:
     """opt_einsum's `contract`: `einsum` with its argument names.
 
-    `memory_limit` bounds the largest intermediate, in elements; `backend` is "auto", "numpy", "cupy" or one of ours;
-    `use_blas` is accepted and ignored, since a pair that is a matrix product is always run as one. The rest is as in
-    `einsum`.
+    `memory_limit` bounds, in elements, the intermediates that the search for a path may propose; where opt_einsum then
+    contracts several operands in one step, that step is run in pairs, which may take more. `backend` is "auto",
+    "numpy", "cupy" or one of ours; `use_blas` is accepted and ignored, since a pair that is a matrix product is always
+    run as one. The rest is as in `einsum`.
 
     >>> contract("ij,jk,kl->il", np.ones((2, 3)), np.ones((3, 5)), np.ones((5, 2)))
     array([[15., 15.],
@@ -123,7 +125,7 @@ def contract_expression(
     optimize: Optimize = True,
     memory_limit: int | str | None = None,
     dtype: Any = None,
-    order: str = "K",
+    order: str | None = "K",
     casting: Any = "safe",
     precision: str | None = None,
     out: None = None,
@@ -132,7 +134,7 @@ def contract_expression(
     """opt_einsum's `contract_expression`: an expression planned for shapes now, to be called with arrays.
 
     `constants` lists the positions at which an array is given instead of a shape. What depends on constants alone is
-    computed once per backend, and kept where it was computed.
+    computed once for a backend and the sizes and dtypes of the others, and kept where it was computed.
 
     >>> expression = contract_expression("ij,jk,kl->il", np.eye(2), np.eye(2), (2, 5), constants=[0, 1])
     >>> expression(np.ones((2, 5))).shape
@@ -143,7 +145,7 @@ def contract_expression(
     if not optimize:
         raise ValueError("an expression is planned once for many calls, so optimize cannot be False")
     expression, operands = hashable_form(subscripts, shapes)
-    fixed = {position: operands[position] for position in constants or ()}
+    fixed = {position: operands[position] for position in _positions(constants, len(operands))}
     dimensions = tuple(np.shape(x) if i in fixed else shape_of(x) for i, x in enumerate(operands))
     path = _path(resolve(expression, dimensions), optimize, memory_limit)
     options = options_of(dtype, order, casting, path, None, None, precision)
@@ -154,7 +156,7 @@ class ContractExpression:
     """A planned expression: `expression(*arrays, out=None, backend="auto")`.
 
     Arrays of other sizes than planned for are contracted along the same path. Immutable but for the results of
-    constant parts, which are kept per backend, shapes and dtype.
+    constant parts, which are kept for the last few devices and streams, shapes and dtypes.
     """
 
     def __init__(
@@ -165,7 +167,7 @@ class ContractExpression:
         self._shapes = shapes
         self._constants = constants
         self._options = options
-        self._placed: dict[Backend, dict[int, Array]] = {}
+        self._placed: dict[Any, dict[int, Array]] = {}
         self._calls: dict[Any, tuple[Call, tuple[Array, ...]]] = {}
 
     @property
@@ -176,6 +178,10 @@ class ContractExpression:
         inputs, arrow, output = self._expression.partition("->")
         terms = (f"[{term}]" if i in self._constants else term for i, term in enumerate(inputs.split(",")))
         return ",".join(terms) + arrow + output
+
+    def __reduce__(self) -> Any:
+        """Copied and pickled without what was computed: a copy computes it anew."""
+        return ContractExpression, (self._expression, self._shapes, self._constants, self._options)
 
     def __repr__(self) -> str:
         constants = f", constants={sorted(self._constants)}" if self._constants else ""
@@ -190,33 +196,35 @@ class ContractExpression:
             return evaluate(self._expression, arrays, out, options)
         given = arrays or tuple(self._constants.values())
         place = choose(options.backend, given)
-        operands = self._filled(place, [place.asarray(array) for array in arrays])
         if out is not None:
-            check_out(out, given)
+            check_out(out, given, place)
+        operands = self._filled(self._on(place), [place.asarray(array) for array in arrays])
         call, kept = self._folded(place, operands, out, options)
         late = [array for i, array in enumerate(operands) if i not in self._constants]
         result = call.run(*call.cast(late), *kept)
-        return conclude(call, place, result, operands, given, out, options)
+        return conclude(call, place, result, self._filled(self._constants, arrays), given, out, options)
 
     def evaluate_constants(self, backend: str | None = "auto") -> None:
         """Compute now, for arrays of the planned shapes and the constants' dtype, what the first call would."""
         options = self._options._replace(backend=_backend(backend))
         place = choose(options.backend, list(self._constants.values()))
-        dtype = np.result_type(*(array.dtype for array in self._on(place).values()))
+        constants = self._on(place)
+        dtype = np.result_type(*(array.dtype for array in constants.values()))
         shapes = [shape for i, shape in enumerate(self._shapes) if i not in self._constants]
         stand_ins = [np.broadcast_to(dtype.type(0), shape) for shape in shapes]
-        self._folded(place, self._filled(place, stand_ins), None, options)
+        self._folded(place, self._filled(constants, stand_ins), None, options)
 
-    def _filled(self, place: Backend, arrays: Iterable[Array]) -> list[Array]:
+    def _filled(self, constants: Mapping[int, Array], arrays: Iterable[Array]) -> list[Array]:
         """All operands in order: these arrays, and the constants where they belong."""
-        variables, constants = iter(arrays), self._on(place)
+        variables = iter(arrays)
         return [constants[i] if i in constants else next(variables) for i in range(len(self._shapes))]
 
     def _on(self, place: Backend) -> dict[int, Array]:
         """The constants where they are computed with, moved there once."""
-        if place not in self._placed:
-            self._placed[place] = {i: place.asarray(array) for i, array in self._constants.items()}
-        return self._placed[place]
+        key = place, place.context()
+        if key not in self._placed:
+            self._placed[key] = {i: place.asarray(array) for i, array in self._constants.items()}
+        return self._placed[key]
 
     def _folded(
         self, place: Backend, operands: Sequence[Array], out: Array | None, options: Options
@@ -225,7 +233,7 @@ class ContractExpression:
         shapes = tuple(array.shape for array in operands)
         dtypes = tuple(array.dtype for array in operands)
         signature = None if out is None else (out.shape, out.dtype)
-        key = (place, shapes, dtypes, signature)
+        key = (place, place.context(), shapes, dtypes, signature)
         if key not in self._calls:
             target, compute = call_dtypes(dtypes, signature, options, place)
             plan = plan_for(self._expression, shapes, compute, options)
@@ -234,8 +242,18 @@ class ContractExpression:
             run = bind_single(rest, place, options.precision) if rest.steps else _copy
             call = Call(run, *casts(dtypes, compute, target))
             early = call.cast([operands[i] for i in sorted(self._constants)])
+            while len(self._calls) >= _KEPT:
+                self._calls.pop(next(iter(self._calls)), None)
             self._calls[key] = call, bind(first, place, options.precision)(*early)
         return self._calls[key]
+
+
+def _positions(constants: Collection[int] | None, operands: int) -> list[int]:
+    if constants is None:
+        return []
+    if not isinstance(constants, Collection) or not all(i in range(operands) for i in constants):
+        raise ValueError(f"constants={constants!r} must list positions among the {operands} operands")
+    return sorted(set(constants))
 
 
 def _copy(constant: Array) -> Array:

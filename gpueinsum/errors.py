@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_LINE, _AROUND = 120, 24  # characters: the longest text shown whole, what is shown on either side of a mark in others
+
 
 class SubscriptsError(ValueError):
     """The subscripts are malformed, or do not fit the operands."""
@@ -43,6 +45,23 @@ def pointing(message: str, text: str, spans: Iterable[tuple[int, int]]) -> str:
         ij,jk->ik
          ^ ^
     """
+    text, spans = _excerpt(text, list(spans))
     marked = {column for start, stop in spans for column in range(start, max(stop, start + 1))}
     carets = "".join("^" if column in marked else " " for column in range(max(marked, default=-1) + 1))
     return f"{message}\n    {text}\n    {carets}"
+
+
+def _excerpt(text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
+    """A text too long for a line cut down to what surrounds the spans, and where these then are."""
+    if len(text) <= _LINE:
+        return text, spans
+    shown = sorted(
+        {at for start, stop in spans for at in range(start - _AROUND, stop + _AROUND) if 0 <= at < len(text)}
+    )
+    excerpt, column = "", {}
+    for before, at in zip([-1, *shown], shown, strict=False):
+        excerpt += " … " if at != before + 1 else ""
+        column[at] = len(excerpt)
+        excerpt += text[at]
+    excerpt += " …" if shown and shown[-1] != len(text) - 1 else ""
+    return excerpt, [(column[start], column[stop - 1] + 1) for start, stop in spans if start in column]

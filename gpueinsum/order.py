@@ -25,7 +25,8 @@ def find_path(
 ) -> Path:
     """The path for operands of these terms, whose labels are distinct within each.
 
-    `memory_limit` is opt_einsum's: the largest intermediate in elements, None or -1 for no limit, or "max_input".
+    `memory_limit` is opt_einsum's: the largest intermediate in elements, None or -1 for no limit, or "max_input"; where
+    pairs cannot keep to it, the path has a step over more operands.
     Raises PlanError for a path that does not contract everything, and for a name that opt_einsum does not know.
     """
     optimize, memory_limit = _without_numpy_forms(optimize, memory_limit)
@@ -42,6 +43,37 @@ def find_path(
         arguments.append(limit)  # functions registered under a name require one, cotengra's basic optimizers take none
     path = search(*arguments)
     return checked_path(path, len(inputs))
+
+
+def pairwise(path: Path, inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int]) -> Path:
+    """The path with every step over more than two operands made into pairs, in the order that opt_einsum finds best."""
+    left = [(number, term) for number, term in enumerate(inputs)]
+    made = len(inputs)
+    pairs: list[tuple[int, ...]] = []
+
+    def contract(positions: Sequence[int]) -> tuple[int, Term]:
+        nonlocal made
+        pairs.append(tuple(positions))
+        chosen = [left[position] for position in positions]
+        for position in sorted(positions, reverse=True):
+            del left[position]
+        kept = set(output).union(*(term for _, term in left))
+        result = made, "".join(label for label in dict.fromkeys("".join(t for _, t in chosen)) if label in kept)
+        left.append(result)
+        made += 1
+        return result
+
+    for step in path:
+        group = [left[position] for position in step]
+        if len(group) <= 2:
+            contract(step)
+            continue
+        rest = set(output).union(*(term for position, (_, term) in enumerate(left) if position not in step))
+        needed = "".join(label for label in dict.fromkeys("".join(term for _, term in group)) if label in rest)
+        for inner in find_path([term for _, term in group], needed, sizes):
+            result = contract([left.index(group[position]) for position in inner])
+            group = [operand for position, operand in enumerate(group) if position not in inner] + [result]
+    return tuple(pairs)
 
 
 def checked_path(path: Iterable[Iterable[int]], operands: int) -> Path:
@@ -64,6 +96,8 @@ def _without_numpy_forms(optimize: Optimize, memory_limit: int | str | None) -> 
     """numpy also writes ["einsum_path", (0, 1), ...] for a path and ("greedy", limit) for a limited search."""
     if optimize is True or optimize is None:
         return "auto", memory_limit
+    if isinstance(optimize, tuple) and len(optimize) == 2 and isinstance(optimize[1], str):
+        optimize = optimize[0]  # the whole of what np.einsum_path returns
     if isinstance(optimize, tuple | list) and optimize and isinstance(optimize[0], str):
         head, *rest = optimize
         if head == "einsum_path":

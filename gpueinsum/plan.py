@@ -174,7 +174,7 @@ class Plan:
             inputs, outputs = tuple(data.pop("inputs")), tuple(data.pop("outputs"))
             sizes = tuple((label, size) for label, size in data.pop("sizes"))
             plan = Plan(inputs, steps, outputs, sizes, **data)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanError(f"not a plan: {error!r}") from error
         check_plan(plan)
         return plan
@@ -198,7 +198,7 @@ def check_plan(plan: Plan) -> None:
     for number, step in enumerate(plan.steps):
         where = f"step {number}, {step.equation}: "
         for source, term in _sides(step):
-            known = isinstance(source, int) and 0 <= source < len(terms)
+            known = type(source) is int and 0 <= source < len(terms)
             check(known, where + f"register {source!r} is not there yet")
             fits = isinstance(term, str) and [size.get(x) for x in term] == [size[x] for x in terms[source]]
             check(fits, where + f"{term!r} does not fit register {source}, which is {terms[source]!r}")
@@ -224,7 +224,7 @@ def check_plan(plan: Plan) -> None:
         terms.append(step.out)
     for register in plan.outputs:
         check(
-            isinstance(register, int) and 0 <= register < len(terms),
+            type(register) is int and 0 <= register < len(terms),
             f"output register {register!r} is not there",
         )
     check(len(plan.outputs) > 0, "a plan needs an output")
@@ -232,9 +232,15 @@ def check_plan(plan: Plan) -> None:
 
 def _checked_sizes(plan: Plan) -> dict[Label, int]:
     for label, size in plan.sizes:
-        if not (isinstance(label, str) and len(label) == 1 and type(size) is int and size >= 0):
+        is_label = isinstance(label, str) and len(label) == 1 and label not in ",->. "
+        if not (is_label and type(size) is int and size >= 0):
             raise PlanError(f"label {label!r} has size {size!r}")
-    return dict(plan.sizes)
+    sizes = dict(plan.sizes)
+    if len(sizes) != len(plan.sizes):
+        raise PlanError("a label has two sizes")
+    if not isinstance(plan.dtype, str) or not plan.dtype.isidentifier():
+        raise PlanError(f"dtype {plan.dtype!r} is no name of a dtype")
+    return sizes
 
 
 def _sides(step: Step) -> list[tuple[int, Term]]:

@@ -36,6 +36,7 @@ def explain(plan: Plan) -> str:
     <BLANKLINE>
     total: 35.3 k flops, 23.4 KiB moved, 1.47 flops per byte
     peak memory of intermediates and result: 5.47 KiB
+      (casts of operands, and copies of what fits no product as it lies, come on top)
     largest intermediate: %3 jl, 300 elements, 2.34 KiB
     """
     size = dict(plan.sizes)
@@ -125,6 +126,7 @@ def _totals(plan: Plan, costs: list[Cost]) -> list[str]:
     lines = [
         f"total: {count_text(flops)} flops, {bytes_text(moved)} moved{per_byte}",
         f"peak memory of intermediates and result: {bytes_text(peak_bytes(plan))}",
+        "  (casts of operands, and copies of what fits no product as it lies, come on top)",
     ]
     operands = len(plan.inputs)
     sizes = {register: cost.result_bytes for register, cost in enumerate(costs, operands)}

@@ -22,6 +22,8 @@ Shape = tuple[int, ...]
 Sublist = tuple[Hashable, ...]
 
 ELLIPSIS = "..."
+# Other white space of Unicode may be a label: opt_einsum's 5,621st is one.
+_WHITE_SPACE = dict.fromkeys(map(ord, "\t\n\r\f\v\u00a0"), " ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def alphabet(used: Iterable[Label] = ()) -> Iterator[Label]:
 
 
 def _read_text(text: str) -> Written:
-    text = "".join(" " if character.isspace() else character for character in text)
+    text = text.translate(_WHITE_SPACE)
     terms: list[list[Token]] = [[]]
     starts = [0]
     stops: list[int] = []

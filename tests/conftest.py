@@ -1,5 +1,6 @@
 """Where tests run: the CPU, the simulated device, and a real GPU when there is one (`-m gpu`)."""
 
+import ctypes
 import functools
 
 import numpy as np
@@ -55,9 +56,12 @@ def runtime(request):
     return SimulatedRuntime() if request.param == "simulated" else real_runtime()
 
 
-@pytest.fixture(params=["cpu", "simulated", REAL])
+@pytest.fixture(params=["cpu", "simulated", REAL, pytest.param("gpu arrays", marks=pytest.mark.gpu)])
 def einsum_on(request, monkeypatch):
-    """`gpueinsum.einsum` on numpy arrays, computed on one of the backends."""
+    """`gpueinsum.einsum` on numpy arrays, computed on one of the backends.
+
+    On "gpu" numpy arrays go there and back; with "gpu arrays" they are laid out there first, strides and all.
+    """
     if request.param == "cpu":
         return gpueinsum.einsum
     if request.param == "simulated":
@@ -66,7 +70,37 @@ def einsum_on(request, monkeypatch):
         monkeypatch.setattr(gpueinsum.backends, "cuda_backend", simulated_backend)
     else:
         real_runtime()
+    if request.param == "gpu arrays":
+        return einsum_of_gpu_arrays
     return functools.partial(gpueinsum.einsum, backend="cuda")
+
+
+def einsum_of_gpu_arrays(*args, out=None, **options):
+    """einsum on CuPy arrays with the strides of these numpy arrays; its result, and what `out` receives, as numpy's."""
+    options.setdefault("backend", "cuda")
+    args = [on_the_gpu(arg) for arg in args]
+    if not isinstance(out, np.ndarray) or not out.flags.writeable:
+        result = gpueinsum.einsum(*args, out=out, **options)
+        host = result.get(order="A") if hasattr(result, "get") else result
+        return host[()] if host.ndim == 0 else host
+    there = on_the_gpu(out)
+    assert gpueinsum.einsum(*args, out=there, **options) is there
+    out[...] = there.get()
+    return out
+
+
+def on_the_gpu(operand):
+    """A numpy array as CuPy's with the same strides and the same bytes between its elements; anything else as it is."""
+    import cupy
+
+    if not isinstance(operand, np.ndarray) or not (operand.dtype.kind in "biufc" or operand.dtype.name == "bfloat16"):
+        return operand
+    if operand.size == 0 or not operand.dtype.isnative or operand.dtype.itemsize > 16 or operand.dtype.char == "g":
+        return operand
+    low, high = np.lib.array_utils.byte_bounds(operand)
+    memory = cupy.asarray(np.frombuffer(ctypes.string_at(low, high - low), np.uint8))
+    first = operand.__array_interface__["data"][0] - low
+    return cupy.ndarray(operand.shape, operand.dtype, memory.data + first, operand.strides)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The door: what einsum accepts beyond plain arrays, what it returns, what it refuses and how."""
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -47,6 +48,13 @@ def test_a_cast_is_a_copy():
     result = ge.einsum("ij->ji", x, dtype=np.float64)
     assert result.dtype == np.float64
     assert not np.shares_memory(result, x)
+
+
+def test_a_view_of_foreign_byte_order_is_a_view():
+    x = np.zeros((3, 3), ">f8")
+    ge.einsum("ii->i", x)[...] = 1
+    assert np.trace(x) == 3
+    assert ge.einsum("ij->i", x).dtype.isnative
 
 
 # ---------------------------------------------------------------- out=
@@ -168,6 +176,24 @@ def test_the_plan_of_an_array_on_a_gpu_needs_no_gpu():
     assert ge.einsum_plan("i,i->", OnGpu(), OnGpu()).dtype == "float64"
 
 
+def test_a_plan_takes_the_dtype_of_whatever_is_an_operand():
+    assert ge.einsum_plan("i,i->", [1, 2], FromElsewhere(np.ones(2, np.float32))).dtype == "float64"
+    assert ge.einsum_plan("i,i->", (2,), FromElsewhere(np.ones(2, "c8"))).dtype == "complex64"
+
+
+def test_a_plan_is_run_on_operands_of_its_shapes(rng):
+    a, b = rng.random((2, 3)), rng.random((3, 5))
+    plan = ge.Plan.from_json(ge.einsum_plan("ij,jk->ki", a, b).to_json())
+    np.testing.assert_allclose(ge.run_plan(plan, a, b), (a @ b).T)
+    assert ge.run_plan(ge.einsum_plan("ij,jk->ki", a, b, dtype="f4"), a, b).dtype == np.float32
+    view = ge.run_plan(ge.einsum_plan("ij->ji", a), a)
+    assert not np.shares_memory(view, a)
+    with pytest.raises(ge.PlanError, match=r"takes operands of shapes \(\(2, 3\), \(3, 5\)\), not \(\(3, 5\),\)"):
+        ge.run_plan(plan, b)
+    with pytest.raises(ge.DtypeError, match="operand 0 is complex128"):
+        ge.run_plan(plan, a + 0j, b)
+
+
 # ---------------------------------------------------------------- no GPU
 
 
@@ -225,11 +251,15 @@ REFUSED = [
     (lambda: ge.einsum(np.ones((1,) * 40), range(40), np.ones((1,) * 40), range(40, 80)), ValueError, "80 dimensions"),
     (lambda: ge.einsum("i\n,i", np.ones(2), np.ones(3)), ValueError, r"i ,i\n    \^  \^"),
     (lambda: ge.einsum("i"), ValueError, "at least one operand"),
+    (lambda: ge.einsum("i", np.ones(3), optimize={}), ValueError, "optimize={} is no path and no optimizer"),
+    (lambda: ge.einsum_plan("i", (-3,)), TypeError, r"shape \(-3,\) has a negative size"),
+    (lambda: ge.einsum_plan("i", (3,), dtype="M8[s]"), TypeError, "cannot be multiplied and added"),
+    (lambda: ge.tensordot(np.ones((2, 2)), np.ones((2, 2)), ([0, 0], [0, 0])), ValueError, "name an axis twice"),
     (lambda: ge.einsum(np.ones(3)), ValueError, "the first argument is neither subscripts nor an operand"),
     (lambda: ge.einsum(np.ones(3), 0), TypeError, "operand 0 needs a list of hashable labels, not 0"),
     (lambda: ge.einsum(np.ones(3), [[]]), TypeError, "operand 0 needs a list of hashable labels"),
     (lambda: ge.tensordot(np.ones((2, 3)), np.ones((2, 3)), 1), ValueError, "axis -1 of x is 3 but axis 0 of y is 2"),
-    (lambda: ge.tensordot(np.ones(2), np.ones(2), ([0], [3])), ValueError, "out of range"),
+    (lambda: ge.tensordot(np.ones(2), np.ones(2), ([0], [3])), ValueError, "name an axis twice|out of range"),
 ]
 
 
@@ -237,6 +267,24 @@ REFUSED = [
 def test_a_bad_call_is_refused_at_the_door(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_an_error_in_a_long_expression_shows_its_surroundings():
+    labels = [chr(0x4E00 + i) for i in range(300)]
+    text = ",".join(a + b for a, b in itertools.pairwise(labels))
+    shapes = [(2, 2)] * 298 + [(3, 2)]
+    with pytest.raises(ge.SubscriptsError) as caught:
+        ge.einsum_plan(text, *shapes)
+    message, excerpt, carets = str(caught.value).splitlines()
+    assert message == f"label {labels[298]!r} is 2 in operand 297 but 3 in operand 298"
+    assert len(excerpt) < 120
+    assert excerpt.startswith("     … ")
+    assert [excerpt[at] for at, mark in enumerate(carets) if mark == "^"] == [labels[298]] * 2
+
+
+def test_unicode_white_space_may_be_a_label():
+    assert ge.einsum("a\u1680,\u1680b->ab", np.ones((2, 3)), np.ones((3, 5))).shape == (2, 5)
+    assert ge.einsum(b"ij->ji", np.ones((2, 3))).shape == (3, 2)  # and numpy takes bytes
 
 
 def test_nothing_is_written_when_a_call_is_refused():

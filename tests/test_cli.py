@@ -117,7 +117,7 @@ def test_a_cut_off_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         (["missing.npy", "--out", "C.npy"], "No such file or directory: 'missing.npy'"),
         (["A.npy", "--out", "nowhere/C.npy"], "--out nowhere/C.npy: there is no folder nowhere"),
         (["A.npy", "--out", "."], "--out . is a folder"),
-        (["A.npy", "--out", "C.npy", "--dtype", "spam"], "dtype='spam' is no dtype here"),
+        (["A.npy", "--out", "C.npy", "--dtype", "spam"], "dtype='spam' is no dtype"),
         (["A.npy", "--out", "C.npy", "--dtype", "int8"], "which casting='safe' does not cast to int8"),
         (["A.npy", "--out", "C.npy", "--dtype", "bfloat16"], "an .npy file cannot hold bfloat16"),
         (["A.npy", "--out", "C.npy", "--optimize", "spam"], "optimize='spam' is no path"),

@@ -1,5 +1,7 @@
 """opt_einsum's names: our functions in its place, and we as its backend."""
 
+import pickle
+
 import numpy as np
 import opt_einsum
 import opt_einsum.testing
@@ -104,3 +106,25 @@ def test_an_expression_refuses_what_it_cannot_do(operands):
         expression(operands[0], operands[2], operands[1])
     with pytest.raises(ValueError, match="optimize cannot be False"):
         ge.contract_expression(CHAIN, *[x.shape for x in operands], optimize=False)
+
+
+@pytest.mark.parametrize("constants", [[-1], [3], 0, "0", [0.5]])
+def test_constants_that_are_no_positions_are_refused(constants, operands):
+    with pytest.raises(ValueError, match="must list positions among the 3 operands"):
+        ge.contract_expression(CHAIN, *operands, constants=constants)
+
+
+def test_an_expression_is_pickled_without_what_it_computed(operands):
+    a, b, c = operands
+    expression = ge.contract_expression(CHAIN, a, b, c.shape, constants=[0, 1])
+    expression(c)
+    copy = pickle.loads(pickle.dumps(expression))
+    np.testing.assert_array_equal(copy(c), expression(c))
+
+
+def test_an_expression_keeps_few_constant_parts(operands, rng):
+    a, b, _ = operands
+    expression = ge.contract_expression(CHAIN, a, b, (5, 7), constants=[0, 1], optimize=[(0, 1), (0, 1)])
+    for n in range(1, 30):
+        assert expression(rng.random((5, n))).shape == (2, n)
+    assert len(expression._calls) <= 8

@@ -1,9 +1,11 @@
 import cotengra
+import numpy as np
 import opt_einsum
 import pytest
 
+import gpueinsum
 from gpueinsum import PlanError, einsum_plan
-from gpueinsum.order import find_path
+from gpueinsum.order import checked_path, find_path, pairwise
 
 TERMS, OUTPUT, SIZES = ("ij", "jk", "kl", "lm"), "im", {"i": 2, "j": 3, "k": 5, "l": 7, "m": 11}
 
@@ -33,7 +35,14 @@ def test_any_path_optimizer_is_accepted(optimizer):
     assert len(path(optimizer)) == 3
 
 
-@pytest.mark.parametrize("optimize", [[(0, 1), (0, 1), (0, 1)], ("einsum_path", (0, 1), (0, 1), (0, 1))])
+@pytest.mark.parametrize(
+    "optimize",
+    [
+        [(0, 1), (0, 1), (0, 1)],
+        ("einsum_path", (0, 1), (0, 1), (0, 1)),
+        (("einsum_path", (0, 1), (0, 1), (0, 1)), "the account that np.einsum_path returns with it"),
+    ],
+)
 def test_a_path_is_taken_as_it_is(optimize):
     assert path(optimize) == ((0, 1), (0, 1), (0, 1))
 
@@ -42,9 +51,22 @@ def test_without_optimisation_all_operands_are_one_step():
     assert path(False) == ((0, 1, 2, 3),)
 
 
-def test_steps_over_many_operands_are_folded_into_pairs():
+def test_steps_over_many_operands_become_pairs_in_the_best_order():
     plan = einsum_plan("ij,jk,kl->il", (2, 3), (3, 5), (5, 7), optimize=[(0, 1, 2)])
-    assert [step.equation for step in plan.steps] == ["ij,jk->ik", "ik,kl->il"]
+    assert [step.equation for step in plan.steps] == ["ij,jk->ik", "kl,ik->il"]
+    for options in ({"optimize": False}, {"memory_limit": 1000}):  # both make it one step of three
+        plan = einsum_plan("ai,bj,ij->ab", (60, 60), (60, 60), (60, 60), **options)
+        assert max(len(step.out) for step in plan.steps) == 2  # no outer product of 12,960,000
+
+
+@pytest.mark.parametrize("path", [[(1, 3, 0), (0, 1)], [(2, 0), (1, 0, 2)], [(0, 1, 2, 3)], [(3,), (0, 1, 2), (0, 1)]])
+def test_pairs_take_the_same_operands_as_the_steps_that_they_replace(path, rng):
+    operands = [rng.random([SIZES[label] for label in term]) for term in TERMS]
+    result = gpueinsum.einsum("ij,jk,kl,lm->im", *operands, optimize=path)
+    np.testing.assert_allclose(result, np.linalg.multi_dot(operands))
+    pairs = pairwise(checked_path(path, 4), TERMS, OUTPUT, SIZES)
+    assert checked_path(pairs, 4) == pairs
+    assert max(map(len, pairs)) == 2
 
 
 def test_a_memory_limit_is_handed_to_the_optimizer_in_elements():

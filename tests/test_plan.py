@@ -65,6 +65,10 @@ BROKEN = [
     ({"outputs": ()}, "a plan needs an output"),
     ({"sizes": (("i", -2), ("j", 3), ("k", 5))}, "label 'i' has size -2"),
     ({"sizes": (("i", 2), ("j", 3))}, "labels without a size"),
+    ({"sizes": (("i", 2), ("j", 3), ("k", 5), ("k", 7))}, "a label has two sizes"),
+    ({"sizes": (("i", 2), ("j", 3), ("k", 5), (",", 7))}, "label ',' has size 7"),
+    ({"dtype": "f4; import os"}, "is no name of a dtype"),
+    ({"steps": (Contract(False, True, "ij", "jk", "ik"),)}, "register False is not there yet"),
 ]
 
 
@@ -79,7 +83,15 @@ def test_a_plan_that_cannot_run_is_refused_on_load(change, complaint):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", "3", json.dumps({"steps": [{"step": "Eval"}]}), GOOD.to_json().replace("Contract", "os.system")],
+    [
+        "",
+        "[]",
+        "{}",
+        "3",
+        "[" * 100_000,
+        json.dumps({"steps": [{"step": "Eval"}]}),
+        GOOD.to_json().replace("Contract", "os.system"),
+    ],
 )
 def test_text_that_is_no_plan_is_refused(text):
     with pytest.raises(PlanError):

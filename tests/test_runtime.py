@@ -1,6 +1,7 @@
 """`CupyRuntime` itself, on a stand-in for CuPy: which functions are called, with which arguments in which order."""
 
 import ctypes
+import functools
 import sys
 import types
 
@@ -25,6 +26,10 @@ class FakeArray(np.ndarray):
     """CuPy's array as far as the runtime looks at it."""
 
     device = types.SimpleNamespace(id=0)
+
+    def __array_finalize__(self, source):
+        self.device = getattr(source, "device", FakeArray.device)
+
     simulated = None  # the device that holds it
 
     @property
@@ -75,14 +80,23 @@ def cupy(monkeypatch):
     monkeypatch.setattr(FakeArray, "simulated", simulated)
     fake = types.ModuleType("cupy")
     fake.ndarray = FakeArray
-    fake.asarray = lambda x, order=None: (
-        x
-        if isinstance(x, FakeArray) and order is None
-        else simulated.to_device(np.asarray(x, order=order)).view(FakeArray)
-    )
+
+    def on_current_device(array):
+        array.device = types.SimpleNamespace(id=fake.cuda.runtime.getDevice())
+        return array
+
+    def asarray(x, order=None):
+        """CuPy's: a copy, unless the array is on the current device, and laid out as it should be, already."""
+        if isinstance(x, FakeArray) and order is None and x.device.id == fake.cuda.runtime.getDevice():
+            return x
+        return on_current_device(simulated.to_device(np.asarray(x, order=order)).view(FakeArray))
+
+    fake.asarray = asarray
     fake.asnumpy = lambda x, order: np.array(x.view(np.ndarray), order=order)
-    fake.empty = lambda shape, dtype: simulated.empty(shape, dtype).view(FakeArray)
-    fake.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=np.lib.stride_tricks.as_strided))
+    fake.empty = lambda shape, dtype: on_current_device(simulated.empty(shape, dtype).view(FakeArray))
+    fake.lib = types.SimpleNamespace(
+        stride_tricks=types.SimpleNamespace(as_strided=functools.partial(np.lib.stride_tricks.as_strided, subok=True))
+    )
     error = type("CUDARuntimeError", (RuntimeError,), {})
     fake.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: 0, CUDARuntimeError=error),
@@ -99,6 +113,7 @@ def cupy(monkeypatch):
             simulated.launch(self.kernel, *grid, *block, *arguments)
 
     fake.RawKernel = RawKernel
+    fake.cuda.get_current_stream = lambda: 0
     backends = types.ModuleType("cupy_backends.cuda.libs")
     backends.cublas = fake.cublas = FakeCublas(simulated)
     for name, module in {
@@ -182,11 +197,51 @@ def test_float32_is_float32_unless_asked_otherwise(cupy, dtype, precision, compu
 
 
 def test_operands_on_another_device_are_refused(cupy, monkeypatch):
-    x = cupy.asarray(np.ones(3))
+    x, out = cupy.asarray(np.ones(3)), cupy.asarray(np.zeros(()))
     monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda: 1)
-    monkeypatch.setattr(cupy, "asarray", lambda x: x)
-    with pytest.raises(OperandError, match=r"an operand is on device 0 but device 1 is current: .*Device\(0\)"):
+    with pytest.raises(OperandError, match=r"an array is on device 0 but device 1 is current: .*Device\(0\)"):
         ge.einsum("i->", x)
+    y = cupy.asarray(np.ones(3))
+    with pytest.raises(OperandError, match="an array is on device 0 but device 1 is current"):
+        ge.einsum("i->", y, out=out)
+
+
+def test_constants_are_kept_for_each_device_and_stream(cupy, monkeypatch):
+    expression = ge.contract_expression("ij,jk->ik", np.eye(3), (3, 5), constants=[0])
+    for device, stream in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda device=device: device)
+        monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: stream)
+        np.testing.assert_array_equal(expression(np.ones((3, 5)), backend="cuda"), np.ones((3, 5)))
+    assert len(expression._calls) == 3
+    constants = [kept[0] for _, kept in expression._calls.values()]
+    assert [constant.device.id for constant in constants] == [0, 0, 1]
+
+
+def test_arrays_of_other_libraries_are_adopted_where_they_are(cupy):
+    class Tensor:
+        """A tensor that has both ways to be shared, and would need a stream to be ordered by the first."""
+
+        dtype, shape = "torch.float64", (2, 3)
+        __cuda_array_interface__ = None
+
+        def __dlpack_device__(self):
+            return 2, 0
+
+        def __dlpack__(self, **options):
+            raise AssertionError("the stand-in does not ask")
+
+    cupy.from_dlpack = lambda tensor: cupy.asarray(np.ones((2, 3)))
+    assert isinstance(ge.einsum("ij->ji", Tensor()), FakeArray)
+    cupy.from_dlpack = lambda tensor: (_ for _ in ()).throw(BufferError("it requires a gradient"))
+    with pytest.raises(OperandError, match="Tensor cannot be shared by DLPack: it requires a gradient"):
+        ge.einsum("ij->ji", Tensor())
+    with pytest.raises(OperandError, match="out is of type Tensor, not an array"):
+        ge.einsum("ij->ij", np.ones((2, 3)), out=Tensor())
+
+
+def test_the_order_is_that_of_the_callers_array_not_of_its_copy(cupy):
+    vector = np.arange(6.0)[::2]  # dense on the device, but in neither order here
+    assert ge.einsum("i,j->ij", vector, np.ones(2), order="A", backend="cuda").flags.c_contiguous
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ class Backend(Runs, Protocol):
     def __hash__(self) -> int: ...
     def asarray(self, operand: object) -> Array: ...
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]: ...
+    def context(self) -> Hashable: ...
     def arrange(self, result: Array, order: str) -> Array: ...
     def store(self, result: Array, out: Array) -> None: ...
     def hand_back(self, result: Array, operands: Sequence[object]) -> Any: ...
@@ -70,10 +72,13 @@ def on_device(operand: object) -> bool:
     """Whether an operand lives on a GPU, whichever library made it."""
     if type(operand) is np.ndarray or isinstance(operand, np.generic | int | float | complex | list | tuple):
         return False
-    if hasattr(operand, "__cuda_array_interface__"):
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(operand, cupy.ndarray):
         return True
     where: Callable[[], tuple[int, int]] | None = getattr(operand, "__dlpack_device__", None)
-    return where is not None and where()[0] in (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+    if where is not None:
+        return where()[0] in (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+    return hasattr(operand, "__cuda_array_interface__")
 
 
 @lru_cache(maxsize=1)

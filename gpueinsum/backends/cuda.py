@@ -6,7 +6,7 @@ device in its place and run this whole module on a machine without a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ _DTYPES = {kernel.source for kernel in KERNELS}
 _BLAS_DTYPES = {"float16", "bfloat16", "float32", "float64", "complex64", "complex128"}
 
 _THREADS = 256  # of a block
-_RESIDENT = 2048  # threads that one multiprocessor holds
+_RESIDENT = 2048  # threads that one multiprocessor holds at the most
 _TILE = 64  # rows and columns of a block's part of an integer product, as in kernels/integer_gemm.cu
 _MANY_TERMS = 32  # from here on, threads share an output: a warp reads 32 neighbours at once
 
@@ -46,6 +46,7 @@ class CudaBackend:
         if not on_device(operand):
             operand = HOST.asarray(operand)
             self.compute_dtype(operand.dtype)
+            operand = operand.astype(operand.dtype.newbyteorder("="), copy=False)
         array = self.runtime.to_device(operand)
         item, address = array.dtype.itemsize, self.runtime.pointer(array)
         if any(stride % item for stride in array.strides) or address % array.dtype.alignment:
@@ -55,8 +56,11 @@ class CudaBackend:
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype itself; half precision accumulates in float32 inside each step. Raises DtypeError."""
         if dtype.name not in _DTYPES:
-            raise DtypeError(f"{dtype} cannot be computed with on CUDA: pass dtype=, or compute it on the CPU")
+            raise DtypeError(f"{dtype} cannot be computed with on CUDA: convert it first, or compute on the CPU")
         return dtype
+
+    def context(self) -> Hashable:
+        return self.runtime.context()
 
     def arrange(self, result: Array, order: str) -> Array:
         return self.runtime.arrange(result, order)
@@ -251,13 +255,13 @@ def sum_nest(
 def _sharing(outputs: int, terms: int, kept: list[Axis], inner: list[Axis], capacity: int) -> tuple[int, int]:
     """How many threads share an output, and into how many parts its sum is cut, to fill `capacity` threads.
 
-    Threads share an output when neighbours lie along the sum rather than along the result, or when there are too few
-    results to go round; sums are cut only when even a block for each leaves the device idle.
+    Threads share an output when neighbours lie along the sum rather than along the result, so that a warp reads
+    neighbours either way; sums are cut when there are too few results to fill the device.
     """
     if terms < _MANY_TERMS:
         return 1, 1
     along_sum = abs(inner[-1].strides[0]) == 1 or not kept or abs(kept[-1].strides[0]) != 1
-    lanes = min(_THREADS, _power_of_two(terms)) if along_sum or outputs < capacity else 1
+    lanes = min(_THREADS, _power_of_two(terms)) if along_sum else 1
     idle = capacity // (outputs * lanes)
     return lanes, max(1, min(idle, terms // (lanes * _MANY_TERMS)))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 
+from gpueinsum.backends import on_device
 from gpueinsum.backends.gemm import Gemm
 from gpueinsum.backends.launch import Kernel, kernel_text
 from gpueinsum.errors import DeviceError, OperandError
@@ -27,6 +28,9 @@ class Runtime(Protocol):
         """The operand as an array on the current device."""
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]: ...
+
+    def context(self) -> Hashable:
+        """What an array that is kept can be used with only: the current device and stream."""
 
     def empty(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
         """A C-ordered array, not initialised."""
@@ -82,16 +86,35 @@ class CupyRuntime:
 
     def to_device(self, operand: object) -> Array:
         cupy = self._cupy
-        direct = hasattr(operand, "__cuda_array_interface__") or hasattr(operand, "__array__")
-        by_dlpack = not direct and hasattr(operand, "__dlpack__")
-        array = cupy.from_dlpack(operand) if by_dlpack else cupy.asarray(operand)
+        array = self._adopted(operand) if on_device(operand) else cupy.asarray(operand)
         current = cupy.cuda.runtime.getDevice()
         if array.device.id != current:
             raise OperandError(
-                f"an operand is on device {array.device.id} but device {current} is current: "
+                f"an array is on device {array.device.id} but device {current} is current: "
                 f"copy it over, or call inside `with cupy.cuda.Device({array.device.id})`"
             )
         return array
+
+    def _adopted(self, operand: Any) -> Array:
+        """An array on a GPU as CuPy's, where it is: `cupy.asarray` would copy it to the current device."""
+        cupy = self._cupy
+        if isinstance(operand, cupy.ndarray):
+            return operand
+        if not hasattr(operand, "__dlpack__"):
+            address = operand.__cuda_array_interface__["data"][0]
+            current = cupy.cuda.runtime.getDevice()
+            home = cupy.cuda.runtime.pointerGetAttributes(address).device if address else current
+            with cupy.cuda.Device(home):
+                return cupy.asarray(operand)
+        try:
+            return cupy.from_dlpack(operand)  # CuPy's stream waits for the producer's, which the other way does not ask
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise OperandError(
+                f"an array of type {type(operand).__name__} cannot be shared by DLPack: {error}"
+            ) from error
+
+    def context(self) -> Hashable:
+        return self._cupy.cuda.runtime.getDevice(), self._cupy.cuda.get_current_stream()
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         return self._cupy.asnumpy(array, order="A")  # type: ignore[no-any-return]  # CuPy has no types
@@ -112,7 +135,7 @@ class CupyRuntime:
         if isinstance(out, np.ndarray):
             np.copyto(out, self.to_host(array), casting="unsafe")
         else:
-            self._cupy.asarray(out)[...] = array
+            self.to_device(out)[...] = array
 
     def launch(self, kernel: Kernel, blocks: int, threads: int, *arguments: Any) -> None:
         _raw_kernel(kernel)((blocks,), (threads,), arguments)

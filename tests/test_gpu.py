@@ -1,0 +1,122 @@
+"""CuPy's manners on a real GPU: streams, threads, devices, views, `out=`. No stand-in can show these."""
+
+import threading
+
+import numpy as np
+import pytest
+from conftest import real_runtime
+
+import gpueinsum as ge
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def cupy():
+    real_runtime()
+    import cupy
+
+    return cupy
+
+
+def test_the_current_stream_is_used_and_never_waited_for(cupy):
+    x = cupy.random.random((2000, 2000))
+    expected = cupy.matmul(x, x)
+    cupy.cuda.Device().synchronize()
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        y = x + 0  # on the stream, so that the product must wait for it
+        result = ge.einsum("ij,jk->ik", y, y)
+        recorded = stream.record()
+    recorded.synchronize()
+    cupy.testing.assert_allclose(result, expected)
+
+
+def test_threads_use_their_own_streams(cupy):
+    x = cupy.random.random((64, 64))
+    failures = []
+
+    def work():
+        with cupy.cuda.Stream(non_blocking=True) as stream:
+            y = x + 1
+            results = [ge.einsum("ij,jk->ik", y, y), ge.einsum("ii->", y), ge.einsum("ij,ij->i", y, y)]
+            stream.synchronize()
+            host = y.get()
+            expected = [host @ host, np.trace(host), (host * host).sum(1)]
+            if not all(np.allclose(a.get(), b) for a, b in zip(results, expected, strict=True)):
+                failures.append(threading.current_thread().name)
+
+    cupy.cuda.Device().synchronize()
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_a_transpose_is_a_view_of_its_operand(cupy):
+    x = cupy.zeros((3, 5))
+    ge.einsum("ij->ji", x)[4, 2] = 7
+    assert float(x[2, 4]) == 7
+    ge.einsum("ii->i", x[:, :3])[...] = 1
+    assert float(cupy.trace(x)) == 3
+
+
+def test_out_may_be_an_operand_on_the_gpu(cupy):
+    x = cupy.arange(9.0).reshape(3, 3)
+    expected = x.get()
+    assert ge.einsum("ij->ji", x, out=x) is x
+    np.testing.assert_array_equal(x.get(), expected.T)
+    ge.einsum("ij,jk->ik", x, x, out=x)
+    np.testing.assert_array_equal(x.get(), expected.T @ expected.T)
+
+
+def test_constants_may_be_used_from_another_stream(cupy):
+    a, b = np.random.default_rng(0).random((2, 300, 300))
+    expression = ge.contract_expression("ij,jk,kl->il", a, b, (300, 7), constants=[0, 1], optimize=[(0, 1), (0, 1)])
+    c = cupy.ones((300, 7))
+    cupy.cuda.Device().synchronize()
+    for _ in range(3):
+        with cupy.cuda.Stream(non_blocking=True):
+            cupy.testing.assert_allclose(expression(c), a @ b @ np.ones((300, 7)))
+
+
+def test_operands_on_another_device_are_refused(cupy):
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("there is one GPU only")
+    with cupy.cuda.Device(1):
+        x = cupy.ones((3, 3))
+    with pytest.raises(ge.OperandError, match="an array is on device 1 but device 0 is current"):
+        ge.einsum("ii->", x)
+    with cupy.cuda.Device(1):
+        assert float(ge.einsum("ii->", x)) == 3
+
+
+def test_float32_is_not_rounded_to_tf32_unless_asked(cupy):
+    x = cupy.random.default_rng(0).random((512, 512), dtype=np.float32)
+    exact = x.get().astype(float) @ x.get().astype(float)
+    errors = {p: abs(ge.einsum("ij,jk->ik", x, x, precision=p).get() / exact - 1).max() for p in (None, "tf32")}
+    assert errors[None] < 1e-5
+    assert errors["tf32"] < 1e-2
+
+
+def test_more_elements_than_32_bits_count_are_summed(cupy):
+    free, _ = cupy.cuda.Device().mem_info
+    if free < 6 * 2**30:
+        pytest.skip("it takes 6 GiB of free memory")
+    x = cupy.ones((2**31 + 5,), np.int8)
+    assert int(ge.einsum("i->", x)) == 5  # 2**31 + 5 wrapped to 8 bits
+    y = x[:-1].reshape(4, -1)
+    assert int(ge.einsum("ij,ij->", y, y)) == 4
+    assert cupy.all(ge.einsum("ij->j", y) == 4)
+
+
+def test_arrays_of_torch_are_taken_by_dlpack(cupy):
+    torch = pytest.importorskip("torch")
+    x = torch.arange(6.0, device="cuda").reshape(2, 3)
+    result = ge.einsum("ij,kj->ik", x, x)
+    assert isinstance(result, cupy.ndarray)
+    np.testing.assert_allclose(result.get(), (x @ x.T).cpu().numpy())
+    with pytest.raises(ge.OperandError, match="cannot be shared by DLPack"):
+        ge.einsum("ij->ji", x.clone().requires_grad_())
