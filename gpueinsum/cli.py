@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gpueinsum", description="Einsum on GPUs, or on the CPU where there is none.")
+    parser.add_argument("--version", action="version", version=f"gpueinsum {ge.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = _command(commands, "run", _run, "compute an expression of .npy files", _RUN_EXAMPLE)
@@ -173,7 +174,10 @@ def _shape_or_file(text: str) -> Any:
 
 
 def _memory_limit(text: str) -> int | str:
-    return text if text == "max_input" else int(text)
+    try:
+        return text if text == "max_input" else int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of elements nor max_input") from error
 
 
 # ---------------------------------------------------------------- doctor, demo

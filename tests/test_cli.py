@@ -193,6 +193,13 @@ def test_explain_prints_json_that_can_be_read_back(capsys: pytest.CaptureFixture
     assert plan == ge.einsum_plan("ij,jk->ik", (3, 5), (5, 7), dtype="float16")
 
 
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"gpueinsum {ge.__version__}\n"
+
+
 def test_explain_obeys_the_memory_limit(capsys: pytest.CaptureFixture[str]) -> None:
     expression = ["explain", "ab,bc,cd,da->", "50x50", "50x50", "50x50", "50x50"]
     for limit in ("max_input", "2500", "-1"):
