@@ -15,9 +15,7 @@ from gpueinsum.subscripts import Label, Shape, Term
 
 
 @dataclass(frozen=True, slots=True)
-class Reduce:
-    """Diagonal, trace, sum and permutation of one array in one pass, e.g. `iijk->kj`."""
-
+class _OfOneArray:
     source: int
     term: Term
     out: Term
@@ -36,24 +34,13 @@ class Reduce:
 
 
 @dataclass(frozen=True, slots=True)
-class Expand:
+class Reduce(_OfOneArray):
+    """Diagonal, trace, sum and permutation of one array in one pass, e.g. `iijk->kj`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expand(_OfOneArray):
     """The transpose of `Reduce`: embed on the diagonal and broadcast, e.g. `j->jjk`, zero off the diagonal."""
-
-    source: int
-    term: Term
-    out: Term
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        return (self.source,)
-
-    @property
-    def equation(self) -> str:
-        return f"{self.term}->{self.out}"
-
-    @property
-    def summed(self) -> Term:
-        return ""
 
 
 @dataclass(frozen=True, slots=True)
