@@ -55,7 +55,8 @@ def einsum(
         dtype: The dtype to compute in; by default numpy's `result_type` of the operands and `out`.
         order: "C", "F", "A" (F if every operand is) or "K" (whatever needs no copy) for the result's layout.
         casting: numpy's rule for the casts that `dtype` and `out` ask for.
-        optimize: An opt_einsum optimizer's name, a path, a `PathOptimizer`; False contracts left to right.
+        optimize: An opt_einsum optimizer's name, a path, a `PathOptimizer`. A step over more than two operands, such as
+            False makes of all, is run in pairs.
         backend: None computes where the operands live; "cpu"; "cuda" takes numpy arrays to the GPU and back.
         precision: None or "highest" for true float32; "tf32" lets CUDA round float32 factors to 10 bits of mantissa.
 
@@ -63,6 +64,8 @@ def einsum(
 
     Raises SubscriptsError (a ValueError), DtypeError and OperandError (TypeErrors), OutError and PlanError
     (ValueErrors), DeviceError (a RuntimeError); nothing is written then.
+
+    Source: numpy.einsum, whose results these are, but for `i->ii` and the other outputs that repeat a label.
 
     >>> einsum("ij,jk->ki", [[1, 2], [3, 4]], [[1, 0], [1, 1]])
     array([[3, 7],

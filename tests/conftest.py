@@ -78,11 +78,13 @@ def einsum_on(request, monkeypatch):
 def einsum_of_gpu_arrays(*args, out=None, **options):
     """einsum on CuPy arrays with the strides of these numpy arrays; its result, and what `out` receives, as numpy's."""
     options.setdefault("backend", "cuda")
-    args = [on_the_gpu(arg) for arg in args]
-    if not isinstance(out, np.ndarray) or not out.flags.writeable:
+    labels = () if isinstance(args[0], str) else (*range(1, len(args), 2), *([len(args) - 1] if len(args) % 2 else []))
+    args = [arg if position in labels else on_the_gpu(arg) for position, arg in enumerate(args)]
+    stays = not any(map(gpueinsum.backends.on_device, args))  # nothing but lists and numbers, or dtypes of the CPU
+    if stays or not isinstance(out, np.ndarray) or not out.flags.writeable:
         result = gpueinsum.einsum(*args, out=out, **options)
         host = result.get(order="A") if hasattr(result, "get") else result
-        return host[()] if host.ndim == 0 else host
+        return host[()] if out is None and np.ndim(host) == 0 else host
     there = on_the_gpu(out)
     assert gpueinsum.einsum(*args, out=there, **options) is there
     out[...] = there.get()
@@ -95,8 +97,10 @@ def on_the_gpu(operand):
 
     if not isinstance(operand, np.ndarray) or not (operand.dtype.kind in "biufc" or operand.dtype.name == "bfloat16"):
         return operand
-    if operand.size == 0 or not operand.dtype.isnative or operand.dtype.itemsize > 16 or operand.dtype.char == "g":
+    if not operand.dtype.isnative or operand.dtype.char in "gG":
         return operand
+    if operand.size == 0:
+        return cupy.empty(operand.shape, operand.dtype)
     low, high = np.lib.array_utils.byte_bounds(operand)
     memory = cupy.asarray(np.frombuffer(ctypes.string_at(low, high - low), np.uint8))
     first = operand.__array_interface__["data"][0] - low
