@@ -47,7 +47,9 @@ def find_path(
 
 def pairwise(path: Path, inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int]) -> Path:
     """The path with every step over more than two operands made into pairs, in the order that opt_einsum finds best."""
-    left = [(number, term) for number, term in enumerate(inputs)]
+    if all(len(step) <= 2 for step in path):
+        return path
+    left = list(enumerate(inputs))
     made = len(inputs)
     pairs: list[tuple[int, ...]] = []
 
