@@ -103,10 +103,10 @@ def einsum_plan(
     if dtype is None:
         dtypes = [array_dtype(operand) for operand in operands_or_shapes if not is_shape(operand)]
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-    check_kind(dtype_of(dtype))
-    return plan_for(
-        expression, shapes, dtype_of(dtype), options_of(None, "K", "safe", optimize, memory_limit, None, None)
-    )
+    dtype = dtype_of(dtype)
+    check_kind(dtype)
+    options = options_of(None, "K", "safe", optimize, memory_limit, None, None)
+    return plan_for(expression, shapes, dtype, options)
 
 
 def run_plan(plan: Plan, *operands: Any, backend: str | None = None, precision: str | None = None) -> Array:
@@ -118,6 +118,8 @@ def run_plan(plan: Plan, *operands: Any, backend: str | None = None, precision: 
 
     Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
     """
+    if len(plan.outputs) != 1:
+        raise PlanError(f"the plan {plan.equation} has {len(plan.outputs)} outputs, not one")
     shapes = tuple(plan.shape(register) for register in range(len(plan.inputs)))
     given = tuple(array_shape(operand) for operand in operands)
     if given != shapes:

@@ -13,13 +13,14 @@ import numpy as np
 from gpueinsum.backends import HOST, Backend, on_device, placed
 from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError, SubscriptsError
 from gpueinsum.execute import bind_single
-from gpueinsum.order import Optimize, Path, find_path, pairwise
+from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.plan import Plan
 from gpueinsum.planner import lower
 from gpueinsum.subscripts import Shape, Sublist, Subscripts, Term, parse, parse_interleaved
 
 Array = Any
 Dtype = np.dtype[Any]
+Signature = tuple[tuple[Shape, Dtype], ...]
 # What the caller wrote, hashable: the text, or the interleaved form's sublists and its output's (None if implicit).
 Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
 
@@ -81,14 +82,11 @@ def evaluate_usual(expression: Expression, arrays: Sequence[Array]) -> Array:
 def evaluate_plan(plan: Plan, operands: Sequence[Any], options: Options) -> Array:
     """The single output of a plan for operands of its shapes."""
     place, arrays = placed(options.backend, operands)
-    dtypes = [array.dtype for array in arrays]
-    target, compute = call_dtypes(dtypes, None, options, place)
-    run = bind_single(plan, place, options.precision)
-    call = Call(run if plan.alias() is None else lambda *x: run(*x).copy(), *casts(dtypes, compute, target))
+    call = _plan_call(plan, tuple(array.dtype for array in arrays), options, place)
     return conclude(call, place, call.run(*call.cast(arrays)), operands, operands, None, options)
 
 
-def signature(arrays: Sequence[Array]) -> tuple[tuple[Shape, Dtype], ...]:
+def signature(arrays: Sequence[Array]) -> Signature:
     return tuple([(array.shape, array.dtype) for array in arrays])
 
 
@@ -124,7 +122,7 @@ def _is_fortran(operand: Any) -> bool:
 @lru_cache(maxsize=4096)
 def _call(
     expression: Expression,
-    operands: tuple[tuple[Shape, Dtype], ...],
+    operands: Signature,
     out: tuple[Shape, Dtype] | None,
     options: Options,
     place: Backend,
@@ -134,14 +132,23 @@ def _call(
     plan = plan_for(expression, shapes, compute, options)
     check_shapes(out, plan)
     run = bind_single(plan, place, options.precision)
-    alias = plan.alias()
-    if alias is None:
-        return Call(run, *casts(dtypes, compute, target))
-    is_view = len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
+    is_view = plan.alias() is not None and len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
     as_it_is = options.dtype is None or options.dtype == dtypes[0]
     if is_view and out is None and as_it_is:  # where numpy returns a view, so do we
         return Call(run if plan.steps else _view, None, None)
-    return Call(lambda *arrays: run(*arrays).copy(), *casts(dtypes, compute, target))
+    return Call(_not_aliasing(plan, run), *casts(dtypes, compute, target))
+
+
+@lru_cache(maxsize=256)
+def _plan_call(plan: Plan, dtypes: tuple[Dtype, ...], options: Options, place: Backend) -> Call:
+    target, compute = call_dtypes(dtypes, None, options, place)
+    run = bind_single(plan, place, options.precision)
+    return Call(_not_aliasing(plan, run), *casts(dtypes, compute, target))
+
+
+def _not_aliasing(plan: Plan, run: Callable[..., Array]) -> Callable[..., Array]:
+    """`run` with a result that is nobody's memory."""
+    return run if plan.alias() is None else lambda *arrays: run(*arrays).copy()
 
 
 def casts(dtypes: Sequence[Dtype], compute: Dtype, target: Dtype) -> tuple[Dtype | None, Dtype | None]:
@@ -169,7 +176,7 @@ def _plan(
     sizes = dict(subscripts.sizes)
 
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
-        return pairwise(find_path(inputs, output, sizes, optimize, memory_limit), inputs, output, sizes)
+        return find_path(inputs, output, sizes, optimize, memory_limit)
 
     return lower(subscripts, order, dtype.name)
 

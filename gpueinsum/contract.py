@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from gpueinsum.backends import Backend, choose
 from gpueinsum.call import (
     Array,
     Call,
+    Dtype,
     Expression,
     Options,
+    Signature,
     call_dtypes,
     casts,
     check_out,
@@ -27,6 +30,7 @@ from gpueinsum.call import (
     plan_for,
     resolve,
     shape_of,
+    signature,
 )
 from gpueinsum.execute import bind, bind_single
 from gpueinsum.fold import fold_constants
@@ -38,7 +42,7 @@ _BACKENDS: dict[str | None, str | None] = {
     **dict.fromkeys(("numpy", "object", "cpu"), "cpu"),
     **dict.fromkeys(("cupy", "cuda"), "cuda"),
 }
-_KEPT = 8  # constant parts that an expression keeps, for the shapes and dtypes it was called with last
+_KEPT = 8  # constant parts that an expression keeps, of the devices, streams, shapes and dtypes it was called with last
 _NUMPY_OPTIMIZERS = {"greedy", "optimal"}
 
 
@@ -94,9 +98,7 @@ def contract_path(
     )
 
 
-def einsum_path(
-    subscripts: Any = "", *operands: Any, optimize: Optimize = "greedy", einsum_call: bool = False
-) -> tuple[list[Any], str]:
+def einsum_path(subscripts: Any = "", *operands: Any, optimize: Optimize = "greedy") -> tuple[list[Any], str]:
     """numpy's `einsum_path`: `["einsum_path", (0, 1), ...]` and a printable account of it.
 
     What numpy's own optimizers accept is planned by them, so that the path is numpy's; the rest by opt_einsum.
@@ -167,8 +169,8 @@ class ContractExpression:
         self._shapes = shapes
         self._constants = constants
         self._options = options
-        self._placed: dict[Any, dict[int, Array]] = {}
-        self._calls: dict[Any, tuple[Call, tuple[Array, ...]]] = {}
+        self._placed = lru_cache(maxsize=_KEPT)(partial(_place, constants))
+        self._folded = lru_cache(maxsize=_KEPT)(partial(_fold, expression, self._placed))
 
     @property
     def contraction(self) -> str:
@@ -198,54 +200,56 @@ class ContractExpression:
         place = choose(options.backend, given)
         if out is not None:
             check_out(out, given, place)
-        operands = self._filled(self._on(place), [place.asarray(array) for array in arrays])
-        call, kept = self._folded(place, operands, out, options)
-        late = [array for i, array in enumerate(operands) if i not in self._constants]
+        late = [place.asarray(array) for array in arrays]
+        call, kept = self._folded(place, place.context(), signature(late), _signature(out), options)
         result = call.run(*call.cast(late), *kept)
-        return conclude(call, place, result, self._filled(self._constants, arrays), given, out, options)
+        return conclude(call, place, result, _filled(self._constants, arrays), given, out, options)
 
     def evaluate_constants(self, backend: str | None = "auto") -> None:
         """Compute now, for arrays of the planned shapes and the constants' dtype, what the first call would."""
         options = self._options._replace(backend=_backend(backend))
         place = choose(options.backend, list(self._constants.values()))
-        constants = self._on(place)
+        constants = self._placed(place, place.context())
         dtype = np.result_type(*(array.dtype for array in constants.values()))
-        shapes = [shape for i, shape in enumerate(self._shapes) if i not in self._constants]
-        stand_ins = [np.broadcast_to(dtype.type(0), shape) for shape in shapes]
-        self._folded(place, self._filled(constants, stand_ins), None, options)
+        late = tuple((shape, dtype) for i, shape in enumerate(self._shapes) if i not in constants)
+        self._folded(place, place.context(), late, None, options)
 
-    def _filled(self, constants: Mapping[int, Array], arrays: Iterable[Array]) -> list[Array]:
-        """All operands in order: these arrays, and the constants where they belong."""
-        variables = iter(arrays)
-        return [constants[i] if i in constants else next(variables) for i in range(len(self._shapes))]
 
-    def _on(self, place: Backend) -> dict[int, Array]:
-        """The constants where they are computed with, moved there once."""
-        key = place, place.context()
-        if key not in self._placed:
-            self._placed[key] = {i: place.asarray(array) for i, array in self._constants.items()}
-        return self._placed[key]
+def _place(constants: Mapping[int, Any], place: Backend, context: Hashable) -> dict[int, Array]:
+    """The constants where they are computed with; `context` is what they can be used with only."""
+    return {i: place.asarray(array) for i, array in constants.items()}
 
-    def _folded(
-        self, place: Backend, operands: Sequence[Array], out: Array | None, options: Options
-    ) -> tuple[Call, tuple[Array, ...]]:
-        """What remains to be run for operands like these, and the constant part's results that it takes."""
-        shapes = tuple(array.shape for array in operands)
-        dtypes = tuple(array.dtype for array in operands)
-        signature = None if out is None else (out.shape, out.dtype)
-        key = (place, place.context(), shapes, dtypes, signature)
-        if key not in self._calls:
-            target, compute = call_dtypes(dtypes, signature, options, place)
-            plan = plan_for(self._expression, shapes, compute, options)
-            check_shapes(signature, plan)
-            first, rest = fold_constants(plan, tuple(sorted(self._constants)))
-            run = bind_single(rest, place, options.precision) if rest.steps else _copy
-            call = Call(run, *casts(dtypes, compute, target))
-            early = call.cast([operands[i] for i in sorted(self._constants)])
-            while len(self._calls) >= _KEPT:
-                self._calls.pop(next(iter(self._calls)), None)
-            self._calls[key] = call, bind(first, place, options.precision)(*early)
-        return self._calls[key]
+
+def _fold(
+    expression: Expression,
+    placed: Callable[[Backend, Hashable], Mapping[int, Array]],
+    place: Backend,
+    context: Hashable,
+    late: Signature,
+    out: tuple[Shape, Dtype] | None,
+    options: Options,
+) -> tuple[Call, tuple[Array, ...]]:
+    """What remains to be run for other operands like these, and the constant part's results that it takes."""
+    constants = placed(place, context)
+    known = {i: (array.shape, array.dtype) for i, array in constants.items()}
+    shapes, dtypes = zip(*_filled(known, late), strict=True)
+    target, compute = call_dtypes(dtypes, out, options, place)
+    plan = plan_for(expression, shapes, compute, options)
+    check_shapes(out, plan)
+    first, rest = fold_constants(plan, tuple(constants))
+    run = bind_single(rest, place, options.precision) if rest.steps else _copy
+    call = Call(run, *casts(dtypes, compute, target))
+    return call, bind(first, place, options.precision)(*call.cast(list(constants.values())))
+
+
+def _filled(constants: Mapping[int, Any], others: Sequence[Any]) -> list[Any]:
+    """All operands in order: the constants where they belong, the others in between."""
+    rest = iter(others)
+    return [constants[i] if i in constants else next(rest) for i in range(len(constants) + len(others))]
+
+
+def _signature(out: Array | None) -> tuple[Shape, Dtype] | None:
+    return None if out is None else (out.shape, out.dtype)
 
 
 def _positions(constants: Collection[int] | None, operands: int) -> list[int]:

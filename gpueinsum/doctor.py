@@ -14,6 +14,7 @@ import numpy as np
 import gpueinsum as ge
 from gpueinsum import backends
 from gpueinsum.backends.launch import KERNELS, compile_text, program_text
+from gpueinsum.call import dtype_of
 from gpueinsum.errors import DeviceError, DtypeError
 from gpueinsum.report import bytes_text
 
@@ -209,7 +210,7 @@ def _results(place: str) -> Iterator[Finding]:
 
 def _fault(check: Check, dtype_name: str, place: str) -> str:
     """What is wrong with a result; nothing if it is right."""
-    dtype = _dtype(dtype_name)
+    dtype = dtype_of(dtype_name)
     rng = np.random.default_rng(20261122)
     operands = [_integers(rng, shape, dtype) for shape in check.shapes]
     wide = np.int64 if dtype.kind in "biu" else np.complex128 if dtype.kind == "c" else np.float64
@@ -222,15 +223,6 @@ def _fault(check: Check, dtype_name: str, place: str) -> str:
         return f"{result.dtype} {result.shape} instead of {expected.dtype} {expected.shape}"
     differ = int((result != expected).sum())
     return f"{differ} of {result.size} elements differ from numpy's" if differ else ""
-
-
-def _dtype(name: str) -> np.dtype[Any]:
-    if name == "bfloat16":
-        try:
-            importlib.import_module("ml_dtypes")
-        except ImportError as error:
-            raise DtypeError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from error
-    return np.dtype(name)
 
 
 def _integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

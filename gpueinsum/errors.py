@@ -30,11 +30,11 @@ class DtypeError(TypeError):
 
 
 class OperandError(TypeError):
-    """An operand that is no array, or lives where the others do not."""
+    """An operand or `out=` that is no array, or an array that lives elsewhere than the others or the current device."""
 
 
 class DeviceError(RuntimeError):
-    """CUDA was asked for and cannot be had, or the wrong device is current."""
+    """CUDA was asked for and cannot be had."""
 
 
 def pointing(message: str, text: str, spans: Iterable[tuple[int, int]]) -> str:
@@ -45,8 +45,8 @@ def pointing(message: str, text: str, spans: Iterable[tuple[int, int]]) -> str:
         ij,jk->ik
          ^ ^
     """
-    text, spans = _excerpt(text, list(spans))
-    marked = {column for start, stop in spans for column in range(start, max(stop, start + 1))}
+    text, spans = _excerpt(text, [(start, max(stop, start + 1)) for start, stop in spans])
+    marked = {column for start, stop in spans for column in range(start, stop)}
     carets = "".join("^" if column in marked else " " for column in range(max(marked, default=-1) + 1))
     return f"{message}\n    {text}\n    {carets}"
 

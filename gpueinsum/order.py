@@ -45,39 +45,6 @@ def find_path(
     return checked_path(path, len(inputs))
 
 
-def pairwise(path: Path, inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int]) -> Path:
-    """The path with every step over more than two operands made into pairs, in the order that opt_einsum finds best."""
-    if all(len(step) <= 2 for step in path):
-        return path
-    left = list(enumerate(inputs))
-    made = len(inputs)
-    pairs: list[tuple[int, ...]] = []
-
-    def contract(positions: Sequence[int]) -> tuple[int, Term]:
-        nonlocal made
-        pairs.append(tuple(positions))
-        chosen = [left[position] for position in positions]
-        for position in sorted(positions, reverse=True):
-            del left[position]
-        kept = set(output).union(*(term for _, term in left))
-        result = made, "".join(label for label in dict.fromkeys("".join(t for _, t in chosen)) if label in kept)
-        left.append(result)
-        made += 1
-        return result
-
-    for step in path:
-        group = [left[position] for position in step]
-        if len(group) <= 2:
-            contract(step)
-            continue
-        rest = set(output).union(*(term for position, (_, term) in enumerate(left) if position not in step))
-        needed = "".join(label for label in dict.fromkeys("".join(term for _, term in group)) if label in rest)
-        for inner in find_path([term for _, term in group], needed, sizes):
-            result = contract([left.index(group[position]) for position in inner])
-            group = [operand for position, operand in enumerate(group) if position not in inner] + [result]
-    return tuple(pairs)
-
-
 def checked_path(path: Iterable[Iterable[int]], operands: int) -> Path:
     """The path as tuples, or PlanError saying which of its steps is wrong."""
     try:

@@ -10,6 +10,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from gpueinsum.errors import PlanError
 from gpueinsum.subscripts import Label, Shape, Term
 
@@ -225,9 +227,16 @@ def _checked_sizes(plan: Plan) -> dict[Label, int]:
     sizes = dict(plan.sizes)
     if len(sizes) != len(plan.sizes):
         raise PlanError("a label has two sizes")
-    if not isinstance(plan.dtype, str) or not plan.dtype.isidentifier():
+    if not _is_dtype_name(plan.dtype):
         raise PlanError(f"dtype {plan.dtype!r} is no name of a dtype")
     return sizes
+
+
+def _is_dtype_name(name: object) -> bool:
+    try:
+        return isinstance(name, str) and (name == "bfloat16" or np.dtype(name).name == name)
+    except TypeError:
+        return False
 
 
 def _sides(step: Step) -> list[tuple[int, Term]]:

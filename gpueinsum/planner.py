@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from gpueinsum.order import Path
+from gpueinsum.order import Path, find_path
 from gpueinsum.plan import Contract, Expand, Plan, Reduce, Step
 from gpueinsum.subscripts import Subscripts, Term
 
+Operand = tuple[int, Term]  # a register and its term
 FindPath = Callable[[tuple[Term, ...], Term], Path]
 
 
-def lower(subscripts: Subscripts, find_path: FindPath, dtype: str) -> Plan:
+def lower(subscripts: Subscripts, order: FindPath, dtype: str) -> Plan:
     """Lower an expression to steps.
 
     Each operand is first reduced to the labels that somebody else needs (diagonals taken, lonely labels summed);
-    `find_path` orders what is left, whose labels are distinct; each pair becomes one `Contract`, which keeps the labels
-    that the remaining operands or the output still need. Last the result is permuted, or embedded on the diagonal.
+    `order` finds a path for what is left, whose labels are distinct; each pair becomes one `Contract`, which keeps the
+    labels that the remaining operands or the output still need. Last the result is permuted, or embedded on the
+    diagonal.
     """
     lowering = _Lowering(subscripts)
     output = "".join(dict.fromkeys(subscripts.output))
     lowering.reduce_operands()
-    for positions in find_path(lowering.terms(), output):
+    for positions in order(lowering.terms(), output):
         lowering.contract(positions)
     return lowering.finish(dtype)
 
@@ -33,7 +35,7 @@ class _Lowering:
     def __init__(self, subscripts: Subscripts) -> None:
         self.subscripts = subscripts
         self.steps: list[Step] = []
-        self.operands: list[tuple[int, Term]] = list(enumerate(subscripts.inputs))
+        self.operands: list[Operand] = list(enumerate(subscripts.inputs))
         # How many of the operands left, the output counted as one more, hold each label.
         self.holders = Counter(label for term in (*subscripts.inputs, subscripts.output) for label in set(term))
 
@@ -49,14 +51,15 @@ class _Lowering:
             self.operands[number] = self._reduced(register, term, wanted)
 
     def contract(self, positions: tuple[int, ...]) -> None:
-        """Contract the operands at these positions, left to right, and put the result last."""
-        chosen = [self.operands[position] for position in positions]
-        for position in sorted(positions, reverse=True):
-            del self.operands[position]
-        result = chosen[0]
-        for other in chosen[1:]:
-            result = self._pair(result, other)
-        self.operands.append(result)
+        """Contract the operands at these positions and put the result last; more than two in the best pairs."""
+        group = _taken(self.operands, positions)
+        while len(group) > 2:
+            terms = [term for _, term in group]
+            within = Counter("".join(terms))
+            needed = "".join(label for label in within if self.holders[label] > within[label])
+            first, *_ = find_path(terms, needed, dict(self.subscripts.sizes))
+            group.append(self._pair(*_taken(group, first)))
+        self.operands.append(self._pair(*group) if len(group) == 2 else group[0])
 
     def finish(self, dtype: str) -> Plan:
         [(register, term)] = self.operands
@@ -68,7 +71,7 @@ class _Lowering:
         subscripts = self.subscripts
         return Plan(subscripts.inputs, tuple(self.steps), (register,), subscripts.sizes, dtype)
 
-    def _pair(self, lhs: tuple[int, Term], rhs: tuple[int, Term]) -> tuple[int, Term]:
+    def _pair(self, lhs: Operand, rhs: Operand) -> Operand:
         """The result's labels go by role, each in its operand's order, so that a role that fuses there fuses here."""
         (x, x_term), (y, y_term) = lhs, rhs
         for label in (*x_term, *y_term):
@@ -83,12 +86,20 @@ class _Lowering:
             self.holders[label] += 1
         return self._append(Contract(x, y, x_term, y_term, out)), out
 
-    def _reduced(self, register: int, term: Term, wanted: Term) -> tuple[int, Term]:
+    def _reduced(self, register: int, term: Term, wanted: Term) -> Operand:
         return (register, term) if term == wanted else (self._append(Reduce(register, term, wanted)), wanted)
 
     def _append(self, step: Step) -> int:
         self.steps.append(step)
         return len(self.subscripts.inputs) + len(self.steps) - 1
+
+
+def _taken(operands: list[Operand], positions: tuple[int, ...]) -> list[Operand]:
+    """Take the operands at these positions out of the list."""
+    chosen = [operands[position] for position in positions]
+    for position in sorted(positions, reverse=True):
+        del operands[position]
+    return chosen
 
 
 def _distinct(term: Term) -> bool:

@@ -73,9 +73,7 @@ def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
     if number >= base ** len(units):
         return f"{Decimal(number):.2e} {units[0]}".rstrip()  # more than a float holds, now and then
     unit = 0
-    while number / base**unit >= base * 0.9995 and unit + 1 < len(
-        units
-    ):  # what would round to a whole next unit is one
+    while unit + 1 < len(units) and number / base**unit >= base * 0.9995:  # what would round to one of the next is one
         unit += 1
     scaled = number / base**unit
     digits = f"{scaled:.3g}" if scaled < 999.5 else f"{scaled:.0f}"

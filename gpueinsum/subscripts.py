@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ Sublist = tuple[Hashable, ...]
 ELLIPSIS = "..."
 # Other white space of Unicode may be a label: opt_einsum's 5,621st is one.
 _WHITE_SPACE = dict.fromkeys(map(ord, "\t\n\r\f\v\u00a0"), " ")
+_PIECES = re.compile(r"\.{3}|->|[^ ]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,44 +90,30 @@ def alphabet(used: Iterable[Label] = ()) -> Iterator[Label]:
 def _read_text(text: str) -> Written:
     text = text.translate(_WHITE_SPACE)
     terms: list[list[Token]] = [[]]
-    starts = [0]
-    stops: list[int] = []
-    arrow: int | None = None
-    at = 0
-    while at < len(text):
-        character, width = text[at], 1
-        if text.startswith("->", at):
-            if arrow is not None:
-                raise _error("a second '->'", text, [(arrow, arrow + 2), (at, at + 2)])
-            arrow, width = at, 2
-        elif text.startswith(ELLIPSIS, at):
-            width = 3
-            terms[-1].append(Token(ELLIPSIS, ELLIPSIS, at, at + width))
-        elif character == "." or character in "->":
-            meant = "an ellipsis, '...'" if character == "." else "an arrow, '->'"
-            raise _error(f"'{character}' that is not part of {meant}", text, [(at, at + 1)])
-        elif character == ",":
-            if arrow is not None:
-                raise _error("a ',' in the output, which has only one term", text, [(at, at + 1)])
-        elif character == " ":
-            at += 1
-            continue
-        elif character.isascii() and not character.isalpha():
-            raise _error(f"{character!r} cannot be a label", text, [(at, at + 1)])
-        else:
-            terms[-1].append(Token(character, repr(character), at, at + 1))
-        if character == "," or text.startswith("->", at):
-            stops.append(at)
-            starts.append(at + width)
+    begins = [0]  # where each term does, for one without labels
+    arrow: tuple[int, int] | None = None
+    for match in _PIECES.finditer(text):
+        piece, span = match[0], match.span()
+        if piece == "->" and arrow is not None:
+            raise _error("a second '->'", text, [arrow, span])
+        if piece == "," and arrow is not None:
+            raise _error("a ',' in the output, which has only one term", text, [span])
+        if piece in ("->", ","):
+            arrow = span if piece == "->" else None
             terms.append([])
-        at += width
+            begins.append(span[1])
+        elif piece in (".", "-", ">"):
+            meant = "an ellipsis, '...'" if piece == "." else "an arrow, '->'"
+            raise _error(f"'{piece}' that is not part of {meant}", text, [span])
+        elif piece == ELLIPSIS:
+            terms[-1].append(Token(ELLIPSIS, ELLIPSIS, *span))
+        elif piece.isascii() and not piece.isalpha():
+            raise _error(f"{piece!r} cannot be a label", text, [span])
+        else:
+            terms[-1].append(Token(piece, repr(piece), *span))
     output = tuple(terms.pop()) if arrow is not None else None
-    stops.append(len(text))
-    spans = tuple(
-        (term[0].start, term[-1].stop) if term else (start, stop)
-        for term, start, stop in zip(terms, starts, stops, strict=False)
-    )
-    return _checked(Written(text, tuple(map(tuple, terms)), output, spans))
+    spans = [(t[0].start, t[-1].stop) if t else (begin, begin) for t, begin in zip(terms, begins, strict=False)]
+    return _checked(Written(text, tuple(map(tuple, terms)), output, tuple(spans)))
 
 
 def _read_sublists(sublists: Sequence[Sublist], output: Sublist | None) -> Written:

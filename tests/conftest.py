@@ -78,7 +78,11 @@ def einsum_on(request, monkeypatch):
 def einsum_of_gpu_arrays(*args, out=None, **options):
     """einsum on CuPy arrays with the strides of these numpy arrays; its result, and what `out` receives, as numpy's."""
     options.setdefault("backend", "cuda")
-    labels = () if isinstance(args[0], str) else (*range(1, len(args), 2), *([len(args) - 1] if len(args) % 2 else []))
+    labels = (
+        ()
+        if not args or isinstance(args[0], str)
+        else (*range(1, len(args), 2), *([len(args) - 1] if len(args) % 2 else []))
+    )
     args = [arg if position in labels else on_the_gpu(arg) for position, arg in enumerate(args)]
     stays = not any(map(gpueinsum.backends.on_device, args))  # nothing but lists and numbers, or dtypes of the CPU
     if stays or not isinstance(out, np.ndarray) or not out.flags.writeable:

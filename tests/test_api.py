@@ -1,5 +1,6 @@
 """The door: what einsum accepts beyond plain arrays, what it returns, what it refuses and how."""
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -192,6 +193,8 @@ def test_a_plan_is_run_on_operands_of_its_shapes(rng):
         ge.run_plan(plan, b)
     with pytest.raises(ge.DtypeError, match="operand 0 is complex128"):
         ge.run_plan(plan, a + 0j, b)
+    with pytest.raises(ge.PlanError, match="has 2 outputs, not one"):
+        ge.run_plan(dataclasses.replace(plan, outputs=(0, 2)), a, b)
 
 
 # ---------------------------------------------------------------- no GPU
@@ -280,6 +283,11 @@ def test_an_error_in_a_long_expression_shows_its_surroundings():
     assert len(excerpt) < 120
     assert excerpt.startswith("     … ")
     assert [excerpt[at] for at, mark in enumerate(carets) if mark == "^"] == [labels[298]] * 2
+
+
+def test_an_error_at_a_term_without_labels_is_shown_in_a_long_expression_too():
+    with pytest.raises(ge.SubscriptsError, match="operand 0 has 1 dimension, but its term has 0 labels"):
+        ge.einsum_plan("," * 200, (2,), *[()] * 200)
 
 
 def test_unicode_white_space_may_be_a_label():

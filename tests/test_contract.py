@@ -1,6 +1,8 @@
 """opt_einsum's names: our functions in its place, and we as its backend."""
 
 import pickle
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import opt_einsum
@@ -127,4 +129,22 @@ def test_an_expression_keeps_few_constant_parts(operands, rng):
     expression = ge.contract_expression(CHAIN, a, b, (5, 7), constants=[0, 1], optimize=[(0, 1), (0, 1)])
     for n in range(1, 30):
         assert expression(rng.random((5, n))).shape == (2, n)
-    assert len(expression._calls) <= 8
+    assert expression._folded.cache_info().currsize <= 8
+
+
+def test_an_expression_may_be_called_from_many_threads(operands, rng):
+    a, b, _ = operands
+    expression = ge.contract_expression(CHAIN, a, b, (5, 7), constants=[0, 1])
+    arrays = [rng.random((5, 1 + n % 20)) for n in range(400)]  # more sizes than it keeps
+    with ThreadPoolExecutor(8) as threads:
+        for array, result in zip(arrays, threads.map(expression, arrays), strict=True):
+            np.testing.assert_allclose(result, a @ b @ array)
+
+
+def test_constants_go_with_their_expression(operands):
+    a, b, c = operands
+    expression = ge.contract_expression(CHAIN, a, b, c.shape, constants=[0, 1])
+    expression(c)
+    kept = weakref.ref(expression._folded)
+    del expression
+    assert kept() is None  # at once: a cycle would wait for the garbage collector, GPU memory with it

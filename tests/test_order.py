@@ -5,7 +5,8 @@ import pytest
 
 import gpueinsum
 from gpueinsum import PlanError, einsum_plan
-from gpueinsum.order import checked_path, find_path, pairwise
+from gpueinsum.order import find_path
+from gpueinsum.plan import check_plan
 
 TERMS, OUTPUT, SIZES = ("ij", "jk", "kl", "lm"), "im", {"i": 2, "j": 3, "k": 5, "l": 7, "m": 11}
 
@@ -64,9 +65,9 @@ def test_pairs_take_the_same_operands_as_the_steps_that_they_replace(path, rng):
     operands = [rng.random([SIZES[label] for label in term]) for term in TERMS]
     result = gpueinsum.einsum("ij,jk,kl,lm->im", *operands, optimize=path)
     np.testing.assert_allclose(result, np.linalg.multi_dot(operands))
-    pairs = pairwise(checked_path(path, 4), TERMS, OUTPUT, SIZES)
-    assert checked_path(pairs, 4) == pairs
-    assert max(map(len, pairs)) == 2
+    plan = einsum_plan("ij,jk,kl,lm->im", *operands, optimize=path)
+    check_plan(plan)
+    assert [len(step.sources) for step in plan.steps] == [2, 2, 2]
 
 
 def test_a_memory_limit_is_handed_to_the_optimizer_in_elements():

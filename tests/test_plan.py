@@ -68,6 +68,8 @@ BROKEN = [
     ({"sizes": (("i", 2), ("j", 3), ("k", 5), ("k", 7))}, "a label has two sizes"),
     ({"sizes": (("i", 2), ("j", 3), ("k", 5), (",", 7))}, "label ',' has size 7"),
     ({"dtype": "f4; import os"}, "is no name of a dtype"),
+    ({"dtype": "nonsense"}, "is no name of a dtype"),
+    ({"dtype": 5}, "is no name of a dtype"),
     ({"steps": (Contract(False, True, "ij", "jk", "ik"),)}, "register False is not there yet"),
 ]
 

@@ -212,9 +212,11 @@ def test_constants_are_kept_for_each_device_and_stream(cupy, monkeypatch):
         monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda device=device: device)
         monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: stream)
         np.testing.assert_array_equal(expression(np.ones((3, 5)), backend="cuda"), np.ones((3, 5)))
-    assert len(expression._calls) == 3
-    constants = [kept[0] for _, kept in expression._calls.values()]
-    assert [constant.device.id for constant in constants] == [0, 0, 1]
+    assert expression._folded.cache_info().currsize == expression._placed.cache_info().currsize == 3
+    place = gpueinsum.backends.cuda_backend()
+    contexts = [(0, 0), (0, 1), (1, 0)]
+    assert [expression._placed(place, context)[0].device.id for context in contexts] == [0, 0, 1]
+    assert expression._placed.cache_info().currsize == 3
 
 
 def test_arrays_of_other_libraries_are_adopted_where_they_are(cupy):

@@ -6,7 +6,6 @@ is scarce, for diagonals and sums, and for integers; a plain product where nothi
 
 from __future__ import annotations
 
-import math
 import string
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from gpueinsum.backends.axes import label_strides, points
 from gpueinsum.plan import Contract, Expand, Reduce, Step
 from gpueinsum.subscripts import Label, Term
 
@@ -32,11 +32,11 @@ _REAL_BLAS_DTYPES = {"float32", "float64"}
 # A smaller matrix times a vector runs faster as a loop than as a call of BLAS: batches of 4 x 4 took 0.54 ms against
 # 0.83 ms, of 8 x 8 0.31 ms against 0.27 ms (float32, 400,000 elements).
 _SMALL_MATRIX = 64
+# Dots of fewer elements, too: 50,000 of 16 took 267 us against 634 us, 4096 of 128 76 us against 52 us (float32).
+_LONG_DOT = 64
 # A matrix too large for the caches is not copied for a product with a vector: patches of 15 x 15 of 1000 x 1000 pixels
 # took 122 ms in a loop against 317 ms (float64), but of 7 x 5 of 128 x 120 0.71 ms against 0.11 ms (float32).
 _CACHED = 4_000_000
-# Dots of fewer elements, too: 50,000 of 16 took 267 us against 634 us, 4096 of 128 76 us against 52 us (float32).
-_LONG_DOT = 64
 # An outer product with shorter rows is faster as a loop, since `np.multiply` then buffers its sides, 8192 elements at a
 # time: 300 x 2400 took 243 us against 597 us, 300 x 3000 341 us against 181 us (float64).
 _LONG_ROW = 8192 // 3
@@ -97,11 +97,9 @@ def _contract(step: Contract, sizes: Sizes, dtype: str) -> Callable[[Array, Arra
     equation = _in_letters(step.equation)
     if equation is None:
         return _matmul(step, sizes) if step.summed else _multiply(step)
-    rows, columns, middle = (_size(labels, sizes) for labels in (step.left, step.right, step.summed))
+    rows, columns, middle = (points(labels, sizes) for labels in (step.left, step.right, step.summed))
     is_dot = rows == columns == 1
-
     loop = partial(_c_loop, equation)
-
     if not step.summed:
         row = columns if step.out.endswith(step.right) else rows
         is_outer = not step.batch and not is_dot and dtype in _REAL_BLAS_DTYPES
@@ -112,10 +110,11 @@ def _contract(step: Contract, sizes: Sizes, dtype: str) -> Callable[[Array, Arra
         return loop
     if is_dot:
         return _dots(step, loop) if dtype in _REAL_BLAS_DTYPES and middle >= _LONG_DOT else loop
-    if rows * columns * middle < _SMALL_MATRIX:
+    matrix = rows * columns * middle
+    if matrix < _SMALL_MATRIX:
         return loop
     matmul = _matmul(step, sizes)
-    if max(map(len, (step.left, step.right, step.summed))) == 1 or rows * columns * middle <= _CACHED:
+    if max(map(len, (step.left, step.right, step.summed))) == 1 or points(step.batch, sizes) * matrix <= _CACHED:
         return matmul
     return lambda x, y: (matmul if x.flags.forc and y.flags.forc else loop)(x, y)
 
@@ -163,7 +162,7 @@ def _grouped(term: Term, groups: list[Term], sizes: Sizes) -> Callable[[Array], 
     if all(len(group) == 1 for group in groups):
         return None if order == term else lambda x: x.transpose(axes)
     *batch, rows, columns = groups
-    shape = tuple(_size(group, sizes) for group in groups)
+    shape = tuple(points(group, sizes) for group in groups)
     turned_axes = _axes(term, "".join([*batch, columns, rows]))
     turned_shape = (*shape[:-2], shape[-1], shape[-2])
 
@@ -194,7 +193,7 @@ def _multiply(step: Contract) -> Callable[[Array, Array], Array]:
 def _reduce(step: Reduce, sizes: Sizes, dtype: str) -> Callable[[Array], Array]:
     """A view if nothing is summed, or only labels of size 1; else one sum over the diagonal view."""
     summed, out = step.summed, step.out
-    if _size(summed, sizes) == 1:
+    if points(summed, sizes) == 1:
         first = (0,) * len(summed)
         view = _in_letters(f"{step.term}->{summed}{out}")
         if view is None:
@@ -228,9 +227,7 @@ def _expand(step: Expand, sizes: Sizes) -> Callable[[Array], Array]:
 
 def diagonal_view(x: Array, term: Term, out: Term) -> Array:
     """`x` seen along `out`, which names each label of `term` once: a repeated label walks the diagonal."""
-    strides = dict.fromkeys(term, 0)
-    for label, stride in zip(term, x.strides, strict=True):
-        strides[label] += stride
+    strides = label_strides(term, x.strides)
     size = dict(zip(term, x.shape, strict=True))
     return as_strided(x, [size[label] for label in out], [strides[label] for label in out])
 
@@ -245,7 +242,3 @@ def _in_letters(equation: str) -> str | None:
 
 def _axes(term: Term, order: Term | list[Label]) -> tuple[int, ...]:
     return tuple(term.index(label) for label in order)
-
-
-def _size(labels: Term, sizes: Sizes) -> int:
-    return math.prod(sizes[label] for label in labels)
