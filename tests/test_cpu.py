@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 
 import gpueinsum as ge
 from gpueinsum.backends import cpu
@@ -62,3 +63,18 @@ def test_steps_of_more_than_52_labels_are_summed_too(rng):
     np.testing.assert_allclose(ge.einsum(x, labels, x, labels, [41]), (x * x).sum(axis=(3, 59)).ravel())
     np.testing.assert_allclose(ge.einsum(x, labels, x, labels, labels[::-1]), (x * x).T)
     assert ge.einsum(x > 0.5, labels, [3]).dtype == bool
+
+
+@pytest.mark.parametrize(
+    "expression", ["ij,j->i", "j,ij->i", "ij,ij->i", "ij,kj->ik", "bij,bj->bi", "ij,ij->", "ij->i", "jj->"]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+def test_an_empty_sum_is_zero_whatever_lies_where_its_operands_begin(expression, dtype, einsum_on):
+    size = {"i": 3, "j": 0, "k": 5, "b": 2}
+    poison = np.full(64, np.nan, dtype)
+    terms = expression.split("->")[0].split(",")
+    strides = (0, poison.itemsize)
+    for steps in itertools.product(*(itertools.product(strides, repeat=len(term)) for term in terms)):
+        operands = [as_strided(poison, [size[x] for x in term], step) for term, step in zip(terms, steps, strict=True)]
+        result = einsum_on(expression, *operands)
+        np.testing.assert_array_equal(result, np.zeros(result.shape))

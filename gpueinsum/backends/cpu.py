@@ -61,6 +61,10 @@ class CpuBackend:
 
     def prepare(self, step: Step, sizes: Sizes, dtype: str, precision: str | None = None) -> Callable[..., Array]:
         """One step as a function of its sources. Every product here is of full precision, whatever is asked."""
+        if points(step.summed, sizes) == 0:
+            # numpy's C loop reads an operand of stride 0 even if it is empty: `ij,j->i` is 0 times what lies there.
+            shape = tuple(sizes[label] for label in step.out)
+            return lambda *sources: np.zeros(shape, np.dtype(dtype))
         match step:
             case Contract():
                 call: Callable[..., Array] = _contract(step, sizes, dtype)
