@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 _LINE, _AROUND = 120, 24  # characters: the longest text shown whole, what is shown on either side of a mark in others
@@ -46,8 +47,9 @@ def pointing(message: str, text: str, spans: Iterable[tuple[int, int]]) -> str:
          ^ ^
     """
     text, spans = _excerpt(text, [(start, max(stop, start + 1)) for start, stop in spans])
-    marked = {column for start, stop in spans for column in range(start, stop)}
-    carets = "".join("^" if column in marked else " " for column in range(max(marked, default=-1) + 1))
+    marked = {at for start, stop in spans for at in range(start, stop)}
+    columns = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text] + [1]  # and the place behind the last
+    carets = "".join(("^" if at in marked else " ") * columns[at] for at in range(max(marked, default=-1) + 1))
     return f"{message}\n    {text}\n    {carets}"
 
 

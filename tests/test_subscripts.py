@@ -60,6 +60,7 @@ def test_an_expression_may_have_more_labels_than_the_alphabet():
 
 ERRORS = [
     ("ij,jk->ik", [(2, 4), (5, 3)], "label 'j' is 4 in operand 0 but 5 in operand 1", "ij,jk->ik\n     ^ ^"),
+    ("日本,本語", [(2, 4), (5, 3)], "label '本' is 4 in operand 0", "日本,本語\n      ^^ ^^"),  # two columns wide each
     ("ii->i", [(1, 3)], "label 'i' is both 1 and 3 in operand 0", "ii->i\n    ^^"),
     ("...i,...i", [(2, 3), (5, 3)], "an axis of '...' is 2 in operand 0 but 5 in operand 1", "^^^  ^^^"),
     ("ij", [(2,)], "operand 0 has 1 dimension, but its term has 2 labels", "ij\n    ^^"),
