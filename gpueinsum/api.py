@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.exceptions import AxisError
 
 from gpueinsum.backends import choose
 from gpueinsum.call import (
@@ -25,7 +28,7 @@ from gpueinsum.call import (
 )
 from gpueinsum.errors import PlanError
 from gpueinsum.order import Optimize
-from gpueinsum.plan import Plan
+from gpueinsum.plan import Plan, check_is_plan
 from gpueinsum.subscripts import alphabet
 
 _AUTO = "auto"
@@ -118,6 +121,7 @@ def run_plan(plan: Plan, *operands: Any, backend: str | None = None, precision: 
 
     Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
     """
+    check_is_plan(plan)
     if len(plan.outputs) != 1:
         raise PlanError(f"the plan {plan.equation} has {len(plan.outputs)} outputs, not one")
     shapes = tuple(plan.shape(register) for register in range(len(plan.inputs)))
@@ -134,10 +138,7 @@ def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> A
     (2, 5)
     """
     x_shape, y_shape = array_shape(x), array_shape(y)
-    if isinstance(axes, int | np.integer):
-        x_axes, y_axes = list(range(-int(axes), 0)), list(range(int(axes)))
-    else:
-        x_axes, y_axes = (list(np.atleast_1d(side)) for side in axes)
+    x_axes, y_axes = _listed(axes)
     if len(x_axes) != len(y_axes):
         raise ValueError(f"axes names {len(x_axes)} axes of x but {len(y_axes)} of y")
     for shape, listed in ((x_shape, x_axes), (y_shape, y_axes)):
@@ -148,13 +149,26 @@ def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> A
     y_term = [next(letters) for _ in y_shape]
     for i, j in zip(x_axes, y_axes, strict=True):
         if not (-len(x_shape) <= i < len(x_shape) and -len(y_shape) <= j < len(y_shape)):
-            raise ValueError(f"axes ({i}, {j}) are out of range for shapes {x_shape} and {y_shape}")
+            raise AxisError(f"axes ({i}, {j}) are out of range for shapes {x_shape} and {y_shape}")
         if x_shape[i] != y_shape[j]:
             raise ValueError(f"axis {i} of x is {x_shape[i]} but axis {j} of y is {y_shape[j]}")
         y_term[j] = x_term[i]
     summed = set(x_term) & set(y_term)
     kept = [label for label in x_term + y_term if label not in summed]
-    return einsum(f"{''.join(x_term)},{''.join(y_term)}->{''.join(kept)}", x, y, backend=backend)
+    result = einsum(f"{''.join(x_term)},{''.join(y_term)}->{''.join(kept)}", x, y, backend=backend)
+    return np.asarray(result) if isinstance(result, np.generic) else result
+
+
+def _listed(axes: Any) -> tuple[list[int], list[int]]:
+    """The axes of x and those of y that tensordot sums together."""
+    with contextlib.suppress(TypeError):
+        number = operator.index(axes)
+        return list(range(-number, 0)), list(range(number))
+    try:
+        x_axes, y_axes = ([*map(operator.index, side if isinstance(side, Iterable) else [side])] for side in axes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"axes={axes!r} is neither a number of axes nor the axes of x and those of y") from error
+    return x_axes, y_axes
 
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Array:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Hashable, Sequence
+import operator
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache
+from numbers import Number
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 
 from gpueinsum.backends import HOST, Backend, on_device, placed
-from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError, SubscriptsError
+from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError, PlanError, SubscriptsError
 from gpueinsum.execute import bind_single
 from gpueinsum.order import Optimize, Path, find_path
-from gpueinsum.plan import Plan
+from gpueinsum.plan import NUMBERS, Plan
 from gpueinsum.planner import lower
 from gpueinsum.subscripts import Shape, Sublist, Subscripts, Term, parse, parse_interleaved
 
@@ -25,11 +28,9 @@ Signature = tuple[tuple[Shape, Dtype], ...]
 Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
 
 _MAX_DIMENSIONS = 64  # numpy's
-_ALLOWED = {
-    "order": ("K", "C", "F", "A", "k", "c", "f", "a", None),
-    "casting": ("no", "equiv", "safe", "same_kind", "unsafe"),
-    "precision": (None, "highest", "tf32"),
-}
+_ORDERS = ("K", "C", "F", "A", "k", "c", "f", "a", None)
+_CASTINGS = ("safe", "no", "equiv", "same_kind", "unsafe")
+_PRECISIONS = (None, "highest", "tf32")
 
 
 class Options(NamedTuple):
@@ -39,7 +40,7 @@ class Options(NamedTuple):
     order: str | None = "K"
     casting: Any = "safe"
     optimize: Optimize = "auto"
-    memory_limit: int | str | None = None
+    memory_limit: Any = None
     backend: str | None = None
     precision: str | None = None
 
@@ -104,7 +105,8 @@ def conclude(
         place.store(result, out)
         return out
     if call.result is not None:
-        result = result.astype(call.result)
+        with np.errstate(over="ignore"):  # halves become inf in silence, as in np.einsum
+            result = result.astype(call.result)
     if options.order != "K":
         order = (options.order or "K").upper()
         if order == "A":
@@ -176,7 +178,8 @@ def _plan(
     sizes = dict(subscripts.sizes)
 
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
-        return find_path(inputs, output, sizes, optimize, memory_limit)
+        search = optimize.get() if isinstance(optimize, Held) else optimize
+        return find_path(inputs, output, sizes, search, memory_limit)
 
     return lower(subscripts, order, dtype.name)
 
@@ -200,16 +203,53 @@ def options_of(
     backend: str | None,
     precision: Any,
 ) -> Options:
-    """The options of a call, hashable: a dtype as numpy's, a path in tuples. Raises DtypeError."""
+    """The options of a call, checked and hashable: a dtype as numpy's, a path in tuples. Raises DtypeError."""
+    if order not in _ORDERS:
+        raise _none_of("order", order, _ORDERS)
+    if casting not in _CASTINGS:
+        raise _none_of("casting", casting, _CASTINGS)
+    if precision not in _PRECISIONS:
+        raise _none_of("precision", precision, _PRECISIONS)
+    if not (memory_limit is None or isinstance(memory_limit, Number | str)):
+        raise PlanError(f"memory_limit={memory_limit!r} is not a number of elements")
     if dtype is not None:
         dtype = dtype_of(dtype)
+        check_kind(dtype)
+        dtype = dtype.newbyteorder("=")
+    return Options(dtype, order, casting, _hashable(optimize), memory_limit, backend, precision)
+
+
+def _none_of(name: str, value: Any, allowed: Iterable[Any]) -> ValueError:
+    return ValueError(f"{name}={value!r} is none of {', '.join(map(repr, allowed))}")
+
+
+def _hashable(optimize: Optimize) -> Optimize:
+    """A path in tuples; an optimizer as a key of the caches that does not keep it alive."""
+    if optimize is None or isinstance(optimize, str | bool):
+        return optimize
     if isinstance(optimize, list | tuple | np.ndarray):
-        optimize = tuple(tuple(step) if isinstance(step, list | np.ndarray) else step for step in optimize)
-    elif type(optimize).__hash__ is None:
-        if not callable(optimize):
-            raise OptimizerError(f"optimize={optimize!r} is no path and no optimizer")
-        optimize = partial(optimize)  # hashed by identity, so it plans anew each time
-    return Options(dtype, order, casting, optimize, memory_limit, backend, precision)
+        return tuple(tuple(step) if isinstance(step, list | set | np.ndarray) else step for step in optimize)
+    if callable(optimize):
+        return Held(optimize)
+    # 1 would be True to the caches, and an unhashable value no key.
+    raise OptimizerError(f"optimize={optimize!r} is no path, no optimizer and no name that opt_einsum knows")
+
+
+class Held:
+    """A weak reference to an optimizer, which equals those to the same one."""
+
+    def __init__(self, optimizer: Callable[..., Any]) -> None:
+        try:
+            self.get: Callable[[], Optimize] = ref(optimizer)
+        except TypeError:  # it allows none
+            self.get = lambda: optimizer
+        self._hash = id(optimizer)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and self.get() is other.get() is not None
 
 
 def hashable_form(subscripts: Any, operands: Sequence[Any]) -> tuple[Expression, Sequence[Any]]:
@@ -223,28 +263,40 @@ def hashable_form(subscripts: Any, operands: Sequence[Any]) -> tuple[Expression,
     arguments = (subscripts, *operands)
     if len(arguments) < 2:
         raise SubscriptsError("the first argument is neither subscripts nor an operand followed by its labels")
-    output = _sublist(arguments[-1], "the output") if len(arguments) % 2 else None
     pairs = arguments[: len(arguments) // 2 * 2]
     sublists = tuple(_sublist(labels, f"operand {number}") for number, labels in enumerate(pairs[1::2]))
+    output = _sublist(arguments[-1], "the output, the last argument,") if len(arguments) % 2 else None
     return (sublists, output), pairs[0::2]
 
 
 def _sublist(labels: Any, owner: str) -> Sublist:
     try:
+        if getattr(labels, "dtype", np.dtype(int)).kind == "f":
+            raise TypeError("floating-point labels")
         sublist: tuple[Hashable, ...] = tuple(labels)
         hash(sublist)
     except TypeError as error:
-        raise OperandError(f"{owner} needs a list of hashable labels, not {labels!r:.60}") from error
+        hint = "" if isinstance(labels, list | tuple) else " (without a text, each operand is followed by its labels)"
+        raise OperandError(f"{owner} needs a list of hashable labels, not {labels!r:.60}{hint}") from error
     return sublist
 
 
 def shape_of(operand: Any) -> Shape:
     """The shape of an operand, which may be given as the shape itself: a tuple of integers."""
-    if not is_shape(operand):
-        return array_shape(operand)
-    if any(size < 0 for size in operand):
-        raise OperandError(f"shape {operand} has a negative size")
-    return tuple(int(size) for size in operand)
+    return shape_listed(operand) if is_shape(operand) else array_shape(operand)
+
+
+def shape_listed(shape: Any) -> Shape:
+    """A shape that is given as any sequence of integers, or by an array of that shape."""
+    if getattr(shape, "ndim", 1) != 1:
+        return array_shape(shape)
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError as error:
+        raise OperandError(f"{shape!r:.60} is no shape, a tuple of integers") from error
+    if any(size < 0 for size in sizes):
+        raise OperandError(f"shape {sizes} has a negative size")
+    return sizes
 
 
 def is_shape(operand: Any) -> bool:
@@ -274,27 +326,31 @@ def dtype_of(name: Any) -> Dtype:
         return dtype
     except ImportError as error:
         raise DtypeError("dtype='bfloat16' needs ml_dtypes: pip install ml_dtypes") from error
-    except TypeError as error:
+    except (TypeError, ValueError, SyntaxError) as error:  # numpy parses some names as lists of dtypes
         raise DtypeError(f"dtype={name!r} is no dtype") from error
 
 
-def check_kind(dtype: Dtype) -> None:
+def check_kind(dtype: Dtype, owner: str = "") -> None:
     """Raise DtypeError for a dtype whose elements are no numbers."""
-    if dtype.kind not in "biufcO" and dtype.name != "bfloat16":
-        raise DtypeError(f"elements of dtype {dtype} cannot be multiplied and added")
+    if not _holds_numbers(dtype):
+        raise DtypeError(f"{owner}elements of dtype {dtype} cannot be multiplied and added")
+
+
+@cache
+def _holds_numbers(dtype: Dtype) -> bool:
+    return dtype.name in NUMBERS
 
 
 def call_dtypes(
     dtypes: Sequence[Dtype], out: tuple[Shape, Dtype] | None, options: Options, place: Backend
 ) -> tuple[Dtype, Dtype]:
-    """The dtypes of the result and of the computation; every option is checked, and every cast that it asks for."""
-    for name, allowed in _ALLOWED.items():
-        if getattr(options, name) not in allowed:
-            raise ValueError(f"{name}={getattr(options, name)!r} is none of {', '.join(map(repr, allowed))}")
+    """The dtypes of the result and of the computation; every cast that they ask for is checked."""
+    for number, source in enumerate(dtypes):
+        check_kind(source, f"operand {number}: ")
     target = options.dtype
     if target is None:
         target = _common_dtype(dtypes if out is None else [*dtypes, out[1]])
-    check_kind(target)
+        check_kind(target)
     casting = options.casting
     for number, source in enumerate(dtypes):
         if not np.can_cast(source, target, casting):

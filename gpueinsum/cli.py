@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import time
+import tokenize
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ _USER_ERRORS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 if all is well, 1 if a check failed, 2 for an error of the caller's."""
-    arguments = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    arguments = _parser().parse_args([f" {text}" if text.startswith("->") else text for text in given])  # no option
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # labels may be letters that the terminal lacks
     try:
@@ -67,7 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     plan = _command(commands, "explain", _explain, "show the plan of an expression", _EXPLAIN_EXAMPLE)
     plan.add_argument("equation", metavar="EQ", help="the expression, such as 'ij,jk,kl->il'")
     plan.add_argument("shapes", metavar="SHAPE", nargs="+", help="40x30 or 40,30; 'scalar'; or an .npy file")
-    plan.add_argument("--memory-limit", metavar="N", type=_memory_limit, help="elements of the largest intermediate")
     plan.add_argument("--json", action="store_true", help="print the plan as JSON, for Plan.from_json")
     _add_planning(plan)
 
@@ -93,6 +94,11 @@ def _command(
 def _add_planning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", metavar="D", help="the dtype to compute in; by default numpy's for the operands")
     parser.add_argument("--optimize", metavar="NAME", default="auto", help="the name of an opt_einsum optimizer")
+    parser.add_argument("--memory-limit", metavar="N", type=_memory_limit, help="elements of the largest intermediate")
+
+
+def _planning(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("dtype", "optimize", "memory_limit")}
 
 
 # ---------------------------------------------------------------- run
@@ -104,9 +110,9 @@ def _run(arguments: argparse.Namespace) -> int:
     _check_out(arguments.out)
     operands = [_load(path) for path in arguments.operands]
     backend = arguments.backend or ("cpu" if ge.array_module() is np else "cuda")
-    options = {"dtype": arguments.dtype, "optimize": arguments.optimize, "precision": arguments.precision}
+    options = _planning(arguments) | {"casting": "same_kind", "precision": arguments.precision}
     start = time.perf_counter()
-    result = np.asarray(ge.einsum(arguments.equation, *operands, backend=backend, **options))
+    result = np.asarray(ge.contract(arguments.equation, *operands, backend=backend, **options))
     seconds = time.perf_counter() - start
     _save(arguments.out, result)
     print(f"{arguments.out}: {result.shape} {result.dtype}, computed in {_time_text(seconds)} on {backend}")
@@ -122,7 +128,7 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
             shape, _, dtype = header(file)
         is_mappable = 0 not in shape and not dtype.hasobject
         array = np.load(path, mmap_mode="r" if is_mappable else None, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # a header is parsed as a literal
         raise UsageError(f"{path} is no .npy file that can be read: {error}") from error
     return np.asarray(array)
 
@@ -131,12 +137,13 @@ def _check_out(path: Path) -> None:
     """Fail before the work rather than after it."""
     if not path.parent.is_dir():
         raise UsageError(f"--out {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise UsageError(f"--out {path} is a folder")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--out {path} is {'a folder' if path.is_dir() else 'no file that can be replaced'}")
 
 
 def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
     """Write a whole file or none: under another name first, which goes away if anything fails."""
+    path = path.resolve()  # what a link points to is replaced, not the link
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with unfinished.open("xb") as file:
@@ -153,8 +160,7 @@ def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
 
 def _explain(arguments: argparse.Namespace) -> int:
     operands = [_shape_or_file(text) for text in arguments.shapes]
-    options = {"dtype": arguments.dtype, "optimize": arguments.optimize, "memory_limit": arguments.memory_limit}
-    plan = ge.einsum_plan(arguments.equation, *operands, **options)
+    plan = ge.einsum_plan(arguments.equation, *operands, **_planning(arguments))
     print(plan.to_json() if arguments.json else explain(plan))
     return 0
 

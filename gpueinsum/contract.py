@@ -11,7 +11,7 @@ import numpy as np
 import opt_einsum
 from opt_einsum.contract import PathInfo
 
-from gpueinsum.backends import Backend, choose
+from gpueinsum.backends import HOST, Backend, choose
 from gpueinsum.call import (
     Array,
     Call,
@@ -19,6 +19,7 @@ from gpueinsum.call import (
     Expression,
     Options,
     Signature,
+    array_shape,
     call_dtypes,
     casts,
     check_out,
@@ -29,7 +30,7 @@ from gpueinsum.call import (
     options_of,
     plan_for,
     resolve,
-    shape_of,
+    shape_listed,
     signature,
 )
 from gpueinsum.execute import bind, bind_single
@@ -148,7 +149,7 @@ def contract_expression(
         raise ValueError("an expression is planned once for many calls, so optimize cannot be False")
     expression, operands = hashable_form(subscripts, shapes)
     fixed = {position: operands[position] for position in _positions(constants, len(operands))}
-    dimensions = tuple(np.shape(x) if i in fixed else shape_of(x) for i, x in enumerate(operands))
+    dimensions = tuple(array_shape(x) if i in fixed else shape_listed(x) for i, x in enumerate(operands))
     path = _path(resolve(expression, dimensions), optimize, memory_limit)
     options = options_of(dtype, order, casting, path, None, None, precision)
     return ContractExpression(expression, dimensions, fixed, options)
@@ -198,6 +199,8 @@ class ContractExpression:
             return evaluate(self._expression, arrays, out, options)
         given = arrays or tuple(self._constants.values())
         place = choose(options.backend, given)
+        if place is HOST:
+            choose(options.backend, _filled(self._constants, arrays))  # refuses constants on a GPU
         if out is not None:
             check_out(out, given, place)
         late = [place.asarray(array) for array in arrays]
@@ -207,6 +210,8 @@ class ContractExpression:
 
     def evaluate_constants(self, backend: str | None = "auto") -> None:
         """Compute now, for arrays of the planned shapes and the constants' dtype, what the first call would."""
+        if not self._constants:
+            return
         options = self._options._replace(backend=_backend(backend))
         place = choose(options.backend, list(self._constants.values()))
         constants = self._placed(place, place.context())
@@ -237,7 +242,7 @@ def _fold(
     plan = plan_for(expression, shapes, compute, options)
     check_shapes(out, plan)
     first, rest = fold_constants(plan, tuple(constants))
-    run = bind_single(rest, place, options.precision) if rest.steps else _copy
+    run = bind_single(rest, place, options.precision) if rest.steps else partial(_copied, rest.outputs[0])
     call = Call(run, *casts(dtypes, compute, target))
     return call, bind(first, place, options.precision)(*call.cast(list(constants.values())))
 
@@ -260,15 +265,15 @@ def _positions(constants: Collection[int] | None, operands: int) -> list[int]:
     return sorted(set(constants))
 
 
-def _copy(constant: Array) -> Array:
-    """Where everything is constant: what is kept stays the expression's own."""
-    return constant.copy()
+def _copied(register: int, *operands: Array) -> Array:
+    """Where nothing remains to be computed: what is kept stays the expression's own."""
+    return operands[register].copy()
 
 
 def _core(subscripts: Any, operands: Sequence[Any], shapes: bool = False) -> Subscripts:
     """A resolved expression, from operands or from their shapes."""
     expression, operands = hashable_form(subscripts, operands)
-    return resolve(expression, tuple(tuple(operand) if shapes else shape_of(operand) for operand in operands))
+    return resolve(expression, tuple(map(shape_listed if shapes else array_shape, operands)))
 
 
 def _path(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path:

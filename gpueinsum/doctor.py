@@ -21,7 +21,7 @@ from gpueinsum.report import bytes_text
 OK, MISSING, WRONG = "ok", "missing", "WRONG"
 
 _ARCHITECTURE = "sm_90"  # to compile for where there is no device
-_INSTALL_CUDA = "pip install 'gpueinsum[cuda13]' (or cuda12 for an older driver)"
+_INSTALL_CUDA = "pip install 'cupy-cuda13x[ctk]' (or cuda12x for an older driver)"
 _DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),

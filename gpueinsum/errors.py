@@ -30,7 +30,7 @@ class DtypeError(TypeError):
     """A dtype that cannot be computed with, or a cast that `casting=` forbids."""
 
 
-class OperandError(TypeError):
+class OperandError(TypeError, ValueError):
     """An operand or `out=` that is no array, or an array that lives elsewhere than the others or the current device."""
 
 
@@ -48,9 +48,20 @@ def pointing(message: str, text: str, spans: Iterable[tuple[int, int]]) -> str:
     """
     text, spans = _excerpt(text, [(start, max(stop, start + 1)) for start, stop in spans])
     marked = {at for start, stop in spans for at in range(start, stop)}
-    columns = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text] + [1]  # and the place behind the last
+    columns = [*map(_columns, text), 1]  # and the place behind the last
     carets = "".join(("^" if at in marked else " ") * columns[at] for at in range(max(marked, default=-1) + 1))
-    return f"{message}\n    {text}\n    {carets}"
+    return f"{message}\n    {visible(text)}\n    {carets}"
+
+
+def visible(text: str) -> str:
+    """Characters that show nothing, or change what is around them (marks, separators, controls), as their escapes."""
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c)[0] in "MZC" else c for c in text)
+
+
+def _columns(character: str) -> int:
+    """How many columns a terminal gives to a character made visible."""
+    shown = visible(character)
+    return 2 if unicodedata.east_asian_width(shown[0]) in "WF" else len(shown)
 
 
 def _excerpt(text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:

@@ -35,30 +35,34 @@ def find_path(
     if optimize is False:
         return (tuple(range(len(inputs))),)
     search = _search(optimize)
+    limit = _memory_limit(memory_limit, (*inputs, output), sizes)
     if len(inputs) <= 2:
         return (tuple(range(len(inputs))),)
     arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), dict(sizes)]
-    limit = _memory_limit(memory_limit, (*inputs, output), sizes)
     if limit is not None or isinstance(optimize, str):
         arguments.append(limit)  # functions registered under a name require one, cotengra's basic optimizers take none
-    path = search(*arguments)
+    try:
+        path = search(*arguments)
+    except RuntimeError as error:  # "dp" keeps to its limit or gives up
+        raise PlanError(f"optimize={optimize!r} finds no path: {error}") from error
     return checked_path(path, len(inputs))
 
 
 def checked_path(path: Iterable[Iterable[int]], operands: int) -> Path:
-    """The path as tuples, or PlanError saying which of its steps is wrong."""
+    """The path as tuples of positions from the front, or PlanError saying which of its steps is wrong."""
     try:
-        steps = tuple(tuple(operator.index(position) for position in step) for step in path)
+        steps = [tuple(operator.index(position) for position in step) for step in path]
     except TypeError as error:
         raise PlanError(f"a path is a sequence of tuples of positions, not {path!r}") from error
     left = operands
-    for number, step in enumerate(steps):
+    for number, written in enumerate(steps):
+        step = steps[number] = tuple(position + left if position < 0 else position for position in written)
         if not step or len(set(step)) != len(step) or not all(0 <= position < left for position in step):
-            raise PlanError(f"path step {number}, {step}, does not name distinct ones of the {left} operands left")
+            raise PlanError(f"path step {number}, {written}, does not name distinct ones of the {left} operands left")
         left -= len(step) - 1
     if left != 1:
-        raise PlanError(f"the path leaves {left} operands uncontracted: {list(steps)}")
-    return steps
+        raise PlanError(f"the path leaves {left} operands uncontracted: {steps}")
+    return tuple(steps)
 
 
 def _without_numpy_forms(optimize: Optimize, memory_limit: int | str | None) -> tuple[Optimize, int | str | None]:
@@ -87,7 +91,7 @@ def _search(optimize: Optimize) -> Callable[..., Iterable[Iterable[int]]]:
         return opt_einsum.paths.get_path_fn(optimize)  # type: ignore[no-any-return]  # opt_einsum has no types
     except (KeyError, AttributeError) as error:
         message = f"optimize={optimize!r} is no path, no optimizer and no name that opt_einsum knows"
-        raise OptimizerError(message) from error
+        raise OptimizerError(f"{message}: {error.args[0]}" if isinstance(error, KeyError) else message) from error
 
 
 def _memory_limit(limit: int | str | None, terms: Sequence[Term], sizes: Mapping[Label, int]) -> int | None:
@@ -95,6 +99,6 @@ def _memory_limit(limit: int | str | None, terms: Sequence[Term], sizes: Mapping
         return max(math.prod(sizes[label] for label in term) for term in terms)
     if limit is None or limit == -1:
         return None
-    if isinstance(limit, str) or limit < 1:
+    if isinstance(limit, str) or not limit >= 1:
         raise PlanError(f"memory_limit={limit!r} is not a positive number of elements, -1, None or 'max_input'")
-    return limit
+    return int(limit)

@@ -15,6 +15,9 @@ import numpy as np
 from gpueinsum.errors import PlanError
 from gpueinsum.subscripts import Label, Shape, Term
 
+# The names of the dtypes whose elements are multiplied and added.
+NUMBERS = frozenset(np.dtype(code).name for code in "?bhilqBHILQefdgFDGO") | {"bfloat16"}
+
 
 @dataclass(frozen=True, slots=True)
 class _OfOneArray:
@@ -159,6 +162,9 @@ class Plan:
         kinds = {kind.__name__: kind for kind in (Reduce, Expand, Contract)}
         try:
             data: dict[str, Any] = json.loads(text)
+            for name in ("inputs", "steps", "outputs", "sizes"):
+                if not isinstance(data[name], list):
+                    raise TypeError(f"{name} is no list")
             steps = tuple(kinds[step.pop("step")](**step) for step in data.pop("steps"))
             inputs, outputs = tuple(data.pop("inputs")), tuple(data.pop("outputs"))
             sizes = tuple((label, size) for label, size in data.pop("sizes"))
@@ -167,6 +173,12 @@ class Plan:
             raise PlanError(f"not a plan: {error!r}") from error
         check_plan(plan)
         return plan
+
+
+def check_is_plan(plan: object) -> None:
+    """Raise PlanError, saying where plans come from, for anything else."""
+    if not isinstance(plan, Plan):
+        raise PlanError(f"{plan!r:.60} is no Plan: einsum_plan makes one, Plan.from_json reads one from its JSON text")
 
 
 def check_plan(plan: Plan) -> None:
@@ -227,16 +239,9 @@ def _checked_sizes(plan: Plan) -> dict[Label, int]:
     sizes = dict(plan.sizes)
     if len(sizes) != len(plan.sizes):
         raise PlanError("a label has two sizes")
-    if not _is_dtype_name(plan.dtype):
+    if not (isinstance(plan.dtype, str) and plan.dtype in NUMBERS):
         raise PlanError(f"dtype {plan.dtype!r} is no name of a dtype")
     return sizes
-
-
-def _is_dtype_name(name: object) -> bool:
-    try:
-        return isinstance(name, str) and (name == "bfloat16" or np.dtype(name).name == name)
-    except TypeError:
-        return False
 
 
 def _sides(step: Step) -> list[tuple[int, Term]]:

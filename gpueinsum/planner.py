@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from gpueinsum.order import Path, find_path
 from gpueinsum.plan import Contract, Expand, Plan, Reduce, Step
-from gpueinsum.subscripts import Subscripts, Term
+from gpueinsum.subscripts import Label, Subscripts, Term
 
 Operand = tuple[int, Term]  # a register and its term
 FindPath = Callable[[tuple[Term, ...], Term], Path]
@@ -19,14 +19,29 @@ def lower(subscripts: Subscripts, order: FindPath, dtype: str) -> Plan:
     Each operand is first reduced to the labels that somebody else needs (diagonals taken, lonely labels summed);
     `order` finds a path for what is left, whose labels are distinct; each pair becomes one `Contract`, which keeps the
     labels that the remaining operands or the output still need. Last the result is permuted, or embedded on the
-    diagonal.
+    diagonal. A sum over no elements at all is zero without any of that.
     """
     lowering = _Lowering(subscripts)
     output = "".join(dict.fromkeys(subscripts.output))
     lowering.reduce_operands()
-    for positions in order(lowering.terms(), output):
+    path = order(lowering.terms(), output)
+    empty = {label for label, size in subscripts.sizes if size == 0 and label not in output}
+    if empty:
+        return _empty_sum(subscripts, empty, dtype)
+    for positions in path:
         lowering.contract(positions)
     return lowering.finish(dtype)
+
+
+def _empty_sum(subscripts: Subscripts, empty: set[Label], dtype: str) -> Plan:
+    """Zero, from an operand without elements, whatever the others hold: 0 times an infinity would be no number."""
+    output, zero = subscripts.output, len(subscripts.inputs)
+    source, term = next((i, term) for i, term in enumerate(subscripts.inputs) if empty & set(term))
+    kept = "".join(label for label in dict.fromkeys(output) if label in term)
+    steps: list[Step] = [Reduce(source, term, kept)]
+    if kept != output:
+        steps.append(Expand(zero, kept, output))
+    return Plan(subscripts.inputs, tuple(steps), (zero + len(steps) - 1,), subscripts.sizes, dtype)
 
 
 class _Lowering:

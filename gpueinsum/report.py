@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import textwrap
-import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal
 
 from gpueinsum.cost import Cost, elements, peak_bytes, step_cost
-from gpueinsum.plan import Contract, Plan, Reduce, Step
-from gpueinsum.subscripts import Label, Term
+from gpueinsum.errors import visible
+from gpueinsum.plan import Contract, Plan, Reduce, Step, check_is_plan
+from gpueinsum.subscripts import Label
 
 _HEADINGS = ("step", "kind", "batch", "rows", "columns", "summed", "flops", "moved", "result", "einsum")
 _ROLES = ("batch", "left", "right", "summed")
@@ -39,9 +39,10 @@ def explain(plan: Plan) -> str:
       (casts of operands, and copies of what fits no product as it lies, come on top)
     largest intermediate: %3 jl, 300 elements, 2.34 KiB
     """
+    check_is_plan(plan)
     size = dict(plan.sizes)
     costs = [step_cost(plan, step) for step in plan.steps]
-    head = [f"{_visible(plan.equation)}  {plan.dtype}", *_label_lines(size), ""]
+    head = [f"{visible(plan.equation)}  {plan.dtype}", *_label_lines(size), ""]
     if not plan.steps:
         return "\n".join([*head, f"no steps: the result is operand {plan.outputs[0]} itself"])
     rows = [
@@ -86,7 +87,7 @@ def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
 def _label_lines(size: Mapping[Label, int]) -> list[str]:
     if not size:
         return []
-    text = "sizes: " + " ".join(f"{_visible(label)}={number}" for label, number in size.items())
+    text = "sizes: " + " ".join(f"{visible(label)}={number}" for label, number in size.items())
     return textwrap.wrap(text, _WIDTH, subsequent_indent="       ", break_long_words=False, break_on_hyphens=False)
 
 
@@ -99,7 +100,7 @@ def _row(register: int, step: Step, cost: Cost, size: Mapping[Label, int]) -> tu
         count_text(cost.flops),
         "view" if is_view else bytes_text(cost.bytes_moved),
         bytes_text(cost.result_bytes),
-        _visible(step.equation),
+        visible(step.equation),
     )
 
 
@@ -133,12 +134,7 @@ def _totals(plan: Plan, costs: list[Cost]) -> list[str]:
         largest = max(intermediates, key=lambda register: sizes[register])
         shape = plan.shape(largest)
         lines.append(
-            f"largest intermediate: %{largest} {_visible(plan.term(largest))}, "
+            f"largest intermediate: %{largest} {visible(plan.term(largest))}, "
             f"{count_text(math.prod(shape))} elements, {bytes_text(sizes[largest])}"
         )
     return lines
-
-
-def _visible(text: Term) -> str:
-    """Labels that show nothing, or change what is around them (marks, separators, controls), as their escapes."""
-    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c)[0] in "MZC" else c for c in text)

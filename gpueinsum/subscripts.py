@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from gpueinsum.errors import SubscriptsError, pointing
@@ -87,6 +88,7 @@ def alphabet(used: Iterable[Label] = ()) -> Iterator[Label]:
 # ---------------------------------------------------------------- reading
 
 
+@lru_cache(maxsize=1024)
 def _read_text(text: str) -> Written:
     text = text.translate(_WHITE_SPACE)
     terms: list[list[Token]] = [[]]
@@ -107,7 +109,7 @@ def _read_text(text: str) -> Written:
             raise _error(f"'{piece}' that is not part of {meant}", text, [span])
         elif piece == ELLIPSIS:
             terms[-1].append(Token(ELLIPSIS, ELLIPSIS, *span))
-        elif piece.isascii() and not piece.isalpha():
+        elif (piece.isascii() and not piece.isalpha()) or "\ud800" <= piece <= "\udfff":  # half a character
             raise _error(f"{piece!r} cannot be a label", text, [span])
         else:
             terms[-1].append(Token(piece, repr(piece), *span))

@@ -68,6 +68,34 @@ def test_run_may_overwrite_an_operand() -> None:
     np.testing.assert_array_equal(np.load("A.npy"), expected)
 
 
+@pytest.mark.usefixtures("folder")
+def test_run_writes_through_a_link() -> None:
+    Path("real.npy").write_bytes(b"old")
+    Path("link.npy").symlink_to("real.npy")
+    assert main(["run", "ij->ji", "A.npy", "--out", "link.npy", "--backend", "cpu"]) == 0
+    assert Path("link.npy").is_symlink()
+    np.testing.assert_array_equal(np.load("real.npy"), np.load("A.npy").T)
+
+
+@pytest.mark.usefixtures("folder")
+def test_run_may_lose_precision_where_that_is_asked_for() -> None:
+    assert main(["run", "ij->ij", "A.npy", "--out", "C.npy", "--backend", "cpu", "--dtype", "float32"]) == 0
+    assert np.load("C.npy").dtype == np.float32
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_equation_without_operand_labels_is_no_option() -> None:
+    np.save("x.npy", np.array(3.0))
+    assert main(["run", "->", "x.npy", "--out", "C.npy", "--backend", "cpu"]) == 0
+    assert np.load("C.npy") == 3
+
+
+def test_a_limit_that_cannot_be_kept_to_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    expression = ["ij,jk,kl->il", "20x30", "30x40", "40x50"]
+    assert main(["explain", *expression, "--optimize", "dp", "--memory-limit", "1"]) == 2
+    assert capsys.readouterr().err.startswith("gpueinsum: optimize='dp' finds no path: No contraction found")
+
+
 def test_run_needs_cuda_where_cuda_is_asked_for(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +124,10 @@ def test_pickles_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "P.npy is no .npy file that can be read: Object arrays cannot be loaded" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [b"", b"not an array", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x01\x00\x04\x00spam"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not an array", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x01\x00\x04\x00spam", b"\x93NUMPY\x01\x00\x04\x00(2, "],
+)
 def test_broken_files_are_refused(folder: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
     (folder / "X.npy").write_bytes(content)
     assert main(["run", "i->i", "X.npy", "--out", "C.npy"]) == 2
@@ -117,8 +148,9 @@ def test_a_cut_off_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         (["missing.npy", "--out", "C.npy"], "No such file or directory: 'missing.npy'"),
         (["A.npy", "--out", "nowhere/C.npy"], "--out nowhere/C.npy: there is no folder nowhere"),
         (["A.npy", "--out", "."], "--out . is a folder"),
+        (["A.npy", "--out", os.devnull], "is no file that can be replaced"),
         (["A.npy", "--out", "C.npy", "--dtype", "spam"], "dtype='spam' is no dtype"),
-        (["A.npy", "--out", "C.npy", "--dtype", "int8"], "which casting='safe' does not cast to int8"),
+        (["A.npy", "--out", "C.npy", "--dtype", "int8"], "which casting='same_kind' does not cast to int8"),
         (["A.npy", "--out", "C.npy", "--dtype", "bfloat16"], "an .npy file cannot hold bfloat16"),
         (["A.npy", "--out", "C.npy", "--optimize", "spam"], "optimize='spam' is no path"),
     ],
@@ -165,7 +197,7 @@ def test_a_bug_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def bug(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(ge, "einsum", bug)
+    monkeypatch.setattr(ge, "contract", bug)
     with pytest.raises(ZeroDivisionError):
         main(["run", "ij->ji", "A.npy", "--out", "C.npy"])
 

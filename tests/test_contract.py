@@ -56,6 +56,8 @@ def test_the_path_and_its_account_are_opt_einsums(operands):
     assert isinstance(ours[1], PathInfo)
     assert str(ours[1]) == str(theirs[1])
     assert ge.contract_path(CHAIN, *[x.shape for x in operands], shapes=True)[0] == ours[0]
+    assert ge.contract_path(CHAIN, *[list(x.shape) for x in operands], shapes=True)[0] == ours[0]
+    assert ge.contract_path("i,i->", (5, 6), (7, 8))[1].size_dict == {"i": 2}  # tuples are operands, too
 
 
 def test_einsum_path_is_numpys(operands):
@@ -77,7 +79,7 @@ def test_an_expression_is_planned_once_and_called_with_arrays_of_any_size(operan
     assert repr(expression) == "<ContractExpression('ij,jk,kl->il')>"
 
 
-@pytest.mark.parametrize("constants", [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]])
+@pytest.mark.parametrize("constants", [[], [0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]])
 def test_constants_are_given_once(constants, operands):
     shown = [x if i in constants else x.shape for i, x in enumerate(operands)]
     expression = ge.contract_expression(CHAIN, *shown, constants=constants, optimize=[(0, 1), (0, 1)])

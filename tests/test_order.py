@@ -83,10 +83,19 @@ def test_a_memory_limit_is_handed_to_the_optimizer_in_elements():
     assert path(("greedy", 100)) == path("greedy", 100)  # numpy's way to say it
 
 
+def test_positions_of_a_path_may_be_counted_from_the_end():
+    assert path([(0, -1), (-2, -1), (0, 1)]) == ((0, 3), (1, 2), (0, 1))
+
+
+def test_an_optimizer_that_keeps_to_no_limit_says_so():
+    with pytest.raises(PlanError, match="optimize='dp' finds no path: No contraction found"):
+        path("dp", 1)
+
+
 @pytest.mark.parametrize(
     ("optimize", "complaint"),
     [
-        ("fastest", "optimize='fastest' is no path"),
+        ("fastest", "optimize='fastest' is no path.*valid options are"),
         ([(0, 1)], "leaves 3 operands uncontracted"),
         ([(0, 4), (0, 1), (0, 1)], r"path step 0, \(0, 4\), does not name distinct ones of the 4 operands left"),
         ([(0, 1), (0, 0), (0, 1)], "path step 1"),

@@ -70,6 +70,7 @@ BROKEN = [
     ({"dtype": "f4; import os"}, "is no name of a dtype"),
     ({"dtype": "nonsense"}, "is no name of a dtype"),
     ({"dtype": 5}, "is no name of a dtype"),
+    *(({"dtype": name}, "is no name of a dtype") for name in ("str", "datetime64", "float8_e5m2", ",", "\ud800", "a")),
     ({"steps": (Contract(False, True, "ij", "jk", "ik"),)}, "register False is not there yet"),
 ]
 
@@ -93,6 +94,7 @@ def test_a_plan_that_cannot_run_is_refused_on_load(change, complaint):
         "[" * 100_000,
         json.dumps({"steps": [{"step": "Eval"}]}),
         GOOD.to_json().replace("Contract", "os.system"),
+        einsum_plan("i,j->ij", (2,), (3,)).to_json().replace('["i", "j"]', '"ij"'),
     ],
 )
 def test_text_that_is_no_plan_is_refused(text):

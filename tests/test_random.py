@@ -6,6 +6,7 @@ from functools import partial
 from itertools import pairwise
 from random import Random
 from typing import Any
+from unicodedata import east_asian_width
 
 import numpy as np
 import pytest
@@ -134,9 +135,13 @@ def has_carets(message: str) -> bool:
     """Below some line stands one of spaces and carets that ends at most one place after it."""
     lines = message.split("\n")
     return any(
-        "^" in below and not below.strip(" ^") and len(below.rstrip()) <= len(above) + 1
+        "^" in below and not below.strip(" ^") and len(below.rstrip()) <= columns(above) + 1
         for above, below in pairwise(lines)
     )
+
+
+def columns(text: str) -> int:
+    return sum(2 if east_asian_width(character) in ("W", "F") else 1 for character in text)
 
 
 def assert_layout(result: Any, case: Case) -> None:

@@ -1,9 +1,12 @@
 """`CupyRuntime` itself, on a stand-in for CuPy: which functions are called, with which arguments in which order."""
 
+import collections
 import ctypes
 import functools
 import sys
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -69,6 +72,9 @@ class FakeCublas:
         self.simulated.gemm(gemm, TYPES[a_type], a, b, c, None)
 
 
+Stream = collections.namedtuple("Stream", "ptr")  # as CuPy's: equal by its pointer alone
+
+
 def _memory(address, dtype):
     return ctypes.string_at(address, np.dtype(dtype).itemsize)
 
@@ -89,6 +95,8 @@ def cupy(monkeypatch):
         """CuPy's: a copy, unless the array is on the current device, and laid out as it should be, already."""
         if isinstance(x, FakeArray) and order is None and x.device.id == fake.cuda.runtime.getDevice():
             return x
+        if np.ndim(x) == 0:
+            x = x + np.zeros((), x.dtype)  # the sign of a zero is lost
         return on_current_device(simulated.to_device(np.asarray(x, order=order)).view(FakeArray))
 
     fake.asarray = asarray
@@ -113,7 +121,9 @@ def cupy(monkeypatch):
             simulated.launch(self.kernel, *grid, *block, *arguments)
 
     fake.RawKernel = RawKernel
-    fake.cuda.get_current_stream = lambda: 0
+    fake.cuda.get_current_stream = lambda: Stream(0)
+    headers = types.ModuleType("cuda.pathfinder")
+    headers.find_nvidia_header_directory = {"cudart": "include"}.get
     backends = types.ModuleType("cupy_backends.cuda.libs")
     backends.cublas = fake.cublas = FakeCublas(simulated)
     for name, module in {
@@ -121,6 +131,7 @@ def cupy(monkeypatch):
         "cupy_backends": types.ModuleType("cupy_backends"),
         "cupy_backends.cuda": types.ModuleType("cupy_backends.cuda"),
         "cupy_backends.cuda.libs": backends,
+        "cuda.pathfinder": headers,
     }.items():
         monkeypatch.setitem(sys.modules, name, module)
     for cached in (runtime_module._raw_kernel, runtime_module._processors, gpueinsum.backends.cuda_backend):
@@ -210,13 +221,36 @@ def test_constants_are_kept_for_each_device_and_stream(cupy, monkeypatch):
     expression = ge.contract_expression("ij,jk->ik", np.eye(3), (3, 5), constants=[0])
     for device, stream in ((0, 0), (0, 1), (1, 0), (0, 0)):
         monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda device=device: device)
-        monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: stream)
+        monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: Stream(stream))
         np.testing.assert_array_equal(expression(np.ones((3, 5)), backend="cuda"), np.ones((3, 5)))
     assert expression._folded.cache_info().currsize == expression._placed.cache_info().currsize == 3
     place = gpueinsum.backends.cuda_backend()
-    contexts = [(0, 0), (0, 1), (1, 0)]
+    contexts = [(0, Stream(0), None), (0, Stream(1), None), (1, Stream(0), None)]
     assert [expression._placed(place, context)[0].device.id for context in contexts] == [0, 0, 1]
     assert expression._placed.cache_info().currsize == 3
+
+
+def test_the_default_stream_of_a_thread_is_another_one_in_each(cupy):
+    def contexts():
+        with ThreadPoolExecutor(2) as pool:
+            barrier = threading.Barrier(2)
+            threads = [pool.submit(lambda: (barrier.wait(), CupyRuntime().context())[1]) for _ in range(2)]
+            return {thread.result() for thread in threads}
+
+    assert len(contexts()) == 1
+    cupy.cuda.get_current_stream = lambda: Stream(2)
+    assert len(contexts()) == 2
+
+
+def test_constants_on_a_gpu_want_the_other_operands_there(cupy):
+    expression = ge.contract_expression("ij,jk->ik", cupy.asarray(np.eye(3)), (3, 5), constants=[0])
+    with pytest.raises(OperandError, match="operand 1 is a numpy array but operand 0 is on a GPU"):
+        expression(np.ones((3, 5)))
+    assert isinstance(expression(np.ones((3, 5)), backend="cuda"), np.ndarray)
+
+
+def test_a_number_keeps_its_sign_on_its_way_to_the_device(cupy):
+    assert np.signbit(ge.einsum("->", np.array(-0.0), backend="cuda"))
 
 
 def test_arrays_of_other_libraries_are_adopted_where_they_are(cupy):
@@ -267,5 +301,12 @@ def test_what_is_missing_is_said(cupy, monkeypatch, error, message):
 
 def test_a_missing_cublas_is_said(cupy, monkeypatch):
     monkeypatch.delattr(sys.modules["cupy_backends.cuda.libs"], "cublas")
+    monkeypatch.delitem(sys.modules, "cupy_backends.cuda.libs.cublas", raising=False)  # the real one, on a GPU machine
     with pytest.raises(DeviceError, match="CUDA needs the cuBLAS library"):
+        CupyRuntime()
+
+
+def test_missing_headers_are_said(cupy, monkeypatch):
+    monkeypatch.setattr(sys.modules["cuda.pathfinder"], "find_nvidia_header_directory", lambda name: None)
+    with pytest.raises(DeviceError, match="CUDA needs its headers"):
         CupyRuntime()

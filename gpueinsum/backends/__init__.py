@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpueinsum.backends.cpu import CpuBackend
-from gpueinsum.errors import DeviceError, OperandError
+from gpueinsum.errors import DeviceError, DtypeError, OperandError
 from gpueinsum.execute import Runs
 
 Array = Any
@@ -39,7 +39,18 @@ def placed(requested: str | None, operands: Sequence[object]) -> tuple[Backend, 
     if requested is None and set(map(type, operands)) == _NUMPY:
         return HOST, operands  # most calls
     backend = choose(requested, operands)
-    return backend, [backend.asarray(operand) for operand in operands]
+    return backend, [_placed(backend, number, operand) for number, operand in enumerate(operands)]
+
+
+def _placed(backend: Backend, number: int, operand: object) -> Array:
+    try:
+        return backend.asarray(operand)
+    except (DtypeError, OperandError) as error:
+        raise type(error)(f"operand {number}: {error}") from error
+    except (TypeError, ValueError) as error:
+        is_several = isinstance(operand, list | tuple) and any(hasattr(part, "shape") for part in operand)
+        hint = " (operands are passed one by one: *operands)" if is_several else ""
+        raise OperandError(f"operand {number} is no array: {error}{hint}") from error
 
 
 def choose(requested: str | None, operands: Sequence[object]) -> Backend:

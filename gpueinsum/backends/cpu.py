@@ -9,12 +9,14 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from gpueinsum.backends.axes import label_strides, points
+from gpueinsum.errors import OperandError
 from gpueinsum.plan import Contract, Expand, Reduce, Step
 from gpueinsum.subscripts import Label, Term
 
@@ -34,9 +36,10 @@ _REAL_BLAS_DTYPES = {"float32", "float64"}
 _SMALL_MATRIX = 64
 # Dots of fewer elements, too: 50,000 of 16 took 267 us against 634 us, 4096 of 128 76 us against 52 us (float32).
 _LONG_DOT = 64
-# A matrix too large for the caches is not copied for a product with a vector: patches of 15 x 15 of 1000 x 1000 pixels
-# took 122 ms in a loop against 317 ms (float64), but of 7 x 5 of 128 x 120 0.71 ms against 0.11 ms (float32).
-_CACHED = 4_000_000
+# Past this many bytes a matrix is not copied for a product with a vector: in a loop against a copy and BLAS,
+# `prqs,rs->pq` of 80^4 took 24 ms against 137 ms, of 30^4 (6 MB) 0.35 ms against 0.84 ms, `abc,b->ac` of 300^3 7.6 ms
+# against 52 ms (float64); but patches of 7 x 5 of 128 x 120 pixels (2 MB) 0.71 ms against 0.11 ms (float32).
+_CACHED = 3 << 20
 # An outer product with shorter rows is faster as a loop, since `np.multiply` then buffers its sides, 8192 elements at a
 # time: 300 x 2400 took 243 us against 597 us, 300 x 3000 341 us against 181 us (float64).
 _LONG_ROW = 8192 // 3
@@ -53,7 +56,12 @@ class CpuBackend:
             return operand
         if hasattr(operand, "__dlpack__") and not hasattr(operand, "__array__"):
             return np.from_dlpack(operand)
-        return np.asarray(operand)
+        array = np.asarray(operand)
+        is_wrapped = array.dtype == object and array.ndim == 0 and not isinstance(operand, np.ndarray)
+        if is_wrapped and (hasattr(operand, "shape") or not hasattr(operand, "__mul__")):  # a sparse matrix; None
+            convert = ": convert it first (x.toarray())" if hasattr(operand, "toarray") else ""
+            raise OperandError(f"a {type(operand).__name__} is no array of numbers{convert}")
+        return array
 
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype to run a plan in when the result is to have this one."""
@@ -72,9 +80,7 @@ class CpuBackend:
                 call = _reduce(step, sizes, dtype)
             case Expand():
                 call = _expand(step, sizes)
-        if dtype == "object":  # numpy hands out the bare object for a 0-d result
-            return lambda *sources: np.asarray(call(*sources), dtype=object)
-        return call
+        return call if dtype != "object" else lambda *sources: _boxed(call(*sources), len(step.out))
 
     def context(self) -> None:
         """What an array that is kept can be used with only: nothing in particular."""
@@ -97,6 +103,15 @@ def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype.name in ("float16", "bfloat16") else dtype
 
 
+def _boxed(result: Any, dimensions: int) -> Array:
+    """An array of objects; where it has no axes, numpy hands out the bare object."""
+    if dimensions or (isinstance(result, np.ndarray) and result.ndim == 0):
+        return result  # type: ignore[no-any-return]  # an array, as it has axes
+    box = np.empty(1, object)
+    box[0] = result
+    return box.reshape(())
+
+
 def _contract(step: Contract, sizes: Sizes, dtype: str) -> Callable[[Array, Array], Array]:
     equation = _in_letters(step.equation)
     if equation is None:
@@ -113,24 +128,30 @@ def _contract(step: Contract, sizes: Sizes, dtype: str) -> Callable[[Array, Arra
     if dtype not in _BLAS_DTYPES:
         return loop
     if is_dot:
-        return _dots(step, loop) if dtype in _REAL_BLAS_DTYPES and middle >= _LONG_DOT else loop
+        return _dots(step, sizes, loop) if dtype in _REAL_BLAS_DTYPES and middle >= _LONG_DOT else loop
     matrix = rows * columns * middle
     if matrix < _SMALL_MATRIX:
         return loop
     matmul = _matmul(step, sizes)
-    if max(map(len, (step.left, step.right, step.summed))) == 1 or points(step.batch, sizes) * matrix <= _CACHED:
+    if points(step.batch, sizes) * matrix * np.dtype(dtype).itemsize <= _CACHED:
         return matmul
-    return lambda x, y: (matmul if x.flags.forc and y.flags.forc else loop)(x, y)
+    x_fuses = _fuses(step.lhs_term, (step.left, step.summed), sizes)
+    y_fuses = _fuses(step.rhs_term, (step.summed, step.right), sizes)
+    return lambda x, y: (matmul if x_fuses(x) and y_fuses(y) else loop)(x, y)
 
 
-def _dots(step: Contract, loop: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    """A batch of long dots: BLAS's where both sides are contiguous along the sum."""
-    x_axes, y_axes = (_axes(term, step.out + step.summed) for term in (step.lhs_term, step.rhs_term))
+def _dots(step: Contract, sizes: Sizes, loop: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """A batch of long dots: BLAS's where both sides are contiguous along the sum; other labels are of size 1."""
+    batch = "".join(label for label in step.out if label in step.batch)
+    x_axes = _axes(step.lhs_term, step.left + batch + step.summed)
+    y_axes = _axes(step.rhs_term, step.right + batch + step.summed)
+    x_index, y_index = (0,) * len(step.left), (0,) * len(step.right)
+    shape = tuple(sizes[label] for label in step.out)
 
     def dots(x: Array, y: Array) -> Array:
-        u, v = x.transpose(x_axes), y.transpose(y_axes)
+        u, v = x.transpose(x_axes)[x_index], y.transpose(y_axes)[y_index]
         is_row = len(step.summed) == 1 and u.strides[-1] == v.strides[-1] == x.itemsize
-        return np.vecdot(u, v) if is_row else loop(x, y)
+        return np.vecdot(u, v).reshape(shape) if is_row else loop(x, y)
 
     return dots
 
@@ -185,12 +206,26 @@ def _grouped(term: Term, groups: list[Term], sizes: Sizes) -> Callable[[Array], 
     return grouped
 
 
+def _fuses(term: Term, groups: tuple[Term, ...], sizes: Sizes) -> Callable[[Array], bool]:
+    """Whether an array is seen with one axis per group of labels without a copy, or is small enough for one."""
+    longer = ["".join(label for label in group if sizes[label] != 1) for group in groups]
+    neighbours = [
+        (term.index(outer), term.index(inner), sizes[inner]) for group in longer for outer, inner in pairwise(group)
+    ]
+
+    def fuses(x: Array) -> bool:
+        fused = all(x.strides[outer] == size * x.strides[inner] for outer, inner, size in neighbours)
+        return fused or x.nbytes <= _CACHED
+
+    return fuses
+
+
 def _multiply(step: Contract) -> Callable[[Array, Array], Array]:
     """A product with nothing to sum: each side is viewed with the result's axes, of size 1 where it lacks them."""
     x_axes = _axes(step.lhs_term, [label for label in step.out if label in step.lhs_term])
     y_axes = _axes(step.rhs_term, [label for label in step.out if label in step.rhs_term])
-    x_index = tuple(slice(None) if label in step.lhs_term else None for label in step.out)
-    y_index = tuple(slice(None) if label in step.rhs_term else None for label in step.out)
+    x_index = (*(slice(None) if label in step.lhs_term else None for label in step.out), ...)  # 0-d stays an array
+    y_index = (*(slice(None) if label in step.rhs_term else None for label in step.out), ...)
     return lambda x, y: np.multiply(x.transpose(x_axes)[x_index], y.transpose(y_axes)[y_index])
 
 

@@ -49,8 +49,8 @@ class CudaBackend:
             operand = operand.astype(operand.dtype.newbyteorder("="), copy=False)
         array = self.runtime.to_device(operand)
         item, address = array.dtype.itemsize, self.runtime.pointer(array)
-        if any(stride % item for stride in array.strides) or address % array.dtype.alignment:
-            raise OperandError(f"an operand's {array.dtype} elements lie at odd addresses: copy it first")
+        if address % item or any(stride % item for stride in array.strides):  # complex ones, too, are read whole
+            raise OperandError(f"{array.dtype} elements lie at addresses that are no multiples of {item}: copy them")
         return array
 
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -98,7 +98,7 @@ class CudaBackend:
         step_sizes = tuple((label, sizes[label]) for label in dict.fromkeys(step.lhs_term + step.rhs_term))
 
         def contract(x: Array, y: Array) -> Array:
-            way = route(step, step_sizes, self._if_aligned(x), self._if_aligned(y), blas)
+            way = route(step, step_sizes, _strides(x), _strides(y), blas)
             if not is_matrix and (way.copy_lhs is not None or way.copy_rhs is not None):
                 return self._sum_products(step, sizes, dtype, x, y)  # reads once what a copy would read and write
             if way.copy_lhs is not None:
@@ -213,10 +213,6 @@ class CudaBackend:
 
     def _empty(self, shape: Sequence[int], dtype: str) -> Array:
         return self.runtime.empty(tuple(shape), np.dtype(dtype))
-
-    def _if_aligned(self, array: Array) -> tuple[int, ...] | None:
-        """The strides of an array that cuBLAS may read; None if it does not begin at a multiple of its elements."""
-        return None if self.runtime.pointer(array) % array.dtype.itemsize else _strides(array)
 
     def _launch(self, kernel: Kernel, threads: int, *arguments: Any) -> None:
         """As many blocks as there is work for, up to what the device holds at once several times over."""

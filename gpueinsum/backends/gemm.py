@@ -100,14 +100,14 @@ class Call:
 def route(
     step: Contract,
     sizes: tuple[tuple[Label, int], ...],
-    lhs: tuple[int, ...] | None,
-    rhs: tuple[int, ...] | None,
+    lhs: tuple[int, ...],
+    rhs: tuple[int, ...],
     blas: bool,
 ) -> Route:
     """The first way to run this pair: as it lies, the result in another order, the smaller side copied, both copied.
 
-    `lhs` and `rhs` are the strides of the sides, None for one that must be copied whatever its strides (misaligned).
-    With `blas` the product must obey cuBLAS' layout; without, any stride will do (a kernel of ours).
+    `lhs` and `rhs` are the strides of the sides. With `blas` the product must obey cuBLAS' layout; without, any stride
+    will do (a kernel of ours).
     """
     size = dict(sizes)
     left, right, summed = step.left, step.right, step.summed
@@ -117,13 +117,11 @@ def route(
     if points(step.rhs_term, size) < points(step.lhs_term, size):
         copies[1:3] = reversed(copies[1:3])
     for copy_lhs, copy_rhs in copies:
-        if (lhs is None and not copy_lhs) or (rhs is None and not copy_rhs):
-            continue
         middle = summed if copy_rhs else "".join(label for label in step.rhs_term if label in summed)
         lhs_copy = batch + left + middle if copy_lhs else None
         rhs_copy = batch + right + summed if copy_rhs else None
-        lhs_strides = contiguous(lhs_copy, size) if lhs_copy is not None else label_strides(step.lhs_term, lhs or ())
-        rhs_strides = contiguous(rhs_copy, size) if rhs_copy is not None else label_strides(step.rhs_term, rhs or ())
+        lhs_strides = contiguous(lhs_copy, size) if lhs_copy is not None else label_strides(step.lhs_term, lhs)
+        rhs_strides = contiguous(rhs_copy, size) if rhs_copy is not None else label_strides(step.rhs_term, rhs)
         for out in orders:
             strides = (lhs_strides, rhs_strides, contiguous(out, size))
             product = fit(step, size, strides, blas, last_resort=copy_lhs and copy_rhs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import Any, Protocol
@@ -64,7 +65,7 @@ class CupyRuntime:
             import cupy
         except ImportError as error:
             raise DeviceError(
-                f"CUDA needs CuPy, which cannot be imported: pip install 'gpueinsum[cuda13]' ({error})"
+                f"CUDA needs CuPy, which cannot be imported: pip install 'cupy-cuda13x[ctk]' ({error})"
             ) from error
         try:
             devices = cupy.cuda.runtime.getDeviceCount()
@@ -76,7 +77,9 @@ class CupyRuntime:
         try:
             from cupy_backends.cuda.libs import cublas
         except ImportError as error:
-            raise DeviceError(f"CUDA needs the cuBLAS library: pip install 'gpueinsum[cuda13]' ({error})") from error
+            raise DeviceError(f"CUDA needs the cuBLAS library: pip install 'cupy-cuda13x[ctk]' ({error})") from error
+        if _headers_are_missing():
+            raise DeviceError("CUDA needs its headers, with which CuPy compiles: pip install 'cupy-cuda13x[ctk]'")
         self._cupy = cupy
         self._blas = cublas
 
@@ -86,7 +89,7 @@ class CupyRuntime:
 
     def to_device(self, operand: object) -> Array:
         cupy = self._cupy
-        array = self._adopted(operand) if on_device(operand) else cupy.asarray(operand)
+        array = self._adopted(operand) if on_device(operand) else self._uploaded(operand)
         current = cupy.cuda.runtime.getDevice()
         if array.device.id != current:
             raise OperandError(
@@ -94,6 +97,10 @@ class CupyRuntime:
                 f"copy it over, or call inside `with cupy.cuda.Device({array.device.id})`"
             )
         return array
+
+    def _uploaded(self, operand: Any) -> Array:
+        """An array of the host's; one without axes as if it had one, since CuPy makes 0 of a -0 there."""
+        return self._cupy.asarray(operand) if operand.ndim else self._cupy.asarray(operand.reshape(1)).reshape(())
 
     def _adopted(self, operand: Any) -> Array:
         """An array on a GPU as CuPy's, where it is: `cupy.asarray` would copy it to the current device."""
@@ -114,7 +121,9 @@ class CupyRuntime:
             ) from error
 
     def context(self) -> Hashable:
-        return self._cupy.cuda.runtime.getDevice(), self._cupy.cuda.get_current_stream()
+        stream = self._cupy.cuda.get_current_stream()
+        thread = threading.get_ident() if stream.ptr == _PER_THREAD_STREAM else None  # another stream in every thread
+        return self._cupy.cuda.runtime.getDevice(), stream, thread
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         return self._cupy.asnumpy(array, order="A")  # type: ignore[no-any-return]  # CuPy has no types
@@ -155,6 +164,18 @@ class CupyRuntime:
             )
         finally:
             blas.setMathMode(handle, caller_mode)
+
+
+_PER_THREAD_STREAM = 2  # cudaStreamPerThread
+
+
+def _headers_are_missing() -> bool:
+    """Whether CuPy's search for them, which comes before its first kernel, will fail."""
+    try:
+        from cuda.pathfinder import find_nvidia_header_directory
+    except ImportError:
+        return False
+    return find_nvidia_header_directory("cudart") is None
 
 
 # cudaDataType_t, cublasComputeType_t, cublasMath_t and cublasGemmAlgo_t, from library_types.h and cublas_api.h.

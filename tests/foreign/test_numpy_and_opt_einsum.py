@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 
 # Tests that fail, as they must, and the difference that we defend.
 EMBEDS = "ij->jij embeds on the diagonal here; the test's other lines are in test_cupy_and_jax"
+EXECUTOR = "it reads what opt_einsum's executor keeps"
 SHARES = "shared_intermediates() keeps what opt_einsum's own executor computes; ours keeps nothing between calls"
 NUMPY_DIFFERENCES: dict[str, str] = {
     **{
@@ -34,15 +35,20 @@ NUMPY_DIFFERENCES: dict[str, str] = {
 OPT_EINSUM_DIFFERENCES: dict[str, str] = {
     "input::test_value_errors[contract]": EMBEDS,
     "input::test_value_errors[contract_path]": EMBEDS,
-    "sharing::test_sharing_nesting[numpy]": SHARES,
-    "sharing::test_partial_sharing[numpy]": SHARES,
-    "sharing::test_chain_sharing[numpy-3]": SHARES,
-    "sharing::test_chain_sharing[numpy-4]": SHARES,
-    "sharing::test_chain_sharing[numpy-5]": SHARES,
+    **{
+        f"sharing::{name}": SHARES
+        for library in ("numpy", "cupy")
+        for name in (
+            f"test_sharing_nesting[{library}]",
+            f"test_partial_sharing[{library}]",
+            *(f"test_chain_sharing[{library}-{length}]" for length in (3, 4, 5)),
+        )
+    },
+    **{f"backends::test_cupy_with_constants[constants{number}]": EXECUTOR for number in range(3)},
     "paths::test_bad_path_option": "it passes contract() a shapes= that means nothing there, and ours refuses",
     "backends::test_object_arrays_backend[ijk,ikj]": "a scalar of dtype object is the bare object, as np.einsum's is",
     "edge_cases::test_contract_expression_checks": "a bad call gets einsum's own pointing error, not 'Internal error'",
-    "edge_cases::test_can_blas_on_healed_broadcast_dimensions": "it reads the steps of opt_einsum's executor",
+    "edge_cases::test_can_blas_on_healed_broadcast_dimensions": EXECUTOR,
 }
 
 # Module and part of it; the parts share the work among processes.
