@@ -136,6 +136,22 @@ WORKLOADS = (
         plain=lambda xp, a, x: xp.matmul(a, x[..., None])[..., 0],
     ),
     Workload(
+        "large matrix-vector",
+        "bij,bj->bi",
+        "b=128 i=256 j=192",
+        "the same past the processor's caches",
+        "float64",
+        lambda xp, a, x: xp.matmul(a, x[..., None])[..., 0],
+    ),
+    Workload(
+        "exchange matrix",
+        "prqs,rs->pq",
+        "p=56 q=56 r=56 s=56",
+        "K of Hartree-Fock from the two-electron integrals and the density; Szabo and Ostlund 1996",
+        "float64",
+        lambda xp, eri, d: xp.tensordot(eri, d, ((1, 3), (0, 1))),
+    ),
+    Workload(
         "batched dots",
         "bi,bi->b",
         "b=4096 i=128",

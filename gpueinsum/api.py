@@ -65,8 +65,8 @@ def einsum(
 
     Returns the result, a view of the operand if it is only a transposition or a diagonal of it.
 
-    Raises SubscriptsError (a ValueError), DtypeError and OperandError (TypeErrors), OutError and PlanError
-    (ValueErrors), DeviceError (a RuntimeError); nothing is written then.
+    Raises SubscriptsError, OutError and PlanError (ValueErrors), DtypeError (a TypeError), OperandError (both),
+    DeviceError (a RuntimeError); nothing is written then.
 
     Source: numpy.einsum, whose results these are, but for `i->ii` and the other outputs that repeat a label.
 

@@ -105,3 +105,22 @@ def test_the_same_device_gives_the_same_bits(device, rng):
     device.last_thread_first = True  # threads take turns in another order
     results.add(ge.einsum("ij->i", x, backend="cuda").tobytes())
     assert len(results) == 1
+
+
+HOPPER = [  # results whose batches interleave in memory, and sides that every member of a batch shares
+    ("ibj,jbk->kbi", "k=64 b=3 i=128 j=64"),
+    ("ibj,jbk->kbi", "k=37 b=3 i=67 j=29"),
+    ("bij,jk->ibk", "b=5 i=64 j=128 k=64"),
+    ("ij,bjk->bki", "b=5 i=61 j=31 k=17"),
+    ("bij,bjk->bik", "b=64513 i=2 j=3 k=2"),  # one more than a call takes
+]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize(("expression", "sizes"), HOPPER)
+def test_products_that_choose_other_kernels_of_cublas_are_exact(einsum_on, rng, expression, sizes, dtype):
+    size = {label: int(number) for label, number in (item.split("=") for item in sizes.split())}
+    shapes = [[size[label] for label in term] for term in expression.split("->")[0].split(",")]
+    exact = [rng.integers(-2, 3, shape).astype(float) for shape in shapes]
+    result = einsum_on(expression, *(x.astype(ge.call.dtype_of(dtype)) for x in exact))
+    np.testing.assert_array_equal(result.astype(complex), np.einsum(expression, *exact, optimize=True))

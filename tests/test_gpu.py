@@ -101,6 +101,27 @@ def test_float32_is_not_rounded_to_tf32_unless_asked(cupy):
     assert errors["tf32"] < 1e-2
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_rounded_once(cupy, dtype):
+    x = cupy.asarray(np.random.default_rng(0).random((2, 16, 2**20), np.float32) - 0.5).astype(ge.call.dtype_of(dtype))
+    exact = cupy.matmul(x[0].astype(float), x[1].astype(float).T)
+    error = abs(ge.einsum("ij,kj->ik", x[0], x[1]).astype(float) - exact).max() / abs(exact).max()
+    assert float(error) < (1e-3 if dtype == "float16" else 8e-3)
+
+
+@pytest.mark.parametrize("long", ["i", "j"])
+def test_a_dimension_past_what_cublas_counts_is_split(cupy, long):
+    free, _ = cupy.cuda.Device().mem_info
+    if free < 24 * 2**30:
+        pytest.skip("it takes 24 GiB of free memory")
+    size = {"i": 2, "j": 2, "k": 2} | {long: 2**31 + 3}
+    x, y = (cupy.zeros([size[label] for label in term], np.float16) for term in ("ij", "jk"))
+    x[-1, -1] = y[-1, -1] = 3  # far behind the first part
+    x[0, 0] = y[0, 0] = 2
+    result = ge.einsum("ij,jk->ik", x, y)
+    np.testing.assert_array_equal(result[:: size["i"] - 1].get(), [[4, 0], [0, 9]])
+
+
 def test_more_elements_than_32_bits_count_are_summed(cupy):
     free, _ = cupy.cuda.Device().mem_info
     if free < 6 * 2**30:

@@ -49,8 +49,8 @@ class CudaBackend:
             operand = operand.astype(operand.dtype.newbyteorder("="), copy=False)
         array = self.runtime.to_device(operand)
         item, address = array.dtype.itemsize, self.runtime.pointer(array)
-        if address % item or any(stride % item for stride in array.strides):  # complex ones, too, are read whole
-            raise OperandError(f"{array.dtype} elements lie at addresses that are no multiples of {item}: copy them")
+        if address % item or any(stride % item for stride in array.strides):  # complex ones are read whole, too
+            raise OperandError(f"{array.dtype} elements lie at addresses that are no multiples of {item}")
         return array
 
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
