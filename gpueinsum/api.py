@@ -11,19 +11,16 @@ import numpy as np
 from numpy.exceptions import AxisError
 
 from gpueinsum.backends import choose
-from gpueinsum.call import (
+from gpueinsum.call import evaluate, evaluate_plan, evaluate_usual, plan_for
+from gpueinsum.door import (
     Array,
     array_dtype,
     array_shape,
     check_kind,
     dtype_of,
-    evaluate,
-    evaluate_plan,
-    evaluate_usual,
     hashable_form,
     is_shape,
     options_of,
-    plan_for,
     shape_of,
 )
 from gpueinsum.errors import PlanError

@@ -12,26 +12,19 @@ import opt_einsum
 from opt_einsum.contract import PathInfo
 
 from gpueinsum.backends import HOST, Backend, choose
-from gpueinsum.call import (
+from gpueinsum.call import Call, casts, check_shapes, conclude, evaluate, plan_for, resolve, signature
+from gpueinsum.door import (
     Array,
-    Call,
     Dtype,
     Expression,
     Options,
     Signature,
     array_shape,
     call_dtypes,
-    casts,
     check_out,
-    check_shapes,
-    conclude,
-    evaluate,
     hashable_form,
     options_of,
-    plan_for,
-    resolve,
     shape_listed,
-    signature,
 )
 from gpueinsum.execute import bind, bind_single
 from gpueinsum.fold import fold_constants

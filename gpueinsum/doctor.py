@@ -14,7 +14,7 @@ import numpy as np
 import gpueinsum as ge
 from gpueinsum import backends
 from gpueinsum.backends.launch import KERNELS, compile_text, program_text
-from gpueinsum.call import dtype_of
+from gpueinsum.door import dtype_of
 from gpueinsum.errors import DeviceError, DtypeError
 from gpueinsum.report import bytes_text
 

@@ -122,5 +122,5 @@ def test_products_that_choose_other_kernels_of_cublas_are_exact(einsum_on, rng, 
     size = {label: int(number) for label, number in (item.split("=") for item in sizes.split())}
     shapes = [[size[label] for label in term] for term in expression.split("->")[0].split(",")]
     exact = [rng.integers(-2, 3, shape).astype(float) for shape in shapes]
-    result = einsum_on(expression, *(x.astype(ge.call.dtype_of(dtype)) for x in exact))
+    result = einsum_on(expression, *(x.astype(ge.door.dtype_of(dtype)) for x in exact))
     np.testing.assert_array_equal(result.astype(complex), np.einsum(expression, *exact, optimize=True))

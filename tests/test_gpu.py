@@ -103,7 +103,7 @@ def test_float32_is_not_rounded_to_tf32_unless_asked(cupy):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_rounded_once(cupy, dtype):
-    x = cupy.asarray(np.random.default_rng(0).random((2, 16, 2**20), np.float32) - 0.5).astype(ge.call.dtype_of(dtype))
+    x = cupy.asarray(np.random.default_rng(0).random((2, 16, 2**20), np.float32) - 0.5).astype(ge.door.dtype_of(dtype))
     exact = cupy.matmul(x[0].astype(float), x[1].astype(float).T)
     error = abs(ge.einsum("ij,kj->ik", x[0], x[1]).astype(float) - exact).max() / abs(exact).max()
     assert float(error) < (1e-3 if dtype == "float16" else 8e-3)
