@@ -11,7 +11,7 @@ import numpy as np
 import opt_einsum
 from opt_einsum.contract import PathInfo
 
-from gpueinsum.backends import HOST, Backend, choose
+from gpueinsum.backends import HOST, Backend, as_array, choose
 from gpueinsum.call import Call, casts, check_shapes, conclude, evaluate, plan_for, resolve, signature
 from gpueinsum.door import (
     Array,
@@ -196,7 +196,8 @@ class ContractExpression:
             choose(options.backend, _filled(self._constants, arrays))  # refuses constants on a GPU
         if out is not None:
             check_out(out, given, place)
-        late = [place.asarray(array) for array in arrays]
+        numbers = [number for number in range(len(self._shapes)) if number not in self._constants]
+        late = [as_array(place, number, array) for number, array in zip(numbers, arrays, strict=True)]
         call, kept = self._folded(place, place.context(), signature(late), _signature(out), options)
         result = call.run(*call.cast(late), *kept)
         return conclude(call, place, result, _filled(self._constants, arrays), given, out, options)
@@ -215,7 +216,7 @@ class ContractExpression:
 
 def _place(constants: Mapping[int, Any], place: Backend, context: Hashable) -> dict[int, Array]:
     """The constants where they are computed with; `context` is what they can be used with only."""
-    return {i: place.asarray(array) for i, array in constants.items()}
+    return {i: as_array(place, i, array) for i, array in constants.items()}
 
 
 def _fold(

@@ -27,7 +27,8 @@ def find_path(
 
     `memory_limit` is opt_einsum's: the largest intermediate in elements, None or -1 for no limit, or "max_input"; where
     pairs cannot keep to it, the path has a step over more operands.
-    Raises PlanError for a path that does not contract everything, and for a name that opt_einsum does not know.
+    Raises PlanError for a path that does not contract everything, for a name that opt_einsum does not know, and where a
+    search gives up, as "dp" does rather than exceed the limit.
     """
     optimize, memory_limit = _without_numpy_forms(optimize, memory_limit)
     if _is_path(optimize):

@@ -240,7 +240,7 @@ def _checked_sizes(plan: Plan) -> dict[Label, int]:
     if len(sizes) != len(plan.sizes):
         raise PlanError("a label has two sizes")
     if not (isinstance(plan.dtype, str) and plan.dtype in NUMBERS):
-        raise PlanError(f"dtype {plan.dtype!r} is no name of a dtype")
+        raise PlanError(f"dtype {plan.dtype!r} is no name of a dtype of numbers")
     return sizes
 
 

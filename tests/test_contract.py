@@ -102,6 +102,12 @@ def test_what_depends_on_constants_alone_is_computed_once(operands, monkeypatch)
     assert repr(expression) == "<ContractExpression('[ij],[jk],kl->il', constants=[0, 1])>"
 
 
+def test_an_expression_names_the_operand_that_is_no_array(operands):
+    expression = ge.contract_expression(CHAIN, operands[0], *[x.shape for x in operands[1:]], constants=[0])
+    with pytest.raises(ge.OperandError, match="operand 2: a NoneType is no array of numbers"):
+        expression(operands[1], None)
+
+
 def test_an_expression_refuses_what_it_cannot_do(operands):
     expression = ge.contract_expression(CHAIN, *[x.shape for x in operands])
     with pytest.raises(ValueError, match="takes exactly 3 array arguments but received 2"):

@@ -39,10 +39,11 @@ def placed(requested: str | None, operands: Sequence[object]) -> tuple[Backend, 
     if requested is None and set(map(type, operands)) == _NUMPY:
         return HOST, operands  # most calls
     backend = choose(requested, operands)
-    return backend, [_placed(backend, number, operand) for number, operand in enumerate(operands)]
+    return backend, [as_array(backend, number, operand) for number, operand in enumerate(operands)]
 
 
-def _placed(backend: Backend, number: int, operand: object) -> Array:
+def as_array(backend: Backend, number: int, operand: object) -> Array:
+    """Operand `number` of a call as the backend's array. Raises OperandError and DtypeError, which name it."""
     try:
         return backend.asarray(operand)
     except (DtypeError, OperandError) as error:

@@ -6,6 +6,7 @@ is scarce, for diagonals and sums, and for integers; a plain product where nothi
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -133,15 +134,15 @@ def _contract(step: Contract, sizes: Sizes, dtype: str) -> Callable[[Array, Arra
         return loop
     if is_dot:
         return _dots(step, sizes, loop) if dtype in _REAL_BLAS_DTYPES and middle >= _LONG_DOT else loop
-    matrix = rows * columns * middle
-    if matrix < _SMALL_MATRIX:
+    lengths = rows * columns, middle  # of a matrix times a vector, since rows or columns are one
+    if math.prod(lengths) < _SMALL_MATRIX:
         return loop
     matmul = _matmul(step, sizes)
-    size = points(step.batch, sizes) * matrix * np.dtype(dtype).itemsize
+    size = points(step.batch, sizes) * math.prod(lengths) * np.dtype(dtype).itemsize
     if size <= _CACHED:
         return matmul
-    fits_stream = min(rows * columns, middle) >= _SHORTEST_STREAMED and max(rows, columns, middle) <= _LONGEST_STREAMED
-    if step.batch and dtype in _REAL_BLAS_DTYPES and fits_stream and size > _STREAMED:
+    is_streamed = min(lengths) >= _SHORTEST_STREAMED and max(lengths) <= _LONGEST_STREAMED and size > _STREAMED
+    if step.batch and is_streamed and dtype in _REAL_BLAS_DTYPES:
         return loop
     x_fuses = _fuses(step.lhs_term, (step.left, step.summed), sizes)
     y_fuses = _fuses(step.rhs_term, (step.summed, step.right), sizes)
