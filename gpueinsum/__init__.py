@@ -3,6 +3,7 @@
 from gpueinsum.api import einsum, einsum_plan, run_plan, tensordot, transpose
 from gpueinsum.backends import array_module
 from gpueinsum.contract import ContractExpression, contract, contract_expression, contract_path, einsum_path
+from gpueinsum.derivatives import Pullback, jvp, vjp
 from gpueinsum.errors import (
     DeviceError,
     DtypeError,
@@ -26,6 +27,7 @@ __all__ = [
     "OutError",
     "Plan",
     "PlanError",
+    "Pullback",
     "SubscriptsError",
     "array_module",
     "contract",
@@ -35,7 +37,9 @@ __all__ = [
     "einsum_path",
     "einsum_plan",
     "explain",
+    "jvp",
     "run_plan",
     "tensordot",
     "transpose",
+    "vjp",
 ]

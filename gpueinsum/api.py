@@ -23,9 +23,8 @@ from gpueinsum.door import (
     options_of,
     shape_of,
 )
-from gpueinsum.errors import PlanError
 from gpueinsum.order import Optimize
-from gpueinsum.plan import Plan, check_is_plan
+from gpueinsum.plan import Plan, check_is_plan, check_takes
 from gpueinsum.subscripts import alphabet
 
 _AUTO = "auto"
@@ -109,8 +108,8 @@ def einsum_plan(
     return plan_for(expression, shapes, dtype, options)
 
 
-def run_plan(plan: Plan, *operands: Any, backend: str | None = None, precision: str | None = None) -> Array:
-    """The result of a plan for operands of its shapes, which are cast to its dtype.
+def run_plan(plan: Plan, *operands: Any, backend: str | None = None, precision: str | None = None) -> Any:
+    """The result of a plan for operands of its shapes, which are cast to its dtype; a tuple if it has several outputs.
 
     >>> run_plan(Plan.from_json(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).to_json()), np.ones((2, 3)), np.ones((3, 5)))
     array([[3., 3., 3., 3., 3.],
@@ -119,12 +118,7 @@ def run_plan(plan: Plan, *operands: Any, backend: str | None = None, precision: 
     Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
     """
     check_is_plan(plan)
-    if len(plan.outputs) != 1:
-        raise PlanError(f"the plan {plan.equation} has {len(plan.outputs)} outputs, not one")
-    shapes = tuple(plan.shape(register) for register in range(len(plan.inputs)))
-    given = tuple(array_shape(operand) for operand in operands)
-    if given != shapes:
-        raise PlanError(f"the plan {plan.equation} takes operands of shapes {shapes}, not {given}")
+    check_takes(plan, tuple(array_shape(operand) for operand in operands))
     return evaluate_plan(plan, operands, options_of(plan.dtype, "K", "same_kind", "auto", None, backend, precision))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from gpueinsum.backends import HOST, Backend, placed
+from gpueinsum.backends import HOST, Backend, on_device, placed
 from gpueinsum.door import (
     DEFAULT,
     Array,
@@ -23,7 +23,7 @@ from gpueinsum.door import (
     check_out,
 )
 from gpueinsum.errors import OutError, SubscriptsError
-from gpueinsum.execute import bind_single
+from gpueinsum.execute import bind, bind_single
 from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.plan import Plan
 from gpueinsum.planner import lower
@@ -36,7 +36,7 @@ _MAX_DIMENSIONS = 64  # numpy's
 class Call:
     """An expression ready for operands of certain shapes and dtypes in one place."""
 
-    run: Callable[..., Array]
+    run: Callable[..., Any]
     compute: Dtype | None  # the dtype to cast operands to first; None if none needs it
     result: Dtype | None  # the dtype to cast the result to; None if it has it
 
@@ -64,11 +64,13 @@ def evaluate_usual(expression: Expression, arrays: Sequence[Array]) -> Array:
     return evaluate(expression, arrays, None, DEFAULT)
 
 
-def evaluate_plan(plan: Plan, operands: Sequence[Any], options: Options) -> Array:
-    """The single output of a plan for operands of its shapes."""
+def evaluate_plan(plan: Plan, operands: Sequence[Any], options: Options) -> Any:
+    """The output of a plan for operands of its shapes, or a tuple of them if it has several."""
     place, arrays = placed(options.backend, operands)
     call = _plan_call(plan, tuple(array.dtype for array in arrays), options, place)
-    return conclude(call, place, call.run(*call.cast(arrays)), operands, operands, None, options)
+    results = call.run(*call.cast(arrays))
+    stays = stays_on_device(place, operands)
+    return one_or_all([hand_over(result, call.result, "K", place, stays) for result in results])
 
 
 def signature(arrays: Sequence[Array]) -> Signature:
@@ -88,15 +90,35 @@ def conclude(
     if out is not None:
         place.store(result, out)
         return out
-    if call.result is not None:
+    return hand_over(result, call.result, layout(options.order, operands), place, stays_on_device(place, given))
+
+
+def hand_over(result: Array, dtype: Dtype | None, order: str, place: Backend, stays: bool) -> Array:
+    """A result as the caller gets it: of this dtype if one is given, in the order "C", "F" or "K" (as it is)."""
+    if dtype is not None and dtype != result.dtype:
+        if result.dtype.kind == "c" != dtype.kind:
+            result = result.real
         with np.errstate(over="ignore"):  # halves become inf in silence, as in np.einsum
-            result = result.astype(call.result)
-    if options.order != "K":
-        order = (options.order or "K").upper()
-        if order == "A":
-            order = "F" if all(map(_is_fortran, operands)) else "C"
-        result = result if order == "K" else place.arrange(result, order)
-    return place.hand_back(result, given)
+            result = result.astype(dtype)
+    return place.hand_back(result if order == "K" else place.arrange(result, order), stays)
+
+
+def stays_on_device(place: Backend, operands: Sequence[Any]) -> bool:
+    """Whether results stay where they were computed, on a GPU, since an operand came from there."""
+    return place is not HOST and any(map(on_device, operands))
+
+
+def one_or_all(results: Sequence[Array]) -> Any:
+    """The only result, or a tuple of several."""
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def layout(order: str | None, operands: Sequence[Any]) -> str:
+    """The order that numpy's `order=` means for these operands: "C", "F" or "K"."""
+    order = (order or "K").upper()
+    if order == "A":
+        return "F" if all(map(_is_fortran, operands)) else "C"
+    return order
 
 
 def _is_fortran(operand: Any) -> bool:
@@ -118,23 +140,35 @@ def _call(
     plan = plan_for(expression, shapes, compute, options)
     check_shapes(out, plan)
     run = bind_single(plan, place, options.precision)
-    is_view = plan.alias() is not None and len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
+    is_view = plan.borrowed() and len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
     as_it_is = options.dtype is None or options.dtype == dtypes[0]
     if is_view and out is None and as_it_is:  # where numpy returns a view, so do we
         return Call(run if plan.steps else _view, None, None)
-    return Call(_not_aliasing(plan, run), *casts(dtypes, compute, target))
+    own = (lambda *arrays: run(*arrays).copy()) if plan.borrowed() else run
+    return Call(own, *casts(dtypes, compute, target))
 
 
 @lru_cache(maxsize=256)
 def _plan_call(plan: Plan, dtypes: tuple[Dtype, ...], options: Options, place: Backend) -> Call:
     target, compute = call_dtypes(dtypes, None, options, place)
-    run = bind_single(plan, place, options.precision)
-    return Call(_not_aliasing(plan, run), *casts(dtypes, compute, target))
+    run = bind_own(replace(plan, dtype=compute.name), place, options.precision)
+    return Call(run, *casts(dtypes, compute, target))
 
 
-def _not_aliasing(plan: Plan, run: Callable[..., Array]) -> Callable[..., Array]:
-    """`run` with a result that is nobody's memory."""
-    return run if plan.alias() is None else lambda *arrays: run(*arrays).copy()
+def bind_own(plan: Plan, place: Backend, precision: str | None, borrowing: int = 0) -> Callable[..., tuple[Array, ...]]:
+    """`bind` with outputs that are memory of their own, each, but for the first `borrowing`."""
+    run = bind(plan, place, precision)
+    copied = [position for position in plan.borrowed() if position >= borrowing]
+    if not copied:
+        return run
+
+    def run_and_copy(*arrays: Array) -> tuple[Array, ...]:
+        results = list(run(*arrays))
+        for position in copied:
+            results[position] = results[position].copy()
+        return tuple(results)
+
+    return run_and_copy
 
 
 def casts(dtypes: Sequence[Dtype], compute: Dtype, target: Dtype) -> tuple[Dtype | None, Dtype | None]:

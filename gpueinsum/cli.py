@@ -70,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("equation", metavar="EQ", help="the expression, such as 'ij,jk,kl->il'")
     plan.add_argument("shapes", metavar="SHAPE", nargs="+", help="40x30 or 40,30; 'scalar'; or an .npy file")
     plan.add_argument("--json", action="store_true", help="print the plan as JSON, for Plan.from_json")
+    derivative = plan.add_mutually_exclusive_group()
+    derivative.add_argument("--vjp", action="store_true", help="the plan of its gradients, the backward pass")
+    derivative.add_argument("--jvp", action="store_true", help="the plan of its tangent, the forward derivative")
+    plan.add_argument("--wrt", metavar="N", type=int, nargs="+", help="the operands (0, 1, ...) of --vjp and --jvp")
     _add_planning(plan)
 
     examine = _command(commands, "doctor", _doctor, "check the installation, the GPU and its results")
@@ -161,6 +165,12 @@ def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
 def _explain(arguments: argparse.Namespace) -> int:
     operands = [_shape_or_file(text) for text in arguments.shapes]
     plan = ge.einsum_plan(arguments.equation, *operands, **_planning(arguments))
+    if arguments.wrt is not None and not (arguments.vjp or arguments.jvp):
+        raise UsageError("--wrt goes with --vjp or --jvp")
+    if arguments.vjp:
+        plan = plan.vjp(arguments.wrt)
+    elif arguments.jvp:
+        plan = plan.jvp(arguments.wrt)
     print(plan.to_json() if arguments.json else explain(plan))
     return 0
 

@@ -27,8 +27,8 @@ from gpueinsum.door import (
     shape_listed,
 )
 from gpueinsum.execute import bind, bind_single
-from gpueinsum.fold import fold_constants
 from gpueinsum.order import Optimize, Path, find_path
+from gpueinsum.parts import fold_constants
 from gpueinsum.subscripts import Shape, Subscripts, Term
 
 _BACKENDS: dict[str | None, str | None] = {
@@ -197,7 +197,7 @@ class ContractExpression:
         if out is not None:
             check_out(out, given, place)
         numbers = [number for number in range(len(self._shapes)) if number not in self._constants]
-        late = [as_array(place, number, array) for number, array in zip(numbers, arrays, strict=True)]
+        late = [as_array(place, f"operand {number}", array) for number, array in zip(numbers, arrays, strict=True)]
         call, kept = self._folded(place, place.context(), signature(late), _signature(out), options)
         result = call.run(*call.cast(late), *kept)
         return conclude(call, place, result, _filled(self._constants, arrays), given, out, options)
@@ -216,7 +216,7 @@ class ContractExpression:
 
 def _place(constants: Mapping[int, Any], place: Backend, context: Hashable) -> dict[int, Array]:
     """The constants where they are computed with; `context` is what they can be used with only."""
-    return {i: as_array(place, i, array) for i, array in constants.items()}
+    return {i: as_array(place, f"operand {i}", array) for i, array in constants.items()}
 
 
 def _fold(

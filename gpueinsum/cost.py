@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from gpueinsum.plan import Contract, Plan, Reduce, Step
+from gpueinsum.plan import Add, Contract, Expand, Plan, Reduce, Step
 from gpueinsum.subscripts import Label, Term
 
 
@@ -21,15 +22,20 @@ class Cost:
     result_bytes: int
 
 
-def step_cost(plan: Plan, step: Step) -> Cost:
-    """Count one step: each operand read once, the result written once; a view moves nothing.
+def step_costs(plan: Plan) -> list[Cost]:
+    """Count each step: its operands read once, its result written once; a view moves nothing.
 
     A product and a sum are one operation each for real types, 6 and 2 for complex ones. A pair with n index points,
     m results and a summed label takes n products and n - m sums.
     """
-    size = dict(plan.sizes)
-    item = item_bytes(plan.dtype)
+    size, item = dict(plan.sizes), item_bytes(plan.dtype)
     product, addition = (6, 2) if plan.dtype.startswith("complex") else (1, 1)
+    return [_cost(step, size, item, product, addition) for step in plan.steps]
+
+
+def _cost(step: Step, size: Mapping[Label, int], item: int, product: int, addition: int) -> Cost:
+    if step.is_view(size):
+        return Cost(0, 0, 0)
     results = elements(step.out, size)
     match step:
         case Contract():
@@ -37,28 +43,33 @@ def step_cost(plan: Plan, step: Step) -> Cost:
             flops = points * product + max(points - results, 0) * addition
             read = elements(step.lhs_term, size) + elements(step.rhs_term, size)
         case Reduce():
-            points = results * elements(step.summed, size)
-            flops = max(points - results, 0) * addition
-            read = points
-            if points == results:
-                return Cost(0, 0, 0)
-        case _:
+            read = results * elements(step.summed, size)
+            flops = max(read - results, 0) * addition
+        case Expand():
             flops, read = 0, elements(step.term, size)
+        case Add():
+            flops, read = max(len(step.sources) - 1, 0) * results * addition, len(step.sources) * results
     return Cost(flops, (read + results) * item, results * item)
+
+
+def total_flops(plan: Plan) -> int:
+    """Operations on real numbers of all steps."""
+    return sum(cost.flops for cost in step_costs(plan))
 
 
 def peak_bytes(plan: Plan) -> int:
     """Bytes of intermediates and result alive at once, at the most; operands and a backend's scratch not counted."""
-    owner = {register: register for register in range(len(plan.inputs))}  # whose memory a register lies in
-    taken = dict.fromkeys(owner, 0)
-    live = set(owner)
-    peak = 0
-    for register, (step, done) in enumerate(zip(plan.steps, plan.last_uses(), strict=True), len(plan.inputs)):
-        taken[register] = step_cost(plan, step).result_bytes
-        owner[register] = register if taken[register] else owner[step.sources[0]]  # a view keeps its source's alive
-        live.add(register)
-        peak = max(peak, sum(taken[held] for held in {owner[alive] for alive in live}))
-        live -= set(done)
+    operands, owner, costs = len(plan.inputs), plan.owners(), step_costs(plan)
+    holders = Counter(range(operands))  # how many living registers lie in a register's memory
+    alive = peak = 0
+    for register, (cost, done) in enumerate(zip(costs, plan.last_uses(), strict=True), operands):
+        alive += cost.result_bytes
+        peak = max(peak, alive)
+        holders[owner[register]] += 1
+        for gone in map(owner.__getitem__, done):  # a view keeps its source's memory alive
+            holders[gone] -= 1
+            if holders[gone] == 0 and gone >= operands:
+                alive -= costs[gone - operands].result_bytes
     return peak
 
 

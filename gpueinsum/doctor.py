@@ -165,18 +165,35 @@ def _kernels(architecture: str) -> Iterator[Finding]:
 # ---------------------------------------------------------------- results
 
 
+def _einsum(equation: str, *operands: Any, backend: str) -> Any:
+    return ge.einsum(equation, *operands, backend=backend)
+
+
 class Check(NamedTuple):
-    """A call whose result is known: `einsum(equation, *operands)`, and how numpy comes by it."""
+    """A call whose result is known: `compute(equation, *operands)`, and how numpy comes by it."""
 
     what: str
     equation: str
     shapes: tuple[tuple[int, ...], ...]
     reference: Callable[..., Any]
+    compute: Callable[..., Any] = _einsum
 
 
 def _embedded(x: Any) -> Any:
     """`ij->iji`."""
     return x[:, :, None] * np.eye(x.shape[0], dtype=x.dtype)[:, None, :]
+
+
+def _gradients(equation: str, *arrays: Any, backend: str) -> Any:
+    """Those of all arrays but the last, which is the cotangent, in one row."""
+    *operands, cotangent = arrays
+    _, pullback = ge.vjp(equation, *operands, backend=backend)
+    return np.concatenate([gradient.ravel() for gradient in pullback(cotangent)])
+
+
+def _tangent(equation: str, *operands: Any, backend: str) -> Any:
+    """That of operands which change by themselves."""
+    return ge.jvp(equation, operands, operands, backend=backend)[1]
 
 
 CHECKS = (
@@ -191,13 +208,27 @@ CHECKS = (
     Check("long sum", "ij->", ((251, 283),), lambda x: x.sum()),
     Check("embedding", "ij->iji", ((19, 7),), _embedded),
 )
+# For floating dtypes.
+DERIVATIVE_CHECKS = (
+    Check(
+        "gradients",
+        "ij,jk->ik",
+        ((31, 37), (37, 41), (31, 41)),
+        lambda x, y, g: np.concatenate([(g @ y.conj().T).ravel(), (x.conj().T @ g).ravel()]),
+        _gradients,
+    ),
+    Check("gradient of a trace", "ii->", ((43, 43), ()), lambda x, g: (g * np.eye(43)).ravel(), _gradients),
+    Check("tangent", "ij,jk->ik", ((31, 37), (37, 41)), lambda x, y: 2 * (x @ y), _tangent),
+)
 
 
 def _results(place: str) -> Iterator[Finding]:
     """For every dtype every check, on integers, which all sums here hold exactly: they are right to the last bit."""
     for dtype in _DTYPES:
         try:
-            faults = {check: fault for check in CHECKS if (fault := _fault(check, dtype, place))}
+            is_exact = _wide(dtype_of(dtype)) is np.int64
+            checks = CHECKS if is_exact else CHECKS + DERIVATIVE_CHECKS
+            faults = {check: fault for check in checks if (fault := _fault(check, dtype, place))}
         except DtypeError as error:  # bfloat16 without ml_dtypes
             yield Finding(MISSING, f"{dtype}: {_first_line(error)}")
             continue
@@ -205,7 +236,7 @@ def _results(place: str) -> Iterator[Finding]:
             line = f"{dtype} on {place}: {check.what} {check.equation}: {fault}"
             yield Finding(WRONG, f"{line}; please report it with this whole output")
         if not faults:
-            yield Finding(OK, f"{dtype} on {place}: {len(CHECKS)} results equal numpy's")
+            yield Finding(OK, f"{dtype} on {place}: {len(checks)} results equal numpy's")
 
 
 def _fault(check: Check, dtype_name: str, place: str) -> str:
@@ -213,16 +244,21 @@ def _fault(check: Check, dtype_name: str, place: str) -> str:
     dtype = dtype_of(dtype_name)
     rng = np.random.default_rng(20261122)
     operands = [_integers(rng, shape, dtype) for shape in check.shapes]
-    wide = np.int64 if dtype.kind in "biu" else np.complex128 if dtype.kind == "c" else np.float64
+    wide = _wide(dtype)
     expected = np.asarray(check.reference(*(operand.astype(wide) for operand in operands))).astype(dtype)
     try:
-        result = np.asarray(ge.einsum(check.equation, *operands, backend=place))
+        result = np.asarray(check.compute(check.equation, *operands, backend=place))
     except Exception as error:  # whatever a broken device raises is the finding
         return f"{type(error).__name__}: {_first_line(error)}"
     if result.shape != expected.shape or result.dtype != expected.dtype:
         return f"{result.dtype} {result.shape} instead of {expected.dtype} {expected.shape}"
     differ = int((result != expected).sum())
     return f"{differ} of {result.size} elements differ from numpy's" if differ else ""
+
+
+def _wide(dtype: np.dtype[Any]) -> Any:
+    """The type in which numpy computes what is expected."""
+    return np.int64 if dtype.kind in "biu" else np.complex128 if dtype.kind == "c" else np.float64
 
 
 def _integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 import operator
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache
 from numbers import Number
@@ -27,6 +29,9 @@ Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
 _ORDERS = ("K", "C", "F", "A", "k", "c", "f", "a", None)
 _CASTINGS = ("safe", "no", "equiv", "same_kind", "unsafe")
 _PRECISIONS = (None, "highest", "tf32")
+_BYTES = re.compile(
+    r"(?P<number>\d+(\.\d+)?(e\d+)?) ?((?P<unit>%)|((?P<prefix>[kmgtp])(?P<binary>i)?)?b?)", re.IGNORECASE
+)
 
 
 class Options(NamedTuple):
@@ -184,6 +189,36 @@ def check_kind(dtype: Dtype, owner: str = "") -> None:
     """Raise DtypeError for a dtype whose elements are no numbers."""
     if not _holds_numbers(dtype):
         raise DtypeError(f"{owner}elements of dtype {dtype} cannot be multiplied and added")
+
+
+def check_differentiable(dtype: Dtype, owner: str) -> None:
+    """Raise DtypeError for integers, bools and objects, in whose direction nothing can be moved."""
+    if dtype.kind not in "fc" and dtype.name != "bfloat16":
+        raise DtypeError(
+            f"{owner} is {dtype}, which has no derivative: convert it to a floating dtype, or leave it out"
+        )
+
+
+def bytes_limit(limit: Any, place: Backend | None = None) -> int | None:
+    """A number of bytes, from a number, a text such as "4GiB", or a share of the memory of `place` such as "80%".
+
+    >>> bytes_limit("1.5 kB"), bytes_limit("4GiB") == 4 * 2**30
+    (1500, True)
+    """
+    if limit is None:
+        return None
+    written = _BYTES.fullmatch(limit) if isinstance(limit, str) else None
+    if written is not None and written["unit"] == "%":
+        if place is None:
+            raise PlanError(f"memory_limit={limit!r} is a share of a device, and a plan has none: give bytes")
+        return int(float(written["number"]) / 100 * place.memory_bytes())
+    if written is not None:
+        prefix, binary = written["prefix"] or "", written["binary"]
+        unit = (1024 if binary else 1000) ** " kmgtp".index(prefix.lower() or " ")
+        return int(float(written["number"]) * unit)
+    if isinstance(limit, str | bool) or not isinstance(limit, int | float | np.number) or not 0 <= limit < math.inf:
+        raise PlanError(f'memory_limit={limit!r} is no number of bytes, "4GiB" or "80%"')
+    return int(limit)
 
 
 @cache

@@ -7,8 +7,9 @@ say which (`equation`); a label has one size throughout a plan.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,9 +26,17 @@ class _OfOneArray:
     term: Term
     out: Term
 
+    def __str__(self) -> str:
+        return self.equation
+
     @property
     def sources(self) -> tuple[int, ...]:
         return (self.source,)
+
+    def reading(self, *sources: int) -> Self:
+        """The same step of other registers."""
+        [source] = sources
+        return replace(self, source=source)
 
     @property
     def equation(self) -> str:
@@ -36,6 +45,12 @@ class _OfOneArray:
     @property
     def summed(self) -> Term:
         return _without(_distinct(self.term), self.out)
+
+    def is_view(self, size: Mapping[Label, int]) -> bool:
+        """Whether the result is the source's memory seen through other strides, for labels of these sizes."""
+        gained = _without(self.out, self.term)
+        repeats = len(set(self.out)) < len(self.out)
+        return not repeats and all(size[label] == 1 for label in self.summed + gained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +68,8 @@ class Contract:
     """The pair: a batched matrix product, e.g. `bij,bjk->bik`. No term repeats a label.
 
     Its labels have four roles: `batch` is in both sides and the result, `summed` in both sides only, `left` in the left
-    side and the result, `right` in the right side and the result.
+    side and the result, `right` in the right side and the result. Either side may enter as its complex conjugate, shown
+    as `ij*`.
     """
 
     lhs: int
@@ -61,10 +77,23 @@ class Contract:
     lhs_term: Term
     rhs_term: Term
     out: Term
+    conj_lhs: bool = False
+    conj_rhs: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.lhs_term}{'*' * self.conj_lhs},{self.rhs_term}{'*' * self.conj_rhs}->{self.out}"
 
     @property
     def sources(self) -> tuple[int, ...]:
         return (self.lhs, self.rhs)
+
+    def reading(self, *sources: int) -> Self:
+        """The same step of other registers."""
+        lhs, rhs = sources
+        return replace(self, lhs=lhs, rhs=rhs)
+
+    def is_view(self, size: Mapping[Label, int]) -> bool:
+        return False
 
     @property
     def equation(self) -> str:
@@ -87,7 +116,33 @@ class Contract:
         return _without(_within(self.lhs_term, self.rhs_term), self.out)
 
 
-Step = Reduce | Expand | Contract
+@dataclass(frozen=True, slots=True)
+class Add:
+    """The elementwise sum of arrays of one term, `ij+ij->ij`; that of no arrays is zeros."""
+
+    sources: tuple[int, ...]
+    out: Term
+
+    def __str__(self) -> str:
+        return self.equation
+
+    def reading(self, *sources: int) -> Self:
+        """The same step of other registers."""
+        return replace(self, sources=sources)
+
+    @property
+    def equation(self) -> str:
+        return f"{'+'.join(f'{self.out}' for _ in self.sources) or '0'}->{self.out}"
+
+    @property
+    def summed(self) -> Term:
+        return ""
+
+    def is_view(self, size: Mapping[Label, int]) -> bool:
+        return False
+
+
+Step = Reduce | Expand | Contract | Add
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,25 +168,78 @@ class Plan:
         size = dict(self.sizes)
         return tuple(size[label] for label in self.term(register))
 
+    def recomputed(self) -> dict[int, int]:
+        """The registers that hold what an earlier one held, by the first that did: computed again to save memory."""
+        first = list(range(len(self.inputs)))  # to hold the value of each register
+        known: dict[Step, int] = {}
+        for register, step in enumerate(self.steps, len(self.inputs)):
+            first.append(known.setdefault(step.reading(*[first[source] for source in step.sources]), register))
+        return {register: earlier for register, earlier in enumerate(first) if earlier != register}
+
     def last_uses(self) -> tuple[tuple[int, ...], ...]:
         """For each step the registers that nothing needs after it, so that their memory can go."""
         seen = set(self.outputs)
         uses = []
-        for step in reversed(self.steps):
-            uses.append(tuple(sorted(set(step.sources) - seen)))
-            seen |= set(step.sources)
+        for register, step in reversed([*enumerate(self.steps, len(self.inputs))]):
+            ending = {*step.sources, register} - seen
+            uses.append(tuple(sorted(ending)))
+            seen |= ending
         return tuple(reversed(uses))
 
-    def alias(self) -> int | None:
-        """The operand whose memory the result is, seen through other strides; None if the result is new memory."""
+    def owners(self) -> tuple[int, ...]:
+        """For each register the one whose memory it lies in: its own, or that of the register it is a view of."""
         size = dict(self.sizes)
-        register = self.outputs[0]
-        while register >= len(self.inputs):
-            step = self.steps[register - len(self.inputs)]
-            if not isinstance(step, Reduce) or any(size[label] != 1 for label in step.summed):
-                return None
-            register = step.source
-        return register
+        owners = list(range(len(self.inputs)))
+        for register, step in enumerate(self.steps, len(self.inputs)):
+            owners.append(owners[step.sources[0]] if step.is_view(size) else register)
+        return tuple(owners)
+
+    def borrowed(self) -> tuple[int, ...]:
+        """Positions among the outputs that are no memory of their own: an operand's, or an earlier output's."""
+        owners = self.owners()
+        taken = set(range(len(self.inputs)))
+        positions = []
+        for position, register in enumerate(self.outputs):
+            if owners[register] in taken:
+                positions.append(position)
+            taken.add(owners[register])
+        return tuple(positions)
+
+    def vjp(
+        self, wrt: int | Sequence[int] | None = None, *, optimize: Any = "auto", memory_limit: int | str | None = None
+    ) -> Plan:
+        """The backward pass: from the inputs and a cotangent of each output to the gradients of the inputs in `wrt`.
+
+        `wrt` lists positions among the inputs, all by default; a gradient that is asked for alone may be planned anew,
+        with `optimize`. Intermediates that do not fit in `memory_limit` (bytes, or "4GiB") are computed again in the
+        backward pass, and shown as such. The convention is that of `gpueinsum.vjp`.
+
+        Raises OperandError for positions that are none, DtypeError for a plan of integers, PlanError for a limit that
+        cannot be kept.
+
+        >>> from gpueinsum import einsum_plan
+        >>> print(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).vjp())
+        ij,jk,ik->ij,jk  float64  i=2 j=3 k=5
+          %3 = ik,jk->ij  of %2, %1  left i=2, right j=3, summed k=5
+          %4 = ik,ij->jk  of %2, %0  left k=5, right j=3, summed i=2
+        """
+        from gpueinsum.derivatives import vjp_plan  # which is made of plans
+
+        return vjp_plan(self, wrt, optimize, memory_limit)
+
+    def jvp(self, wrt: int | Sequence[int] | None = None) -> Plan:
+        """The forward derivative: from the inputs and a tangent of each in `wrt` to a tangent of each output.
+
+        >>> from gpueinsum import einsum_plan
+        >>> print(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).jvp())
+        ij,jk,ij,jk->ik  float64  i=2 j=3 k=5
+          %4 = ij,jk->ik  of %2, %1  left i=2, right k=5, summed j=3
+          %5 = ij,jk->ik  of %0, %3  left i=2, right k=5, summed j=3
+          %6 = ik+ik->ik  of %4, %5
+        """
+        from gpueinsum.derivatives import jvp_plan
+
+        return jvp_plan(self, wrt)
 
     @property
     def equation(self) -> str:
@@ -143,12 +251,15 @@ class Plan:
         def sized(labels: Term) -> str:
             return " ".join(f"{label}={size[label]}" for label in labels) or "-"
 
+        again = self.recomputed()
         lines = [f"{self.equation}  {self.dtype}  {sized(_distinct(''.join(self.inputs)))}"]
         for register, step in enumerate(self.steps, len(self.inputs)):
             sources = ", ".join(f"%{source}" for source in step.sources)
             roles = [(role, getattr(step, role, "")) for role in ("batch", "left", "right", "summed")]
             shown = ", ".join(f"{role} {sized(labels)}" for role, labels in roles if labels)
-            lines.append(f"  %{register} = {step.equation}  of {sources}  {shown}".rstrip())
+            if register in again:
+                shown = f"again, as %{again[register]}"
+            lines.append(f"  %{register} = {step}{f'  of {sources}' if sources else ''}  {shown}".rstrip())
         return "\n".join(lines)
 
     def to_json(self) -> str:
@@ -159,13 +270,13 @@ class Plan:
     @staticmethod
     def from_json(text: str) -> Plan:
         """The plan that `to_json` wrote. Raises PlanError if the text is no plan, or one that cannot be run."""
-        kinds = {kind.__name__: kind for kind in (Reduce, Expand, Contract)}
+        kinds = {kind.__name__: kind for kind in (Reduce, Expand, Contract, Add)}
         try:
             data: dict[str, Any] = json.loads(text)
             for name in ("inputs", "steps", "outputs", "sizes"):
                 if not isinstance(data[name], list):
                     raise TypeError(f"{name} is no list")
-            steps = tuple(kinds[step.pop("step")](**step) for step in data.pop("steps"))
+            steps = tuple(kinds[step.pop("step")](**_with_tuples(step)) for step in data.pop("steps"))
             inputs, outputs = tuple(data.pop("inputs")), tuple(data.pop("outputs"))
             sizes = tuple((label, size) for label, size in data.pop("sizes"))
             plan = Plan(inputs, steps, outputs, sizes, **data)
@@ -175,10 +286,21 @@ class Plan:
         return plan
 
 
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
 def check_is_plan(plan: object) -> None:
     """Raise PlanError, saying where plans come from, for anything else."""
     if not isinstance(plan, Plan):
         raise PlanError(f"{plan!r:.60} is no Plan: einsum_plan makes one, Plan.from_json reads one from its JSON text")
+
+
+def check_takes(plan: Plan, shapes: tuple[Shape, ...]) -> None:
+    """Raise PlanError unless operands of these shapes are the plan's."""
+    wanted = tuple(plan.shape(register) for register in range(len(plan.inputs)))
+    if shapes != wanted:
+        raise PlanError(f"the plan {plan.equation} takes operands of shapes {wanted}, not {shapes}")
 
 
 def check_plan(plan: Plan) -> None:
@@ -197,6 +319,8 @@ def check_plan(plan: Plan) -> None:
         )
         terms.append(term)
     for number, step in enumerate(plan.steps):
+        is_list = not isinstance(step, Add) or isinstance(step.sources, tuple)
+        check(is_list, f"step {number}: the sources of a sum are a list of registers")
         where = f"step {number}, {step.equation}: "
         for source, term in _sides(step):
             known = type(source) is int and 0 <= source < len(terms)
@@ -217,6 +341,10 @@ def check_plan(plan: Plan) -> None:
             case Contract():
                 for term in (step.lhs_term, step.rhs_term, step.out):
                     check(len(set(term)) == len(term), where + f"{term!r} repeats a label")
+                check(
+                    type(step.conj_lhs) is type(step.conj_rhs) is bool,
+                    where + "a side is conjugated or not, True or False",
+                )
                 roles = step.batch + step.left + step.right
                 check(
                     sorted(roles) == sorted(step.out),
@@ -245,8 +373,11 @@ def _checked_sizes(plan: Plan) -> dict[Label, int]:
 
 
 def _sides(step: Step) -> list[tuple[int, Term]]:
-    if isinstance(step, Contract):
-        return [(step.lhs, step.lhs_term), (step.rhs, step.rhs_term)]
+    match step:
+        case Contract():
+            return [(step.lhs, step.lhs_term), (step.rhs, step.rhs_term)]
+        case Add():
+            return [(source, step.out) for source in step.sources]
     return [(step.source, step.term)]
 
 

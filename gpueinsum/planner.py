@@ -19,12 +19,14 @@ def lower(subscripts: Subscripts, order: FindPath, dtype: str) -> Plan:
     Each operand is first reduced to the labels that somebody else needs (diagonals taken, lonely labels summed);
     `order` finds a path for what is left, whose labels are distinct; each pair becomes one `Contract`, which keeps the
     labels that the remaining operands or the output still need. Last the result is permuted, or embedded on the
-    diagonal. A sum over no elements at all is zero without any of that.
+    diagonal and broadcast along labels that only the output has. A sum over no elements at all is zero without any of
+    that.
     """
     lowering = _Lowering(subscripts)
-    output = "".join(dict.fromkeys(subscripts.output))
     lowering.reduce_operands()
-    path = order(lowering.terms(), output)
+    terms = lowering.terms()
+    output = "".join(label for label in dict.fromkeys(subscripts.output) if any(label in term for term in terms))
+    path = order(terms, output)
     empty = {label for label, size in subscripts.sizes if size == 0 and label not in output}
     if empty:
         return _empty_sum(subscripts, empty, dtype)
@@ -62,7 +64,7 @@ class _Lowering:
         alone = len(self.operands) == 1
         for number, (register, term) in enumerate(self.operands):
             needed = "".join(label for label in dict.fromkeys(term) if self.holders[label] > 1)
-            wanted = self.subscripts.output if alone and _distinct(self.subscripts.output) else needed
+            wanted = self.subscripts.output if alone and _reduces(term, self.subscripts.output) else needed
             self.operands[number] = self._reduced(register, term, wanted)
 
     def contract(self, positions: tuple[int, ...]) -> None:
@@ -79,7 +81,7 @@ class _Lowering:
     def finish(self, dtype: str) -> Plan:
         [(register, term)] = self.operands
         output = self.subscripts.output
-        if _distinct(output):
+        if _reduces(term, output):
             register, _ = self._reduced(register, term, output)
         else:
             register = self._append(Expand(register, term, output))
@@ -117,5 +119,6 @@ def _taken(operands: list[Operand], positions: tuple[int, ...]) -> list[Operand]
     return chosen
 
 
-def _distinct(term: Term) -> bool:
-    return len(set(term)) == len(term)
+def _reduces(term: Term, output: Term) -> bool:
+    """Whether the output has labels of the term only, once each."""
+    return len(set(output)) == len(output) and set(output) <= set(term)

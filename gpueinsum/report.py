@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from decimal import Decimal
 
-from gpueinsum.cost import Cost, elements, peak_bytes, step_cost
+from gpueinsum.cost import Cost, elements, peak_bytes, step_costs
 from gpueinsum.errors import visible
 from gpueinsum.plan import Contract, Plan, Reduce, Step, check_is_plan
 from gpueinsum.subscripts import Label
@@ -41,12 +41,13 @@ def explain(plan: Plan) -> str:
     """
     check_is_plan(plan)
     size = dict(plan.sizes)
-    costs = [step_cost(plan, step) for step in plan.steps]
+    costs = step_costs(plan)
     head = [f"{visible(plan.equation)}  {plan.dtype}", *_label_lines(size), ""]
     if not plan.steps:
         return "\n".join([*head, f"no steps: the result is operand {plan.outputs[0]} itself"])
+    again = plan.recomputed()
     rows = [
-        _row(register, step, cost, size)
+        _row(register, step, cost, size, again.get(register))
         for register, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), len(plan.inputs))
     ]
     return "\n".join([*head, *_table(rows), "", *_totals(plan, costs)])
@@ -91,16 +92,16 @@ def _label_lines(size: Mapping[Label, int]) -> list[str]:
     return textwrap.wrap(text, _WIDTH, subsequent_indent="       ", break_long_words=False, break_on_hyphens=False)
 
 
-def _row(register: int, step: Step, cost: Cost, size: Mapping[Label, int]) -> tuple[str, ...]:
-    is_view = isinstance(step, Reduce) and cost.bytes_moved == 0
+def _row(register: int, step: Step, cost: Cost, size: Mapping[Label, int], first: int | None) -> tuple[str, ...]:
+    again = "" if first is None else f"  again, as %{first}"
     return (
         f"%{register}",
         type(step).__name__.lower(),
         *(_role_size(step, role, size) for role in _ROLES),
         count_text(cost.flops),
-        "view" if is_view else bytes_text(cost.bytes_moved),
+        "view" if step.is_view(size) else bytes_text(cost.bytes_moved),
         bytes_text(cost.result_bytes),
-        visible(step.equation),
+        visible(str(step)) + again,
     )
 
 
@@ -128,6 +129,9 @@ def _totals(plan: Plan, costs: list[Cost]) -> list[str]:
         "  (casts of operands, and copies of what fits no product as it lies, come on top)",
     ]
     operands = len(plan.inputs)
+    again = sum(costs[register - operands].flops for register in plan.recomputed())
+    if again:
+        lines.append(f"computed again to save memory: {count_text(again)} of the flops")
     sizes = {register: cost.result_bytes for register, cost in enumerate(costs, operands)}
     intermediates = [register for register in sizes if register not in plan.outputs]
     if intermediates:

@@ -40,6 +40,17 @@ class Subscripts:
     def __str__(self) -> str:
         return f"{','.join(self.inputs)}->{self.output}"
 
+    def transposed(self, operand: int) -> Subscripts:
+        """The gradient of one operand as an expression: operand and output trade places.
+
+        The operand's place is taken by the cotangent. The new output may repeat labels, or gain some that no input has.
+
+        >>> print(parse("ijk,ip->jkp", [(2, 3, 5), (2, 7)]).transposed(0))
+        jkp,ip->ijk
+        """
+        inputs = (*self.inputs[:operand], self.output, *self.inputs[operand + 1 :])
+        return Subscripts(inputs, self.inputs[operand], self.sizes)
+
 
 class Token(NamedTuple):
     """A label (or an ellipsis) as it was written: its character, its name in messages, its place in the text."""

@@ -69,6 +69,17 @@ __device__ complex_t<Real> operator*(const complex_t<Real>& a, const complex_t<R
   return {a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real};
 }
 
+// The complex conjugate; a number of any other type is its own.
+template <typename T>
+__device__ T conjugate(const T& x) {
+  return x;
+}
+
+template <typename Real>
+__device__ complex_t<Real> conjugate(const complex_t<Real>& x) {
+  return {x.real, -x.imag};
+}
+
 // Where sums and products of a type are formed. A cast in is exact, a cast out rounds or wraps once. Signed integers
 // pass as unsigned ones: wrapping arithmetic is the same bit for bit, and defined.
 template <typename T> struct Accumulator { using type = T; };

@@ -232,6 +232,18 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"gpueinsum {ge.__version__}\n"
 
 
+def test_explain_shows_derivatives(capsys: pytest.CaptureFixture[str]) -> None:
+    expression = ["explain", "ij,jk->ik", "3x5", "5x7"]
+    assert main([*expression, "--vjp", "--wrt", "1", "0"]) == 0
+    assert capsys.readouterr().out.startswith("ij,jk,ik->jk,ij  float64")
+    assert main([*expression, "--jvp", "--json"]) == 0
+    assert ge.Plan.from_json(capsys.readouterr().out) == ge.einsum_plan("ij,jk->ik", (3, 5), (5, 7)).jvp()
+    assert main([*expression, "--wrt", "1"]) == 2
+    assert "--wrt goes with --vjp or --jvp" in capsys.readouterr().err
+    assert main([*expression, "--vjp", "--wrt", "2"]) == 2
+    assert "the 2 operands have 0 to 1" in capsys.readouterr().err
+
+
 def test_explain_obeys_the_memory_limit(capsys: pytest.CaptureFixture[str]) -> None:
     expression = ["explain", "ab,bc,cd,da->", "50x50", "50x50", "50x50", "50x50"]
     for limit in ("max_input", "2500", "-1"):
@@ -328,7 +340,7 @@ def test_the_doctor_finds_a_machine_without_a_gpu_well(capsys: pytest.CaptureFix
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "missing  GPU: CUDA needs a driver; einsum computes on the CPU" in out
-    assert "ok       float16 on cpu: 10 results equal numpy's" in out
+    assert "ok       float16 on cpu: 13 results equal numpy's" in out
     assert all(line.split()[0] in (OK, MISSING) for line in out.splitlines()[:-1])
     assert out.splitlines()[-1].startswith("nothing wrong")
 
@@ -358,7 +370,7 @@ def test_the_doctor_checks_every_dtype_on_cuda(capsys: pytest.CaptureFixture[str
     assert out.count(" on cuda: ") == len(doctor._DTYPES) + 1
     calls = simulated_backend().runtime.calls
     launched = {call[1].name for call in calls if call[0] == "launch"}
-    assert launched == {"reduce", "multiply_reduce", "expand", "integer_gemm"}
+    assert launched == {"reduce", "multiply_reduce", "expand", "add", "integer_gemm"}
     assert any(call[0] == "gemm" for call in calls)
 
 
@@ -399,8 +411,8 @@ def test_the_doctor_detects_a_kernel_that_is_wrong(
     monkeypatch.setattr(SimulatedRuntime, "launch", skips_expand)
     assert main(["doctor"]) == 1
     wrong = [line for line in capsys.readouterr().out.splitlines() if line.startswith(WRONG)]
-    assert len(wrong) == len(doctor._DTYPES)
-    assert all("embedding ij->iji" in line for line in wrong)
+    assert sum("embedding ij->iji" in line for line in wrong) == len(doctor._DTYPES)
+    assert sum("gradient of a trace ii->" in line for line in wrong) == len(wrong) - len(doctor._DTYPES) == 6
 
 
 @pytest.mark.usefixtures("simulated_gpu")

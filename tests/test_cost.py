@@ -1,11 +1,10 @@
 from gpueinsum import einsum_plan
-from gpueinsum.cost import peak_bytes, step_cost
+from gpueinsum.cost import peak_bytes, step_costs
 from gpueinsum.plan import Contract, Plan, Reduce
 
 
 def costs(*args, **options):
-    plan = einsum_plan(*args, **options)
-    return [step_cost(plan, step) for step in plan.steps]
+    return step_costs(einsum_plan(*args, **options))
 
 
 def test_a_matrix_product_takes_a_product_and_a_sum_per_point():

@@ -1,5 +1,7 @@
 """The CUDA backend end to end: which route each expression takes, and that its result is right."""
 
+import itertools
+
 import numpy as np
 import pytest
 from simulated import SimulatedRuntime
@@ -7,7 +9,10 @@ from simulated import SimulatedRuntime
 import gpueinsum as ge
 import gpueinsum.backends
 from gpueinsum.backends import gemm
+from gpueinsum.backends.cpu import CpuBackend
 from gpueinsum.backends.cuda import CudaBackend
+from gpueinsum.backends.launch import KERNELS
+from gpueinsum.plan import Add, Contract, Expand, Reduce
 
 ROUTES = [  # expression, shapes, what is launched for float32, and for int32
     ("ij,jk->ik", [(2, 3), (3, 5)], ["gemm"], ["integer_gemm"]),
@@ -124,3 +129,197 @@ def test_products_that_choose_other_kernels_of_cublas_are_exact(einsum_on, rng, 
     exact = [rng.integers(-2, 3, shape).astype(float) for shape in shapes]
     result = einsum_on(expression, *(x.astype(ge.door.dtype_of(dtype)) for x in exact))
     np.testing.assert_array_equal(result.astype(complex), np.einsum(expression, *exact, optimize=True))
+
+
+# ---- Single steps: conjugates, sums of arrays, views
+
+SIZES = {"b": 3, "i": 5, "j": 7, "k": 2, "l": 11}
+DTYPES = [kernel.source for kernel in KERNELS if kernel.name == "add"]
+FEW = ["bool", "int8", "uint64", "float16", "bfloat16", "float32", "complex64", "complex128"]
+CONJUGATED = [  # equation, what is launched for either side's conjugate
+    ("ij,jk->ik", ["gemm"]),
+    ("ij,kj->ik", ["gemm"]),
+    ("ji,jk->ki", ["gemm"]),
+    ("bij,bjk->bik", ["gemm"]),
+    ("ibj,jbk->kbi", ["gemm"]),
+    ("ijk,kl->ijl", ["gemm"]),
+    ("ij,j->i", ["gemm"]),
+    ("ijk,kjl->il", ["reduce", "gemm"]),
+    ("i,i->", ["multiply_reduce"]),
+    ("bi,bi->b", ["multiply_reduce"]),
+    ("i,j->ji", ["multiply_reduce"]),
+    ("ij,ij->ij", ["multiply_reduce"]),
+    (",i->i", ["multiply_reduce"]),
+]
+
+
+def numbers(rng, shape, dtype):
+    """Small whole numbers, so that their sums are exact, and Gaussian ones."""
+    real, imag = rng.integers(-3, 4, (2, *shape))
+    dtype = ge.door.dtype_of(dtype)
+    return (real + 1j * imag if dtype.kind == "c" else real).astype(dtype)
+
+
+def step_on(runtime, step, *arrays, sizes=SIZES):
+    """One step of host arrays; its result on the host."""
+    on_device = [runtime.to_device(array) for array in arrays]
+    result = CudaBackend(runtime).prepare(step, sizes, arrays[0].dtype.name)(*on_device)
+    return runtime.to_host(result)
+
+
+def conjugated_pair(equation, conj_lhs, conj_rhs):
+    terms, out = equation.split("->")
+    return Contract(0, 1, *terms.split(","), out, conj_lhs, conj_rhs)
+
+
+def pair_of_numbers(rng, step, dtype):
+    return [numbers(rng, [SIZES[label] for label in term], dtype) for term in (step.lhs_term, step.rhs_term)]
+
+
+def numpy_pair(step, x, y):
+    """numpy's own einsum, of numbers that float64 holds."""
+    wide = complex if x.dtype.kind == "c" else bool if x.dtype == bool else float if x.dtype.kind == "f" else x.dtype
+    wide = float if x.dtype.name == "bfloat16" else wide
+    u, v = (array.astype(wide) for array in (x, y))
+    if x.dtype.kind == "c":
+        u, v = u.conj() if step.conj_lhs else u, v.conj() if step.conj_rhs else v
+    return np.asarray(np.einsum(step.equation, u, v)).astype(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", FEW)
+@pytest.mark.parametrize("sides", [(True, False), (False, True), (True, True)], ids=["lhs", "rhs", "both"])
+@pytest.mark.parametrize("equation", [equation for equation, _ in CONJUGATED])
+def test_pairs_are_conjugated_and_real_ones_are_not(runtime, rng, equation, sides, dtype):
+    step = conjugated_pair(equation, *sides)
+    x, y = pair_of_numbers(rng, step, dtype)
+    np.testing.assert_array_equal(step_on(runtime, step, x, y), numpy_pair(step, x, y))
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("sides", [(True, False), (False, True)], ids=["lhs", "rhs"])
+@pytest.mark.parametrize(("equation", "route"), CONJUGATED)
+def test_a_conjugate_launches_nothing_more(rng, equation, route, sides, dtype):
+    runtime = SimulatedRuntime()
+    step = conjugated_pair(equation, *sides)
+    step_on(runtime, step, *pair_of_numbers(rng, step, dtype))
+    assert launched(runtime) == route
+    runtime.calls.clear()
+    plain = conjugated_pair(equation, False, False)
+    step_on(runtime, plain, *pair_of_numbers(rng, step, dtype))
+    assert launched(runtime) == route
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("sides", [(True, False), (False, True), (True, True)], ids=["lhs", "rhs", "both"])
+@pytest.mark.parametrize("equation", ["ij,jk->ik", "bij,bjk->bik", "bij,bjk->kbi"])
+def test_conjugated_products_of_any_layout_are_right(runtime, rng, equation, sides, dtype):
+    step = conjugated_pair(equation, *sides)
+    x, y = pair_of_numbers(rng, step, dtype)
+    expected = numpy_pair(step, x, y)
+    for u, v in itertools.product(laid_out(x), laid_out(y)):
+        np.testing.assert_array_equal(step_on(runtime, step, u, v), expected)
+
+
+def laid_out(x):
+    """The same array with its axes in every order in memory."""
+    for axes in itertools.permutations(range(x.ndim)):
+        yield np.ascontiguousarray(x.transpose(axes)).transpose(np.argsort(axes))
+
+
+def test_long_conjugated_sums_are_cut_into_parts(rng):
+    runtime = SimulatedRuntime()
+    x, y = (numbers(rng, (40_009,), "complex128") for _ in "xy")
+    result = step_on(runtime, conjugated_pair("i,i->", True, False), x, y, sizes={"i": 40_009})
+    assert launched(runtime) == ["multiply_reduce", "reduce"]  # the second must not conjugate again
+    assert result == np.vdot(x, y)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_arrays_of_any_strides_are_added(runtime, rng, dtype, count):
+    shape = [SIZES[label] for label in "bij"]
+    arrays = [numbers(rng, shape, dtype) for _ in range(count)]
+    odd = [[*laid_out(array)][number] for number, array in enumerate(arrays)]
+    odd[-1] = odd[-1][::-1, :, ::-1]
+    total = odd[0]
+    for array in odd[1:]:
+        total = (total + array).astype(array.dtype)
+    np.testing.assert_array_equal(step_on(runtime, Add(tuple(range(count)), "bij"), *odd), total)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_sum_of_no_arrays_is_zeros(runtime, dtype):
+    backend, kind = CudaBackend(runtime), ge.door.dtype_of(dtype)
+    for term, shape in (("bij", (3, 5, 7)), ("", ())):
+        result = runtime.to_host(backend.prepare(Add((), term), SIZES, dtype)())
+        assert (result.shape, result.dtype) == (shape, kind)
+        assert not result.astype(complex).any()
+    assert backend.prepare(Add((), "x"), {"x": 0}, dtype)().shape == (0,)
+
+
+def test_sums_of_arrays_without_elements_launch_nothing():
+    runtime = SimulatedRuntime()
+    for count in (1, 2):
+        empty = [np.empty((3, 0))] * count
+        assert step_on(runtime, Add(tuple(range(count)), "ix"), *empty, sizes={"i": 3, "x": 0}).shape == (3, 0)
+    assert not runtime.calls
+
+
+def test_every_sum_of_two_is_one_launch_and_neighbours_are_read_together(rng):
+    runtime = SimulatedRuntime()
+    arrays = [runtime.to_device(rng.random((5, 7)).T) for _ in range(4)]
+    total = CudaBackend(runtime).prepare(Add((0, 1, 2, 3), "ji"), SIZES, "float64")(*arrays)
+    assert launched(runtime) == ["add"] * 3
+    np.testing.assert_allclose(total, sum(arrays))
+    assert total.strides == arrays[0].strides
+
+
+def test_a_sum_has_memory_of_its_own_and_leaves_its_sources(runtime, rng):
+    x = rng.random((5, 7))
+    on_device = runtime.to_device(x)
+    for count in (1, 2, 3):
+        total = CudaBackend(runtime).prepare(Add((0,) * count, "ij"), SIZES, "float64")(*[on_device] * count)
+        assert runtime.pointer(total) != runtime.pointer(on_device)
+        np.testing.assert_allclose(runtime.to_host(total), count * x)
+    np.testing.assert_array_equal(runtime.to_host(on_device), x)
+
+
+def test_what_is_added_may_repeat_a_label(rng):
+    x, y = rng.random((5, 5)), rng.random((5, 5)).T
+    for count in range(4):
+        step, arrays = Add(tuple(range(count)), "ii"), [x, y, x][:count]
+        there = map(SimulatedRuntime().to_device, arrays)
+        total = CudaBackend(SimulatedRuntime()).prepare(step, {"i": 5}, "float64")(*there)
+        np.testing.assert_array_equal(total, CpuBackend().prepare(step, {"i": 5}, "float64")(*arrays))
+        np.testing.assert_allclose(total, sum(arrays, np.zeros((5, 5))))
+
+
+@pytest.mark.parametrize(
+    ("step", "shape"),
+    [
+        (Expand(0, "ij", "jui"), (7, 1, 5)),
+        (Expand(0, "ij", "ji"), (7, 5)),
+        (Expand(0, "", "u"), (1,)),
+        (Reduce(0, "uij", "ji"), (7, 5)),
+        (Reduce(0, "iij", "ji"), (7, 5)),
+    ],
+    ids=str,
+)
+def test_what_changes_only_strides_is_a_view(rng, step, shape):
+    runtime, sizes = SimulatedRuntime(), {**SIZES, "u": 1}
+    x = runtime.to_device(rng.random([sizes[label] for label in step.term]))
+    result = CudaBackend(runtime).prepare(step, sizes, "float64")(x)
+    assert (result.shape, launched(runtime)) == (shape, [])
+    assert np.shares_memory(result, x)
+    np.testing.assert_array_equal(result, CpuBackend().prepare(step, sizes, "float64")(x))
+
+
+def test_an_expansion_that_repeats_a_label_of_size_one_is_no_view(rng):
+    runtime = SimulatedRuntime()
+    result = step_on(runtime, Expand(0, "u", "uu"), x := rng.random(1), sizes={"u": 1})
+    assert launched(runtime) == ["expand"]
+    np.testing.assert_array_equal(result, x[None])
+
+
+def test_the_backend_knows_the_devices_memory(runtime):
+    assert CudaBackend(runtime).memory_bytes() == runtime.memory() >= 1 << 30

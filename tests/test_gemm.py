@@ -1,6 +1,7 @@
 """From strides to cuBLAS calls, without a device: each call is run by its definition and compared with the einsum."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,10 +20,11 @@ def pair(equation):
     return Contract(0, 1, lhs, rhs, out)
 
 
-def array(term, layout=None):
+def array(term, layout=None, dtype=float):
     """An array of this term whose memory is ordered as `layout`."""
     layout = layout or term
-    memory = RNG.integers(-9, 9, [SIZES[x] for x in layout]).astype(float)
+    real, imag = RNG.integers(-9, 9, (2, *(SIZES[x] for x in layout)))
+    memory = (real + 1j * imag if dtype is complex else real).astype(dtype)
     return memory.transpose([layout.index(x) for x in term])
 
 
@@ -50,11 +52,17 @@ def run(call: gemm.Call, lhs, rhs, out):
     assert g.batch <= gemm.MAX_BATCH
     left = a[column_major(a, a0, g.lda, g.stride_a, a_rows, a_columns, g.batch)]
     right = b[column_major(b, b0, g.ldb, g.stride_b, b_rows, b_columns, g.batch)]
-    left = left.transpose(0, 2, 1) if g.transpose_a else left
-    right = right.transpose(0, 2, 1) if g.transpose_b else right
+    left = operated(left, g.transpose_a, g.conjugate_a)
+    right = operated(right, g.transpose_b, g.conjugate_b)
     where = column_major(out, call.out, g.ldc, g.stride_c, g.m, g.n, g.batch)
     assert np.unique(where).size == where.size
     out[where] = left @ right + (out[where] if g.accumulate else 0)
+
+
+def operated(matrices, transpose, conjugate):
+    assert transpose or not conjugate, "cuBLAS conjugates only what it transposes"
+    matrices = matrices.transpose(0, 2, 1) if transpose else matrices
+    return matrices.conj() if conjugate else matrices
 
 
 def compute(step, x, y):
@@ -62,9 +70,11 @@ def compute(step, x, y):
     way = route_of(step, x, y)
     if way.copy_lhs is not None:
         x = np.ascontiguousarray(x.transpose([step.lhs_term.index(label) for label in way.copy_lhs]))
+        x = x.conj() if step.conj_lhs else x
     if way.copy_rhs is not None:
         y = np.ascontiguousarray(y.transpose([step.rhs_term.index(label) for label in way.copy_rhs]))
-    out = np.full([SIZES[label] for label in way.out], np.nan)
+        y = y.conj() if step.conj_rhs else y
+    out = np.full([SIZES[label] for label in way.out], np.nan, x.dtype)
     calls = list(blas_calls(way.product))
     for call in calls:
         run(call, x.ravel(order="K"), y.ravel(order="K"), out.reshape(-1))
@@ -116,6 +126,86 @@ def test_every_pair_in_every_layout_is_a_product():
             np.testing.assert_array_equal(compute(step, x, y)[0], np.einsum(equation, x, y))
 
 
+LEFT, RIGHT, BOTH = (True, False), (False, True), (True, True)
+CONJUGATED = [
+    *("ij,jk->ik", "ij,jk->ki", "bij,bjk->bik", "bij,bjk->ibk", "bij,bjk->kbi", "ijk,kl->ijl", "aij,jk->aik"),
+    *("ij,j->i", "i,ij->j", "bij,bj->bi", "ijk,jlk->il", "ijc,jlc->cil", "abi,bja->bij"),
+]
+
+
+def conjugated(equation, sides):
+    return replace(pair(equation), conj_lhs=sides[0], conj_rhs=sides[1])
+
+
+def layouts(step, dtype=complex):
+    """The sides with the labels of each in every order in memory."""
+    for lhs, rhs in itertools.product(itertools.permutations(step.lhs_term), itertools.permutations(step.rhs_term)):
+        yield array(step.lhs_term, "".join(lhs), dtype), array(step.rhs_term, "".join(rhs), dtype)
+
+
+def conjugate_einsum(equation, sides, x, y):
+    return np.einsum(equation, x.conj() if sides[0] else x, y.conj() if sides[1] else y)
+
+
+@pytest.mark.parametrize("sides", [LEFT, RIGHT, BOTH])
+@pytest.mark.parametrize("equation", CONJUGATED)
+def test_conjugates_are_right_and_one_of_them_costs_no_copy(equation, sides):
+    step, plain = conjugated(equation, sides), pair(equation)
+    for x, y in layouts(step):
+        result, _, way = compute(step, x, y)
+        np.testing.assert_array_equal(result, conjugate_einsum(equation, sides, x, y))
+        without = route_of(plain, x, y)
+        if sides != BOTH and without.copy_lhs is without.copy_rhs is None:
+            assert (way.copy_lhs, way.copy_rhs) == (None, None)
+
+
+@pytest.mark.parametrize("sides", [LEFT, RIGHT])
+@pytest.mark.parametrize("equation", ["ij,jk->ik", "ij,jk->ki", "ij,j->i", "i,ij->j"])
+def test_a_conjugated_matrix_in_any_order_is_never_copied(equation, sides):
+    step = conjugated(equation, sides)
+    for x, y in layouts(step):
+        _, calls, way = compute(step, x, y)
+        assert (way.copy_lhs, way.copy_rhs, calls) == (None, None, 1)
+
+
+@pytest.mark.parametrize("sides", [LEFT, RIGHT, BOTH])
+@pytest.mark.parametrize("equation", ["ij,jk->ik", "ij,jk->ki", "bij,bjk->bik", "abij,abjk->abik", "ijk,kl->ijl"])
+def test_conjugates_of_c_ordered_arrays_ride_on_the_operation_of_cublas(equation, sides):
+    step = conjugated(equation, sides)
+    way = route_of(step, array(step.lhs_term), array(step.rhs_term))
+    assert (way.copy_lhs, way.copy_rhs) == (None, None)
+    [call] = blas_calls(way.product)
+    by_side = (call.gemm.conjugate_a, call.gemm.conjugate_b)[:: -1 if call.swapped else 1]
+    assert by_side == sides
+
+
+def test_a_copy_conjugates_so_that_the_product_does_not():
+    step = conjugated("ijk,kjl->il", RIGHT)  # summed labels in two orders: the smaller side is copied
+    way = route_of(step, x := array("ijk", dtype=complex), y := array("kjl", dtype=complex))
+    assert way.copy_rhs is not None
+    assert way.product.conjugated == (False, False)
+    np.testing.assert_array_equal(compute(step, x, y)[0], np.einsum("ijk,kjl->il", x, y.conj()))
+
+
+@pytest.mark.parametrize("sides", [LEFT, RIGHT])
+@pytest.mark.parametrize("single", "ijk")
+def test_an_axis_of_one_element_counts_as_either(sides, single, monkeypatch):
+    monkeypatch.setitem(SIZES, single, 1)
+    step = conjugated("ij,jk->ik", sides)
+    for x, y in layouts(step):
+        result, _, way = compute(step, x, y)
+        assert (way.copy_lhs, way.copy_rhs) == (None, None)
+        np.testing.assert_array_equal(result, conjugate_einsum("ij,jk->ik", sides, x, y))
+
+
+def test_the_test_would_see_a_conjugate_without_a_transpose():
+    step = conjugated("ij,jk->ik", LEFT)
+    [call] = blas_calls(route_of(step, x := array("ij", dtype=complex), y := array("jk", dtype=complex)).product)
+    broken = replace(call, gemm=replace(call.gemm, transpose_a=False, lda=call.gemm.m))
+    with pytest.raises(AssertionError, match="cuBLAS conjugates only what it transposes"):
+        run(broken, x.ravel(), y.ravel(), np.zeros(SIZES["i"] * SIZES["k"], complex))
+
+
 @pytest.mark.parametrize("odd", ["negative", "broadcast", "stepped", "overlapping"])
 def test_strides_that_blas_cannot_take_are_copied(odd):
     step = pair("ij,jk->ik")
@@ -164,6 +254,15 @@ def test_sizes_past_32_bits_are_split(small_arguments, equation):
     result, calls, _ = compute(step, x, y)
     assert calls > 1
     np.testing.assert_array_equal(result, np.einsum(equation, x, y))
+
+
+@pytest.mark.parametrize("sides", [LEFT, RIGHT])
+def test_conjugates_past_32_bits_are_split(small_arguments, sides):
+    small_arguments.setattr(gemm, "INT_MAX", 3)
+    step = conjugated("bij,bjk->bik", sides)
+    result, calls, _ = compute(step, x := array("bij", dtype=complex), y := array("bjk", dtype=complex))
+    assert calls > 1
+    np.testing.assert_array_equal(result, conjugate_einsum("bij,bjk->bik", sides, x, y))
 
 
 def test_a_long_vector_product_adds_up_its_parts(small_arguments):

@@ -7,6 +7,8 @@ import pytest
 from conftest import real_runtime
 
 import gpueinsum as ge
+from gpueinsum.backends.cuda import CudaBackend
+from gpueinsum.plan import Add, Contract
 
 pytestmark = pytest.mark.gpu
 
@@ -107,6 +109,47 @@ def test_half_precision_is_rounded_once(cupy, dtype):
     exact = cupy.matmul(x[0].astype(float), x[1].astype(float).T)
     error = abs(ge.einsum("ij,kj->ik", x[0], x[1]).astype(float) - exact).max() / abs(exact).max()
     assert float(error) < (1e-3 if dtype == "float16" else 8e-3)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("conjugated", ["x", "y"])
+@pytest.mark.parametrize("equation", ["ij,jk->ik", "ij,kj->ki", "bij,bjk->bik", "ibj,jbk->kbi"])
+def test_products_of_conjugates_are_exact(cupy, equation, conjugated, dtype):
+    size = {"b": 3, "i": 67, "j": 131, "k": 29}
+    terms, out = equation.split("->")
+    lhs, rhs = terms.split(",")
+    rng = np.random.default_rng(0)
+    x, y = (
+        (rng.integers(-9, 10, shape) + 1j * rng.integers(-9, 10, shape)).astype(dtype)
+        for shape in ([size[label] for label in term] for term in (lhs, rhs))
+    )
+    step = Contract(0, 1, lhs, rhs, out, conjugated == "x", conjugated == "y")
+    result = CudaBackend(real_runtime()).prepare(step, size, dtype)(cupy.asarray(x), cupy.asarray(y))
+    u, v = (x.conj(), y) if conjugated == "x" else (x, y.conj())
+    np.testing.assert_array_equal(result.get(), np.einsum(equation, u, v))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "float16", "bfloat16", "float32", "complex128"])
+def test_arrays_are_added_where_they_are(cupy, dtype):
+    rng, kind = np.random.default_rng(0), ge.door.dtype_of(dtype)
+    arrays = [rng.integers(-9, 10, (67, 131)).astype(kind) for _ in range(3)]
+    arrays[1] = np.asfortranarray(arrays[1])
+    total = CudaBackend(real_runtime()).prepare(Add((0, 1, 2), "ij"), {"i": 67, "j": 131}, dtype)
+    expected = (arrays[0] + arrays[1]).astype(kind) + arrays[2]
+    np.testing.assert_array_equal(total(*map(cupy.asarray, arrays)).get(), expected)
+
+
+def test_more_elements_than_32_bits_count_are_added(cupy):
+    free, _ = cupy.cuda.Device().mem_info
+    if free < 16 * 2**30:
+        pytest.skip("it takes 16 GiB of free memory")
+    count = 2**31 + 3
+    x, y = (cupy.zeros((count,), np.float16) for _ in "xy")
+    x[-2:], y[-1:], y[:2] = 3, 4, 5
+    result = CudaBackend(real_runtime()).prepare(Add((0, 1), "i"), {"i": count}, "float16")(x, y)
+    np.testing.assert_array_equal(result[:3].get(), [5, 5, 0])
+    np.testing.assert_array_equal(result[-3:].get(), [0, 3, 7])
+    assert not cupy.any(result[2:-2])
 
 
 @pytest.mark.parametrize("long", ["i", "j"])

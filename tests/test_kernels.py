@@ -74,7 +74,7 @@ def numpy_einsum(subscripts, *arrays, dtype):
     return np.asarray(np.einsum(subscripts, *arrays)).astype(as_dtype(dtype))
 
 
-def sum_on_device(runtime, subscripts, *arrays, result=None, sharing=SHARINGS[0]):
+def sum_on_device(runtime, subscripts, *arrays, result=None, sharing=SHARINGS[0], conjugated=0):
     """reduce or multiply_reduce of device arrays, by the strides of their labels."""
     terms, out = subscripts.split("->")
     terms = terms.split(",")
@@ -107,6 +107,7 @@ def sum_on_device(runtime, subscripts, *arrays, result=None, sharing=SHARINGS[0]
             many,
             lanes,
             1,
+            conjugated,
         )
         return runtime.to_host(destination)
     wide = accumulator(result)
@@ -122,6 +123,7 @@ def sum_on_device(runtime, subscripts, *arrays, result=None, sharing=SHARINGS[0]
         many,
         lanes,
         chunks,
+        conjugated,
     )
     added = nest([outputs], [[chunks]], [chunks], [[1]])
     runtime.launch(
@@ -135,6 +137,7 @@ def sum_on_device(runtime, subscripts, *arrays, result=None, sharing=SHARINGS[0]
         chunks,
         1,
         1,
+        0,
     )
     return runtime.to_host(destination)
 
@@ -158,6 +161,21 @@ def test_sums_agree_with_numpy_however_the_work_is_shared(runtime, rng, subscrip
     for sharing in SHARINGS:
         result = sum_on_device(runtime, subscripts, *on_device, sharing=sharing)
         np.testing.assert_array_equal(result, expected, err_msg=f"lanes, chunks, blocks, threads = {sharing}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("subscripts", ["ij->ji", "iij->j", "i->", "->", "i,j->ij", "kij,kij->k", "ij,j->i", "i,i->"])
+def test_sums_conjugate_either_side_and_real_ones_ignore_it(runtime, rng, subscripts, dtype):
+    arrays = operands(rng, subscripts, dtype)
+    on_device = [runtime.to_device(array) for array in arrays]
+    for bits in range(1 << len(arrays)):
+        factors = [
+            array.conj() if bits >> side & 1 and array.dtype.kind == "c" else array for side, array in enumerate(arrays)
+        ]
+        expected = numpy_einsum(subscripts, *factors, dtype=dtype)
+        for sharing in SHARINGS[:1] + SHARINGS[4:5]:
+            result = sum_on_device(runtime, subscripts, *on_device, sharing=sharing, conjugated=bits)
+            np.testing.assert_array_equal(result, expected, err_msg=f"conjugated = {bits}, {sharing}")
 
 
 @pytest.mark.parametrize(
@@ -263,6 +281,67 @@ def test_a_copy_keeps_every_bit(runtime, dtype):
         expand_on_device(runtime, "ij->jiji", device)[[0, 1, 2], :, [0, 1, 2], :][:, [0, 1], [0, 1]].T,
     ):
         np.testing.assert_array_equal(np.ascontiguousarray(result).view(bits).ravel(), special.view(bits))
+
+
+def test_a_conjugate_differs_in_a_sign_and_nothing_else(runtime):
+    parts = np.array([0.0, -0.0, np.inf, -np.inf, np.finfo(float).smallest_subnormal])
+    numbers = np.empty((5, 5), complex)
+    numbers.real, numbers.imag = parts[:, None], parts
+    result = sum_on_device(runtime, "ij->ij", runtime.to_device(numbers), conjugated=1)
+    np.testing.assert_array_equal(result.view(np.uint64), numbers.conj().view(np.uint64))
+
+
+def add_on_device(runtime, lhs, rhs, out=None, blocks=2, threads=37):
+    """add of two device arrays, into a new one or one of them."""
+    out = runtime.empty(lhs.shape, lhs.dtype) if out is None else out
+    strides = [[stride // x.dtype.itemsize for stride in x.strides] for x in (lhs, rhs)]
+    loops = nest(lhs.shape, strides, [], [[], []])
+    kernel = Kernel("add", lhs.dtype.name, lhs.dtype.name)
+    runtime.launch(kernel, blocks, threads, loops, *map(runtime.pointer, (lhs, rhs, out)), out.size)
+    return runtime.to_host(out)
+
+
+def numpy_add(lhs, rhs):
+    """numpy's own sum: of halves in float32, and rounded once; of booleans of any byte."""
+    if lhs.dtype.kind == "b":
+        return (lhs.view(np.uint8) != 0) | (rhs.view(np.uint8) != 0)
+    wide = np.float32 if lhs.dtype.itemsize == 2 and lhs.dtype.kind in "fV" else lhs.dtype
+    return (lhs.astype(wide) + rhs.astype(wide)).astype(lhs.dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(), (7,), (5, 7), (3, 5, 7)], ids=str)
+def test_arrays_are_added_whatever_their_strides(runtime, rng, dtype, shape):
+    x, y = (values(rng, shape, dtype) for _ in "xy")
+    transposed = runtime.to_device(np.ascontiguousarray(y.T)).T
+    for blocks, threads in ((1, 1), (3, 64)):
+        result = add_on_device(runtime, runtime.to_device(x), transposed, blocks=blocks, threads=threads)
+        np.testing.assert_array_equal(result, numpy_add(x, y))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sum_may_be_written_where_an_operand_is_read(runtime, rng, dtype):
+    x, y = (values(rng, (5, 7), dtype) for _ in "xy")
+    total = runtime.to_device(x)
+    np.testing.assert_array_equal(add_on_device(runtime, total, runtime.to_device(y), out=total), numpy_add(x, y))
+    np.testing.assert_array_equal(add_on_device(runtime, total, total, out=total), numpy_add(*[numpy_add(x, y)] * 2))
+
+
+def test_broadcast_arrays_and_backward_ones_are_added(runtime, rng):
+    x, y = values(rng, (5, 7), "int16"), values(rng, (7,), "int16")
+    wide = runtime.strided(runtime.to_device(y), (5, 7), (0, 2))
+    result = add_on_device(runtime, runtime.to_device(x)[::-1, ::-1], wide)
+    np.testing.assert_array_equal(result, x[::-1, ::-1] + y)
+
+
+@pytest.mark.parametrize("half", [np.dtype(np.float16), BFLOAT16], ids=lambda dtype: dtype.name)
+def test_every_half_is_added_in_float32_and_rounded_once(runtime, rng, half):
+    x, y = np.arange(2**16, dtype=np.uint16), rng.permutation(2**16).astype(np.uint16)
+    x, y = x.view(half), y.view(half)
+    with np.errstate(all="ignore"):
+        expected = numpy_add(x, y)
+    on_device = runtime.to_device(x), runtime.to_device(y)
+    assert_same_floats(add_on_device(runtime, *on_device, blocks=8, threads=256), expected)
 
 
 def expand_on_device(runtime, subscripts, array, sizes=SIZES, blocks=2, threads=37):

@@ -23,7 +23,7 @@ from gpueinsum.backends.launch import (
     program_text,
 )
 
-NAMES = "reduce", "multiply_reduce", "expand", "integer_gemm"
+NAMES = "reduce", "multiply_reduce", "expand", "add", "integer_gemm"
 
 
 def architectures():

@@ -20,8 +20,10 @@ from gpueinsum.backends.gemm import Gemm
 from gpueinsum.backends.launch import KERNELS, kernel_text
 from gpueinsum.backends.runtime import CupyRuntime
 from gpueinsum.errors import DeviceError, OperandError
+from gpueinsum.plan import Contract
 
 TEXTS = {(kernel_text(kernel), kernel.entry): kernel for kernel in KERNELS}
+OPERATION_N, OPERATION_T, OPERATION_C = 0, 1, 2  # cublasOperation_t
 TYPES = {2: "float16", 14: "bfloat16", 0: "float32", 1: "float64", 4: "complex64", 5: "complex128"}
 
 
@@ -51,6 +53,7 @@ class FakeCublas:
         self.simulated = simulated
         self.mode = 3  # somebody has set CuPy's handle to TF32
         self.calls = []
+        self.operations = []
 
     def getMathMode(self, handle):  # noqa: N802  # CuPy's name
         return self.mode
@@ -68,7 +71,12 @@ class FakeCublas:
         one, beta = (np.frombuffer(_memory(x, scalar), scalar)[0] for x in (alpha, beta))
         assert one == 1
         self.calls.append((TYPES[a_type], compute_type, self.mode))
-        gemm = Gemm(bool(transa), bool(transb), m, n, k, lda, ldb, ldc, batch, stride_a, stride_b, stride_c, bool(beta))
+        self.operations.append((transa, transb))
+        gemm = Gemm(
+            *(transa != OPERATION_N, transb != OPERATION_N, m, n, k, lda, ldb, ldc),
+            *(batch, stride_a, stride_b, stride_c, bool(beta)),
+            *(transa == OPERATION_C, transb == OPERATION_C),
+        )
         self.simulated.gemm(gemm, TYPES[a_type], a, b, c, None)
 
 
@@ -107,7 +115,12 @@ def cupy(monkeypatch):
     )
     error = type("CUDARuntimeError", (RuntimeError,), {})
     fake.cuda = types.SimpleNamespace(
-        runtime=types.SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: 0, CUDARuntimeError=error),
+        runtime=types.SimpleNamespace(
+            getDeviceCount=lambda: 1,
+            getDevice=lambda: 0,
+            memGetInfo=lambda: (3 << 30, 5 << 30),  # free, total
+            CUDARuntimeError=error,
+        ),
         device=types.SimpleNamespace(get_cublas_handle=lambda: 7),
         Device=lambda device: types.SimpleNamespace(attributes={"MultiProcessorCount": 4}),
     )
@@ -205,6 +218,22 @@ def test_float32_is_float32_unless_asked_otherwise(cupy, dtype, precision, compu
     ge.einsum("ij,kj->ik", x, x, backend="cuda", precision=precision)
     assert cupy.cublas.calls == [(dtype, compute, mode)]
     assert cupy.cublas.mode == 3  # as it was found
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "float32"])
+def test_a_conjugate_is_an_operation_of_cublas(cupy, rng, dtype):
+    x, y = (rng.integers(-3, 4, shape) for shape in ((2, 3), (3, 5)))
+    x, y = (x * (1 + 2j), y * (2 - 1j)) if dtype.startswith("c") else (x, y)
+    step = Contract(0, 1, "ij", "jk", "ik", conj_lhs=True)
+    product = CudaBackend(CupyRuntime()).prepare(step, {"i": 2, "j": 3, "k": 5}, dtype)
+    result = product(*(cupy.asarray(np.asarray(array, dtype)) for array in (x, y)))
+    np.testing.assert_array_equal(result, x.conj() @ y)
+    is_complex = dtype.startswith("c")
+    assert cupy.cublas.operations == [(OPERATION_C, OPERATION_T) if is_complex else (OPERATION_N, OPERATION_N)]
+
+
+def test_the_memory_is_the_devices_and_not_only_what_is_free(cupy):
+    assert CudaBackend(CupyRuntime()).memory_bytes() == 5 << 30
 
 
 def test_operands_on_another_device_are_refused(cupy, monkeypatch):

@@ -47,6 +47,20 @@ def test_gemm_follows_the_column_major_definition_on_raw_memory(device, rng, dty
     assert device.calls == [("gemm", call)]
 
 
+@pytest.mark.parametrize("conjugate_a", [False, True])
+@pytest.mark.parametrize("conjugate_b", [False, True])
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_gemm_conjugates_what_it_transposes(device, rng, dtype, conjugate_a, conjugate_b):
+    m, n, k = 3, 5, 7
+    a, b = ((rng.integers(-3, 4, 35) + 1j * rng.integers(-3, 4, 35)).astype(dtype) for _ in "ab")
+    left, right = a[:21].reshape(m, k), b.reshape(k, n)  # row-major, so that cuBLAS transposes both
+    expected = (left.conj() if conjugate_a else left) @ (right.conj() if conjugate_b else right)
+    call = Gemm(True, True, m, n, k, k, n, m, conjugate_a=conjugate_a, conjugate_b=conjugate_b)
+    on_device, c = [device.to_device(x) for x in (a, b)], device.empty((n, m), dtype)
+    device.gemm(call, dtype, *map(device.pointer, on_device), device.pointer(c), None)
+    np.testing.assert_array_equal(c.T, expected)
+
+
 def test_gemm_rounds_halves_once(device):
     ones = device.to_device(np.ones(4099, np.float16))
     c = device.empty((1,), np.float16)
@@ -77,6 +91,8 @@ def test_tf32_drops_bits_and_true_float32_keeps_them(device):
         ({"lda": 2}, "lda = 2 is less than the 3 rows of A"),
         ({"transpose_b": True, "ldb": 4}, "ldb = 4 is less than the 5 rows of B"),
         ({"ldc": 2}, "ldc = 2 is less than the 3 rows of C"),
+        ({"conjugate_a": True}, "cuBLAS has no op that conjugates A without transposing it"),
+        ({"conjugate_b": True}, "cuBLAS has no op that conjugates B without transposing it"),
         ({"m": -1}, "m = -1 is no size"),
         ({"n": 2**31}, "n = 2147483648 is no size"),
         ({"lda": 4}, r"A touches elements 0\.\.26, but its memory holds 0\.\.20"),
@@ -144,11 +160,11 @@ def test_a_kernel_that_writes_outside_of_its_result_is_found(device):
 def test_freed_memory_is_found(device):
     x, freed = device.to_device(np.ones(15, np.float32)), device.pointer(device.empty((15,), np.float32))
     with pytest.raises(AssertionError, match="no living array"):
-        device.launch(SUM, 1, 1, nest([15], [[1]], [], [[]]), device.pointer(x), freed, 15, 1, 1, 1)
+        device.launch(SUM, 1, 1, nest([15], [[1]], [], [[]]), device.pointer(x), freed, 15, 1, 1, 1, 0)
 
 
 def launch_sum(device, x, out, loops, outputs, terms, lanes=1, threads=64):
-    device.launch(SUM, 1, threads, loops, device.pointer(x), device.pointer(out), outputs, terms, lanes, 1)
+    device.launch(SUM, 1, threads, loops, device.pointer(x), device.pointer(out), outputs, terms, lanes, 1, 0)
 
 
 # ---- Launches
@@ -171,12 +187,12 @@ def launch_sum(device, x, out, loops, outputs, terms, lanes=1, threads=64):
 )
 def test_a_launch_checks_its_arguments(device, blocks, threads, change, message):
     x = device.to_device(np.ones(15, np.float32))
-    arguments = [nest([15], [[1]], [], [[]]), device.pointer(x), device.pointer(x), 15, 1, 1, 1]
+    arguments = [nest([15], [[1]], [], [[]]), device.pointer(x), device.pointer(x), 15, 1, 1, 1, 0]
     for place, value in change.items():
         arguments[place] = value
     with pytest.raises(AssertionError, match=message):
         device.launch(SUM, blocks, threads, *arguments)
-    with pytest.raises(AssertionError, match="takes 7 arguments, not 6"):
+    with pytest.raises(AssertionError, match="takes 8 arguments, not 7"):
         device.launch(SUM, 1, 64, *arguments[1:])
 
 
@@ -238,7 +254,7 @@ def test_a_sum_without_one_of_its_barriers_goes_wrong(rng, barrier):
     for last_thread_first in (False, True):
         out = np.empty(31, np.float32)
         loops = nest([31], [[1009]], [1009], [[1]])
-        run(1, 256, (loops, host.address(x), host.address(out), 31, 1009, 128, 1), last_thread_first)
+        run(1, 256, (loops, host.address(x), host.address(out), 31, 1009, 128, 1, 0), last_thread_first)
         wrong.append(not np.allclose(out, x.sum(1), rtol=1e-5))
     assert any(wrong)
 

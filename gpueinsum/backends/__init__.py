@@ -27,7 +27,8 @@ class Backend(Runs, Protocol):
     def context(self) -> Hashable: ...
     def arrange(self, result: Array, order: str) -> Array: ...
     def store(self, result: Array, out: Array) -> None: ...
-    def hand_back(self, result: Array, operands: Sequence[object]) -> Any: ...
+    def hand_back(self, result: Array, stays: bool) -> Any: ...
+    def memory_bytes(self) -> int: ...
 
 
 HOST = CpuBackend()
@@ -39,19 +40,19 @@ def placed(requested: str | None, operands: Sequence[object]) -> tuple[Backend, 
     if requested is None and set(map(type, operands)) == _NUMPY:
         return HOST, operands  # most calls
     backend = choose(requested, operands)
-    return backend, [as_array(backend, number, operand) for number, operand in enumerate(operands)]
+    return backend, [as_array(backend, f"operand {number}", operand) for number, operand in enumerate(operands)]
 
 
-def as_array(backend: Backend, number: int, operand: object) -> Array:
-    """Operand `number` of a call as the backend's array. Raises OperandError and DtypeError, which name it."""
+def as_array(backend: Backend, name: str, operand: object) -> Array:
+    """An operand of a call as the backend's array. Raises OperandError and DtypeError, which name it."""
     try:
         return backend.asarray(operand)
     except (DtypeError, OperandError) as error:
-        raise type(error)(f"operand {number}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
     except (TypeError, ValueError) as error:
         is_several = isinstance(operand, list | tuple) and any(hasattr(part, "shape") for part in operand)
         hint = " (operands are passed one by one: *operands)" if is_several else ""
-        raise OperandError(f"operand {number} is no array: {error}{hint}") from error
+        raise OperandError(f"{name} is no array: {error}{hint}") from error
 
 
 def choose(requested: str | None, operands: Sequence[object]) -> Backend:

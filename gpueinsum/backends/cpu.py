@@ -7,10 +7,12 @@ is scarce, for diagonals and sums, and for integers; a plain product where nothi
 from __future__ import annotations
 
 import math
+import os
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from gpueinsum.backends.axes import label_strides, points
 from gpueinsum.errors import OperandError
-from gpueinsum.plan import Contract, Expand, Reduce, Step
+from gpueinsum.plan import Add, Contract, Expand, Reduce, Step
 from gpueinsum.subscripts import Label, Term
 
 try:  # `np.einsum` without its dispatch in Python, which takes 0.6 us of the 1.5 us of a small call
@@ -80,11 +82,13 @@ class CpuBackend:
             return lambda *sources: np.zeros(shape, np.dtype(dtype))
         match step:
             case Contract():
-                call: Callable[..., Array] = _contract(step, sizes, dtype)
+                call: Callable[..., Array] = _conjugated(step, sizes, _contract(step, sizes, dtype))
             case Reduce():
                 call = _reduce(step, sizes, dtype)
             case Expand():
                 call = _expand(step, sizes)
+            case Add():
+                call = _add(step, sizes, dtype)
         return call if dtype != "object" else lambda *sources: _boxed(call(*sources), len(step.out))
 
     def context(self) -> None:
@@ -98,7 +102,14 @@ class CpuBackend:
         """Write `result` into `out`; the cast was checked at the door."""
         np.copyto(out, result, casting="unsafe")
 
-    def hand_back(self, result: Array, operands: Sequence[object]) -> Any:
+    def memory_bytes(self) -> int:
+        """Bytes of memory of this machine, or those that its control group may take if they are fewer."""
+        limit = Path("/sys/fs/cgroup/memory.max")
+        text = limit.read_text().strip() if limit.exists() else "max"
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return min(memory, int(text)) if text.isdecimal() else memory
+
+    def hand_back(self, result: Array, stays: bool) -> Any:
         """The result as the caller gets it: numpy's functions return a 0-d result as a scalar."""
         return result[()] if result.ndim == 0 else result
 
@@ -147,6 +158,32 @@ def _contract(step: Contract, sizes: Sizes, dtype: str) -> Callable[[Array, Arra
     x_fuses = _fuses(step.lhs_term, (step.left, step.summed), sizes)
     y_fuses = _fuses(step.rhs_term, (step.summed, step.right), sizes)
     return lambda x, y: (matmul if x_fuses(x) and y_fuses(y) else loop)(x, y)
+
+
+def _conjugated(
+    step: Contract, sizes: Sizes, contract: Callable[[Array, Array], Array]
+) -> Callable[[Array, Array], Array]:
+    """`contract` of the conjugates that the step asks for, by the fewest: conj(x) y is also conj(x conj(y))."""
+    if not (step.conj_lhs or step.conj_rhs):
+        return contract
+
+    def elements(result: bool) -> int:
+        sides = (step.conj_lhs != result, step.lhs_term), (step.conj_rhs != result, step.rhs_term), (result, step.out)
+        return sum(points(term, sizes) for conjugated, term in sides if conjugated)
+
+    result = elements(True) < elements(False)
+    lhs, rhs = step.conj_lhs != result, step.conj_rhs != result
+
+    def conjugated(x: Array, y: Array) -> Array:
+        product = contract(x.conj() if lhs else x, y.conj() if rhs else y)
+        return _conjugate(product) if result else product
+
+    return conjugated
+
+
+def _conjugate(product: Array) -> Array:
+    """In place, but for a scalar of numpy's."""
+    return np.conjugate(product, out=product) if isinstance(product, np.ndarray) else product.conj()
 
 
 def _dots(step: Contract, sizes: Sizes, loop: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
@@ -259,7 +296,11 @@ def _reduce(step: Reduce, sizes: Sizes, dtype: str) -> Callable[[Array], Array]:
 
 
 def _expand(step: Expand, sizes: Sizes) -> Callable[[Array], Array]:
-    """Zeros, and the source written through the diagonal view of them."""
+    """A view if only labels of size 1 are gained; else zeros, and the source written through the diagonal view."""
+    if step.is_view(sizes):
+        order = _axes(step.term, [label for label in step.out if label in step.term])
+        places = tuple(slice(None) if label in step.term else None for label in step.out)
+        return lambda x: x.transpose(order)[(*places, ...)]
     shape = tuple(sizes[label] for label in step.out)
     distinct = "".join(dict.fromkeys(step.out))
     axes = _axes(step.term, [label for label in distinct if label in step.term])
@@ -271,6 +312,20 @@ def _expand(step: Expand, sizes: Sizes) -> Callable[[Array], Array]:
         return out
 
     return expand
+
+
+def _add(step: Add, sizes: Sizes, dtype: str) -> Callable[..., Array]:
+    shape, kind = tuple(sizes[label] for label in step.out), np.dtype(dtype)
+
+    def add(*arrays: Array) -> Array:
+        if len(arrays) < 2:
+            return arrays[0].copy() if arrays else np.zeros(shape, kind)
+        total: Array = np.add(arrays[0], arrays[1], out=np.empty_like(arrays[0]))
+        for array in arrays[2:]:
+            total += array
+        return total
+
+    return add
 
 
 def diagonal_view(x: Array, term: Term, out: Term) -> Array:

@@ -7,7 +7,9 @@ device in its place and run this whole module on a machine without a GPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,14 +20,15 @@ from gpueinsum.backends.gemm import LHS, OUT, RHS, Route, blas_calls, route
 from gpueinsum.backends.launch import KERNELS, Kernel, accumulator, expand_nest, nest
 from gpueinsum.backends.runtime import Runtime
 from gpueinsum.errors import DtypeError, OperandError
-from gpueinsum.plan import Contract, Expand, Reduce, Step
-from gpueinsum.subscripts import Label, Term
+from gpueinsum.plan import Add, Contract, Expand, Reduce, Step
+from gpueinsum.subscripts import Label, Term, alphabet
 
 Array = Any  # CuPy's, or the simulated device's
 Sizes = Mapping[Label, int]
 
 _DTYPES = {kernel.source for kernel in KERNELS}
-_BLAS_DTYPES = {"float16", "bfloat16", "float32", "float64", "complex64", "complex128"}
+_COMPLEX_DTYPES = {"complex64", "complex128"}
+_BLAS_DTYPES = {"float16", "bfloat16", "float32", "float64"} | _COMPLEX_DTYPES
 
 _THREADS = 256  # of a block
 _RESIDENT = 2048  # threads that one multiprocessor holds at the most
@@ -62,15 +65,19 @@ class CudaBackend:
     def context(self) -> Hashable:
         return self.runtime.context()
 
+    def memory_bytes(self) -> int:
+        """What the current device has."""
+        return self.runtime.memory()
+
     def arrange(self, result: Array, order: str) -> Array:
         return self.runtime.arrange(result, order)
 
     def store(self, result: Array, out: Array) -> None:
         self.runtime.store(result, out)
 
-    def hand_back(self, result: Array, operands: Sequence[object]) -> Any:
-        """The result as the caller gets it: on the host again if every operand came from there."""
-        if any(on_device(operand) for operand in operands):
+    def hand_back(self, result: Array, stays: bool) -> Any:
+        """The result as the caller gets it: on the host again unless it `stays` on the device."""
+        if stays:
             return result
         host = self.runtime.to_host(result)
         return host[()] if host.ndim == 0 else host
@@ -84,12 +91,16 @@ class CudaBackend:
                 return self._reduce(step, sizes, dtype)
             case Expand():
                 return self._expand(step, sizes, dtype)
+            case Add():
+                return self._add(step, sizes, dtype)
 
     # ------------------------------------------------------------ steps
 
     def _contract(
         self, step: Contract, sizes: Sizes, dtype: str, precision: str | None
     ) -> Callable[[Array, Array], Array]:
+        if dtype not in _COMPLEX_DTYPES:
+            step = replace(step, conj_lhs=False, conj_rhs=False)
         rows, columns, middle = (points(labels, sizes) for labels in (step.left, step.right, step.summed))
         if middle <= 1 or rows * columns <= 1 or points(step.out, sizes) == 0:
             return lambda x, y: self._sum_products(step, sizes, dtype, x, y)
@@ -102,26 +113,21 @@ class CudaBackend:
             if not is_matrix and (way.copy_lhs is not None or way.copy_rhs is not None):
                 return self._sum_products(step, sizes, dtype, x, y)  # reads once what a copy would read and write
             if way.copy_lhs is not None:
-                x = self._sum(x, step.lhs_term, way.copy_lhs, sizes, dtype)
+                x = self._sum(x, step.lhs_term, way.copy_lhs, sizes, dtype, step.conj_lhs)
             if way.copy_rhs is not None:
-                y = self._sum(y, step.rhs_term, way.copy_rhs, sizes, dtype)
+                y = self._sum(y, step.rhs_term, way.copy_rhs, sizes, dtype, step.conj_rhs)
             return self._product(step, way, sizes, dtype, precision, x, y)
 
         return contract
 
     def _reduce(self, step: Reduce, sizes: Sizes, dtype: str) -> Callable[[Array], Array]:
-        """A view if nothing is summed, or only labels of size 1."""
-        if points(step.summed, sizes) != 1:
-            return lambda x: self._sum(x, step.term, step.out, sizes, dtype)
-        shape = tuple(sizes[label] for label in step.out)
-
-        def view(x: Array) -> Array:
-            strides = label_strides(step.term, x.strides)
-            return self.runtime.strided(x, shape, [strides[label] for label in step.out])
-
-        return view
+        if step.is_view(sizes):
+            return self._view(step, sizes)
+        return lambda x: self._sum(x, step.term, step.out, sizes, dtype)
 
     def _expand(self, step: Expand, sizes: Sizes, dtype: str) -> Callable[[Array], Array]:
+        if step.is_view(sizes):
+            return self._view(step, sizes)
         shape = [sizes[label] for label in step.out]
         first = [step.out.index(label) for label in step.out]
 
@@ -136,6 +142,37 @@ class CudaBackend:
             return out
 
         return expand
+
+    def _view(self, step: Reduce | Expand, sizes: Sizes) -> Callable[[Array], Array]:
+        """The source's memory along the labels of the result; those that it gains are of size 1."""
+        shape = tuple(sizes[label] for label in step.out)
+
+        def view(x: Array) -> Array:
+            strides = label_strides(step.term, x.strides)
+            return self.runtime.strided(x, shape, [strides.get(label, 0) for label in step.out])
+
+        return view
+
+    def _add(self, step: Add, sizes: Sizes, dtype: str) -> Callable[..., Array]:
+        """The result lies in memory as its sources do, so that neighbours are read and written together."""
+        if not step.sources:
+            return lambda: self._zeros([sizes[label] for label in step.out], dtype)
+        term = "".join(islice(alphabet(), len(step.out)))  # a label that repeats is two axes here
+        sizes = {axis: sizes[label] for axis, label in zip(term, step.out, strict=True)}
+
+        def add(*arrays: Array) -> Array:
+            layout = _by_strides(term, arrays)
+            order = [layout.index(label) for label in term]
+            first, *others = arrays
+            if not others:
+                return self._sum(first, term, layout, sizes, dtype).transpose(order)
+            total = self._empty([sizes[label] for label in layout], dtype).transpose(order)
+            for other in others:
+                self._write_sum(first, other, total, term, layout, sizes, dtype)
+                first = total
+            return total
+
+        return add
 
     # ------------------------------------------------------------ cuBLAS and the kernel that stands in for it
 
@@ -171,17 +208,26 @@ class CudaBackend:
 
     # ------------------------------------------------------------ sums
 
-    def _sum(self, x: Array, term: Term, out: Term, sizes: Sizes, dtype: str) -> Array:
-        """`term->out`: diagonal, sum and permutation in one pass."""
-        return self._sum_nest("reduce", ((x, term),), out, sizes, dtype)
+    def _sum(self, x: Array, term: Term, out: Term, sizes: Sizes, dtype: str, conjugated: bool = False) -> Array:
+        """`term->out`: diagonal, sum and permutation in one pass, of the conjugate if asked."""
+        return self._sum_nest("reduce", ((x, term),), out, sizes, dtype, int(conjugated))
 
     def _sum_products(self, step: Contract, sizes: Sizes, dtype: str, x: Array, y: Array) -> Array:
         """A pair in one pass over its index points, without a matrix product."""
-        return self._sum_nest("multiply_reduce", ((x, step.lhs_term), (y, step.rhs_term)), step.out, sizes, dtype)
+        operands = (x, step.lhs_term), (y, step.rhs_term)
+        conjugated = step.conj_lhs | step.conj_rhs << 1
+        return self._sum_nest("multiply_reduce", operands, step.out, sizes, dtype, conjugated)
 
     def _sum_nest(
-        self, name: str, operands: tuple[tuple[Array, Term], ...], out: Term, sizes: Sizes, dtype: str
+        self,
+        name: str,
+        operands: tuple[tuple[Array, Term], ...],
+        out: Term,
+        sizes: Sizes,
+        dtype: str,
+        conjugated: int,
     ) -> Array:
+        """The sum of the product of the operands, of which those are conjugated whose bits say so."""
         result = self._empty([sizes[label] for label in out], dtype)
         if result.size == 0:
             return result
@@ -195,19 +241,38 @@ class CudaBackend:
         )
         pointers = [self.runtime.pointer(array) for array, _ in operands]
         lanes, chunks = nested.lanes, nested.chunks
+        arguments = (result.size, nested.terms, lanes, chunks, conjugated)
         if chunks == 1:
-            arguments = (nested.loops, *pointers, self.runtime.pointer(result), result.size, nested.terms, lanes, 1)
-            self._launch(Kernel(name, dtype, dtype), result.size * lanes, *arguments)
+            pointers.append(self.runtime.pointer(result))
+            self._launch(Kernel(name, dtype, dtype), result.size * lanes, nested.loops, *pointers, *arguments)
             return result
         wide = accumulator(dtype)
         partial = self._empty([result.size, chunks], wide)
-        arguments = (nested.loops, *pointers, self.runtime.pointer(partial), result.size, nested.terms, lanes, chunks)
-        self._launch(Kernel(name, dtype, wide), result.size * chunks * lanes, *arguments)
+        pointers.append(self.runtime.pointer(partial))
+        self._launch(Kernel(name, dtype, wide), result.size * chunks * lanes, nested.loops, *pointers, *arguments)
         rest = nest([result.size], [[chunks]], [chunks], [[1]])
         lanes = min(_THREADS, _power_of_two(chunks))
-        arguments = (rest, self.runtime.pointer(partial), self.runtime.pointer(result), result.size, chunks, lanes, 1)
-        self._launch(Kernel("reduce", wide, dtype), result.size * lanes, *arguments)
+        pointers = [self.runtime.pointer(array) for array in (partial, result)]
+        arguments = (result.size, chunks, lanes, 1, 0)
+        self._launch(Kernel("reduce", wide, dtype), result.size * lanes, rest, *pointers, *arguments)
         return result
+
+    def _write_sum(self, x: Array, y: Array, out: Array, term: Term, layout: Term, sizes: Sizes, dtype: str) -> None:
+        """`x + y` into `out`, which may be either of them; the memory of `out` is that of a C-ordered `layout`."""
+        if out.size:
+            along = tuple((label, sizes[label]) for label in layout)
+            loops = sum_nest((term, term), (_strides(x), _strides(y)), layout, along, self.runtime.processors).loops
+            pointers = [self.runtime.pointer(array) for array in (x, y, out)]
+            self._launch(Kernel("add", dtype, dtype), out.size, loops, *pointers, out.size)
+
+    def _zeros(self, shape: Sequence[int], dtype: str) -> Array:
+        """A sum of no terms, which is never read."""
+        out = self._empty(shape, dtype)
+        if out.size:
+            pointer = self.runtime.pointer(out)
+            loops = nest([], [[]], [], [[]])
+            self._launch(Kernel("reduce", dtype, dtype), out.size, loops, pointer, pointer, out.size, 0, 1, 1, 0)
+        return out
 
     # ------------------------------------------------------------ the runtime
 
@@ -266,6 +331,12 @@ def _strides(array: Array) -> tuple[int, ...]:
     """Strides in elements."""
     item = array.dtype.itemsize
     return tuple([stride // item for stride in array.strides])
+
+
+def _by_strides(term: Term, arrays: Sequence[Array]) -> Term:
+    """The labels of arrays of one term by their strides, outermost first; a stride of 0 leaves it to the others."""
+    total = {label: sum(abs(array.strides[axis]) for array in arrays) for axis, label in enumerate(term)}
+    return "".join(sorted(term, key=lambda label: -total[label]))
 
 
 def _columns(loops: Sequence[Axis], arrays: int) -> tuple[list[int], list[list[int]]]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from gpueinsum.backends.axes import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.plan import Contract
@@ -34,7 +35,8 @@ class Gemm:
     """One strided-batched product as cuBLAS takes it, column-major, in elements.
 
     C[b] = op(A[b]) op(B[b]) (+ C[b] if `accumulate`), for b < batch, where op(A) is m x k, op(B) is k x n, C is m x n.
-    Element (row, col) of A[b] lies at `b * stride_a + col * lda + row`; with `transpose_a` A is stored k x m.
+    Element (row, col) of A[b] lies at `b * stride_a + col * lda + row`; with `transpose_a` A is stored k x m. With
+    `conjugate_a` op(A) is the conjugate of that transpose: cuBLAS has none without.
     """
 
     transpose_a: bool
@@ -50,17 +52,23 @@ class Gemm:
     stride_b: int = 0
     stride_c: int = 0
     accumulate: bool = False
+    conjugate_a: bool = False
+    conjugate_b: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A pair fitted to a batched matrix product: one axis per role, of strides (lhs, rhs, out), and loops around it."""
+    """A pair fitted to a batched matrix product: one axis per role, of strides (lhs, rhs, out), and loops around it.
+
+    `conjugated` says of lhs and rhs whether the product is of their conjugates.
+    """
 
     rows: Axis
     columns: Axis
     summed: Axis
     batch: Axis
     loops: tuple[Axis, ...]
+    conjugated: tuple[bool, bool] = (False, False)
 
     @property
     def calls(self) -> int:
@@ -77,7 +85,10 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a pair becomes a product: what is copied first (to which term), the order the result is written in."""
+    """How a pair becomes a product: what is copied first (to which term), the order the result is written in.
+
+    A copy is that of the conjugate where the step conjugates the side: the product then takes it as it is.
+    """
 
     copy_lhs: Term | None
     copy_rhs: Term | None
@@ -112,7 +123,6 @@ def route(
     size = dict(sizes)
     left, right, summed = step.left, step.right, step.summed
     batch = "".join(label for label in step.out if label in step.batch)
-    orders = dict.fromkeys((step.out, batch + left + right, batch + right + left))
     copies = [(False, False), (True, False), (False, True), (True, True)]
     if points(step.rhs_term, size) < points(step.lhs_term, size):
         copies[1:3] = reversed(copies[1:3])
@@ -122,16 +132,26 @@ def route(
         rhs_copy = batch + right + summed if copy_rhs else None
         lhs_strides = contiguous(lhs_copy, size) if lhs_copy is not None else label_strides(step.lhs_term, lhs)
         rhs_strides = contiguous(rhs_copy, size) if rhs_copy is not None else label_strides(step.rhs_term, rhs)
-        for out in orders:
+        conjugated = step.conj_lhs and not copy_lhs, step.conj_rhs and not copy_rhs
+        orders = [step.out, batch + left + right, batch + right + left]
+        # The sides' own orders, too, so that either side's unit stride can be the result's.
+        own_left, own_right = _by_stride(left, lhs_strides), _by_stride(right, rhs_strides)
+        orders += [batch + own_left + own_right, batch + own_right + own_left]
+        for out in dict.fromkeys(orders):
             strides = (lhs_strides, rhs_strides, contiguous(out, size))
-            product = fit(step, size, strides, blas, last_resort=copy_lhs and copy_rhs)
+            product = fit(step, size, strides, blas, conjugated, last_resort=copy_lhs and copy_rhs)
             if product is not None:
                 return Route(lhs_copy, rhs_copy, out, product)
     raise AssertionError(f"{step.equation} fits no product even when both sides are copied")
 
 
 def fit(
-    step: Contract, sizes: Sizes, strides: tuple[Sizes, Sizes, Sizes], blas: bool, last_resort: bool = False
+    step: Contract,
+    sizes: Sizes,
+    strides: tuple[Sizes, Sizes, Sizes],
+    blas: bool,
+    conjugated: tuple[bool, bool] = (False, False),
+    last_resort: bool = False,
 ) -> Product | None:
     """The pair as matrix products, MAX_CALLS at the most, given each label's stride in (lhs, rhs, out); None if not.
 
@@ -147,12 +167,12 @@ def fit(
     spare = [ONE] if last_resort else []
     best: Product | None = None
     for rows, columns in itertools.product([*left, *spare] or [ONE], [*right, *spare] or [ONE]):
-        if blas and not _is_blas(rows, columns, middle):
+        if blas and _reading(rows, columns, middle, conjugated) is None:
             continue
         around = [axis for axis in (*batch, *left, *right) if axis is not rows and axis is not columns]
         around.sort(key=lambda axis: axis.size)
         widest = around.pop() if around else ONE
-        product = Product(rows, columns, middle, widest, tuple(around))
+        product = Product(rows, columns, middle, widest, tuple(around), conjugated)
         if (product.calls <= MAX_CALLS or last_resort) and (best is None or _rank(product) > _rank(best)):
             best = product
     return best
@@ -171,34 +191,50 @@ def blas_calls(product: Product) -> Iterator[Call]:
             _split(product.batch, MAX_BATCH),
         ):
             starts = [sum(parts) for parts in zip(offsets, r, c, k, b, strict=True)]
-            swapped, ldc = _layout(rows, columns, OUT)
-            a, b_ = (RHS, LHS) if swapped else (LHS, RHS)
-            m, n = (columns, rows) if swapped else (rows, columns)
-            transpose_a, lda = _layout(m, middle, a)
-            transpose_b, ldb = _layout(middle, n, b_)
-            strides = batch.strides
+            reading = _reading(rows, columns, middle, product.conjugated)
+            assert reading is not None  # `fit` saw to it
+            a, b_ = (RHS, LHS) if reading.swapped else (LHS, RHS)
+            m, n = (columns, rows) if reading.swapped else (rows, columns)
             gemm = Gemm(
-                *(transpose_a, transpose_b, m.size, n.size, middle.size, lda, ldb, ldc),
-                *(batch.size, strides[a], strides[b_], strides[OUT]),
+                *(reading.transpose_a, reading.transpose_b, m.size, n.size, middle.size, *reading.leading),
+                *(batch.size, batch.strides[a], batch.strides[b_], batch.strides[OUT]),
                 accumulate=any(k),
+                conjugate_a=product.conjugated[a],
+                conjugate_b=product.conjugated[b_],
             )
-            yield Call(gemm, swapped, *starts)
+            yield Call(gemm, reading.swapped, *starts)
 
 
-def _is_blas(rows: Axis, columns: Axis, middle: Axis) -> bool:
-    sides = ((rows, middle, LHS), (middle, columns, RHS), (rows, columns, OUT))
-    return all(_matrix(*side) is not None for side in sides)
+class _Reading(NamedTuple):
+    """How cuBLAS reads the arrays of one product: which are A and B, their ops, all leading dimensions."""
+
+    swapped: bool
+    transpose_a: bool
+    transpose_b: bool
+    leading: tuple[int, int, int]
 
 
-def _layout(rows: Axis, columns: Axis, array: int) -> tuple[bool, int]:
-    layout = _matrix(rows, columns, array)
-    assert layout is not None  # `fit` saw to it
-    return layout
+_EITHER, _PLAIN, _TRANSPOSED = (False, True), (False,), (True,)
 
 
-def _matrix(rows: Axis, columns: Axis, array: int) -> tuple[bool, int] | None:
-    """How cuBLAS reads an array as this matrix: whether transposed, and its leading dimension; None if it cannot."""
-    for transposed, down, across in ((False, rows, columns), (True, columns, rows)):
+def _reading(rows: Axis, columns: Axis, middle: Axis, conjugated: tuple[bool, bool]) -> _Reading | None:
+    """None if it cannot. A side that is conjugated must be transposed, too: where it is not, swapped sides may do."""
+    ops = [_TRANSPOSED if conjugate else _EITHER for conjugate in conjugated]
+    for swapped, m, n, a, b in ((False, rows, columns, LHS, RHS), (True, columns, rows, RHS, LHS)):
+        if (
+            (out := _matrix(m, n, OUT, _PLAIN))
+            and (first := _matrix(m, middle, a, ops[a]))
+            and (second := _matrix(middle, n, b, ops[b]))
+        ):
+            (_, ldc), (transpose_a, lda), (transpose_b, ldb) = out, first, second
+            return _Reading(swapped, transpose_a, transpose_b, (lda, ldb, ldc))
+    return None
+
+
+def _matrix(rows: Axis, columns: Axis, array: int, ops: tuple[bool, ...]) -> tuple[bool, int] | None:
+    """The first op, transposed or not, by which cuBLAS reads an array as this matrix, and its leading dimension."""
+    for transposed in ops:
+        down, across = (columns, rows) if transposed else (rows, columns)
         if down.size == 1 or down.strides[array] == 1:
             stored = min(down.size, INT_MAX)  # a larger one is split
             leading = across.strides[array] if across.size > 1 else stored
@@ -213,6 +249,10 @@ def _split(axis: Axis, limit: int) -> list[tuple[Axis, tuple[int, ...]]]:
         (Axis(min(limit, axis.size - start), axis.strides), tuple(start * stride for stride in axis.strides))
         for start in range(0, axis.size, limit)
     ]
+
+
+def _by_stride(labels: Term, strides: Sizes) -> Term:
+    return "".join(sorted(labels, key=lambda label: -strides[label]))
 
 
 def _fused(labels: Term, sizes: Sizes, strides: tuple[Sizes, ...], by: int) -> list[Axis]:

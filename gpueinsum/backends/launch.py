@@ -63,7 +63,7 @@ def _supported() -> tuple[Kernel, ...]:
     same = [(dtype, dtype) for dtype in (*CUDA_TYPES, *signed)]
     wide = [(dtype, accumulator(dtype)) for dtype in CUDA_TYPES if accumulator(dtype) != dtype]
     sums = [*same, *wide, *((result, source) for source, result in wide)]
-    types = {"reduce": sums, "multiply_reduce": sums, "expand": same, "integer_gemm": same}
+    types = {"reduce": sums, "multiply_reduce": sums, "expand": same, "add": same, "integer_gemm": same}
     return tuple(Kernel(name, *pair) for name, pairs in types.items() for pair in pairs)
 
 

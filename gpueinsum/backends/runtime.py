@@ -25,6 +25,9 @@ class Runtime(Protocol):
     def processors(self) -> int:
         """How many multiprocessors the current device has."""
 
+    def memory(self) -> int:
+        """Bytes of memory that the current device has."""
+
     def to_device(self, operand: object) -> Array:
         """The operand as an array on the current device."""
 
@@ -86,6 +89,9 @@ class CupyRuntime:
     @property
     def processors(self) -> int:
         return _processors(self._cupy.cuda.runtime.getDevice())
+
+    def memory(self) -> int:
+        return int(self._cupy.cuda.runtime.memGetInfo()[1])
 
     def to_device(self, operand: object) -> Array:
         cupy = self._cupy
@@ -153,12 +159,13 @@ class CupyRuntime:
         blas = self._blas
         kind, compute, scale, mode = _gemm_types(dtype, precision)
         one, zero = _scalar(scale, 1), _scalar(scale, int(gemm.accumulate))
+        op_a, op_b = _operation(gemm.transpose_a, gemm.conjugate_a), _operation(gemm.transpose_b, gemm.conjugate_b)
         handle = self._cupy.cuda.device.get_cublas_handle()
         caller_mode = blas.getMathMode(handle)
         blas.setMathMode(handle, mode)  # CuPy's handle may have been set to TF32
         try:
             blas.gemmStridedBatchedEx(
-                *(handle, int(gemm.transpose_a), int(gemm.transpose_b), gemm.m, gemm.n, gemm.k, one.ctypes.data),
+                *(handle, op_a, op_b, gemm.m, gemm.n, gemm.k, one.ctypes.data),
                 *(a, kind, gemm.lda, gemm.stride_a, b, kind, gemm.ldb, gemm.stride_b, zero.ctypes.data),
                 *(c, kind, gemm.ldc, gemm.stride_c, gemm.batch, compute, _DEFAULT_ALGORITHM),
             )
@@ -178,11 +185,18 @@ def _headers_are_missing() -> bool:
     return find_nvidia_header_directory("cudart") is None
 
 
-# cudaDataType_t, cublasComputeType_t, cublasMath_t and cublasGemmAlgo_t, from library_types.h and cublas_api.h.
+# cudaDataType_t, cublasOperation_t, cublasComputeType_t, cublasMath_t and cublasGemmAlgo_t, from library_types.h and
+# cublas_api.h.
 _DATA_TYPES = {"float16": 2, "bfloat16": 14, "float32": 0, "float64": 1, "complex64": 4, "complex128": 5}
+_OP_N, _OP_T, _OP_C = 0, 1, 2
 _COMPUTE_32F, _COMPUTE_64F, _COMPUTE_32F_FAST_TF32 = 68, 70, 77
 _DEFAULT_MATH, _NO_REDUCED_PRECISION_REDUCTION = 0, 16
 _DEFAULT_ALGORITHM = -1
+
+
+def _operation(transpose: bool, conjugate: bool) -> int:
+    assert transpose or not conjugate  # cuBLAS has no conjugate alone
+    return (_OP_C if conjugate else _OP_T) if transpose else _OP_N
 
 
 @cache

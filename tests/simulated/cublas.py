@@ -14,12 +14,18 @@ DTYPES = {
 def gemm(call, dtype, a, b, c, precision):
     """C[i] = op(A[i]) op(B[i]) (+ C[i]); `a`, `b` and `c` are (address, first byte, byte after the last of its memory).
 
-    float16 and bfloat16 are multiplied and added in float32 and rounded once. "tf32" drops 13 bits of the factors.
+    op conjugates only what it transposes. float16 and bfloat16 are multiplied and added in float32 and rounded once.
+    "tf32" drops 13 bits of the factors.
     """
     assert dtype in DTYPES, f"cuBLAS has no GEMM for {dtype}"
     for name in ("m", "n", "k", "batch", "lda", "ldb", "ldc"):
         value = getattr(call, name)
         assert 0 <= value < 2**31, f"{name} = {value} is no size that cuBLAS takes"
+    for name, transpose, conjugate in (
+        ("A", call.transpose_a, call.conjugate_a),
+        ("B", call.transpose_b, call.conjugate_b),
+    ):
+        assert transpose or not conjugate, f"cuBLAS has no op that conjugates {name} without transposing it"
     shape_a = (call.k, call.m) if call.transpose_a else (call.m, call.k)
     shape_b = (call.n, call.k) if call.transpose_b else (call.k, call.n)
     matrices_a = _matrices("A", a, DTYPES[dtype], call.batch, *shape_a, call.lda, call.stride_a)
@@ -28,8 +34,8 @@ def gemm(call, dtype, a, b, c, precision):
     _check_disjoint(call)
 
     left, right = _factor(matrices_a, precision), _factor(matrices_b, precision)
-    left = left.swapaxes(1, 2) if call.transpose_a else left
-    right = right.swapaxes(1, 2) if call.transpose_b else right
+    left = _operated(left, call.transpose_a, call.conjugate_a)
+    right = _operated(right, call.transpose_b, call.conjugate_b)
     with np.errstate(all="ignore"):  # a GPU overflows in silence
         product = left @ right
         if call.accumulate:
@@ -61,6 +67,11 @@ def _check_disjoint(call):
     starts = np.add.outer(np.arange(call.batch) * call.stride_c, np.arange(call.n) * call.ldc).ravel()
     gaps = np.diff(np.sort(starts))
     assert call.m == 0 or (gaps >= call.m).all(), f"the batches of C overlap: {call}"
+
+
+def _operated(matrices, transpose, conjugate):
+    matrices = matrices.swapaxes(1, 2) if transpose else matrices
+    return matrices.conj() if conjugate else matrices
 
 
 def _factor(matrices, precision):

@@ -6,7 +6,7 @@ import pytest
 from gpueinsum import einsum_plan
 from gpueinsum.backends.cpu import CpuBackend
 from gpueinsum.execute import bind
-from gpueinsum.fold import fold_constants
+from gpueinsum.parts import fold_constants
 from gpueinsum.plan import check_plan
 
 PLAN = einsum_plan("ii,ij,jk,kl,l->il", (3, 3), (3, 5), (5, 7), (7, 2), (2,), optimize=[(0, 1), (0, 1), (0, 2), (0, 1)])

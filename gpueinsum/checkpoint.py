@@ -1,0 +1,168 @@
+"""Plan to plan: a plan that keeps to a number of bytes, since it computes again what does not fit (checkpointing).
+
+The plan is walked through step by step, as it would run. Where the next result does not fit, a register that is needed
+only later is given up, and computed again when that time comes: the one that is cheapest to compute for the memory and
+the time that it sets free (the rule of dynamic tensor rematerialization, Kirisame et al., ICLR 2021; here the future is
+known, so that time counts until the next use).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from gpueinsum.cost import step_costs
+from gpueinsum.errors import PlanError
+from gpueinsum.plan import Plan, Step
+from gpueinsum.report import bytes_text
+
+# Parts of the limit that the forward pass may leave to the backward pass; what remains is room to compute in.
+_SHARES = [part / 16 for part in range(16, -1, -1)]
+_MOST_STEPS = 20  # times as many as the plan has: a plan that grows more than this is none
+
+
+def checkpointed(plan: Plan, limit: int, forward: int | None = None) -> tuple[Plan, int]:
+    """The plan with intermediates and outputs of `limit` bytes at most, and how many of its steps go forward.
+
+    Of the given plan the first `forward` steps do, and what they leave to the others, the backward pass, stays until
+    the end, since that may be run again; by default the plan is to be run at once. Of the plans found this is the one
+    of the least work. Raises PlanError, saying what would do, if there is none.
+    """
+    found = _found(plan, limit, forward)
+    if found is not None:
+        return found
+    low, high = limit, limit + 1
+    while _found(plan, high, forward) is None:
+        low, high = high, high * 2
+    while high - low > max(1, high // 64):
+        middle = (low + high) // 2
+        low, high = (low, middle) if _found(plan, middle, forward) else (middle, high)
+    message = f"a memory_limit of {bytes_text(limit)} is too small for {plan.equation:.60}"
+    raise PlanError(f"{message}: with all recomputation that helps it needs {bytes_text(high)} ({high} bytes)")
+
+
+def _found(plan: Plan, limit: int, forward: int | None) -> tuple[Plan, int] | None:
+    best: _Walk | None = None
+    for share in _SHARES if forward is not None else [1]:
+        walk = _Walk(plan, limit, forward)
+        if walk.run(int(share * limit)) and (best is None or walk.work < best.work):
+            best = walk
+        if best is not None and not best.again:
+            break
+    return None if best is None else (best.plan(), best.forward_steps)
+
+
+class _Walk:
+    """One way through a plan; registers go by their numbers in the plan given, and `number` is that in the new one."""
+
+    def __init__(self, plan: Plan, limit: int, forward: int | None) -> None:
+        self.given = plan
+        self.operands = len(plan.inputs)
+        self.forward = forward
+        self.limit = limit
+        costs = step_costs(plan)
+        self.bytes = [0] * self.operands + [cost.result_bytes for cost in costs]
+        self.price = [0] * self.operands + [cost.flops + cost.bytes_moved for cost in costs]
+        self.owner = plan.owners()
+        self.uses: list[list[int]] = [[] for _ in self.owner]  # the steps that read a register, the next one last
+        for at in range(len(plan.steps) - 1, -1, -1):
+            for source in set(plan.steps[at].sources):
+                self.uses[source].append(at)
+        self.lasting = set(plan.outputs)  # never given up
+        self.number = {operand: operand for operand in range(self.operands)}  # the registers that are there
+        self.tenants: dict[int, set[int]] = {}  # those that lie in the memory of each, their owner
+        self.taken = 0  # bytes
+        self.steps: list[Step] = []
+        self.forward_steps = 0
+        self.work = 0
+        self.again = False
+
+    def run(self, left: int) -> bool:
+        """Walk through; False if it cannot be done. The forward pass leaves `left` bytes at most, if it can."""
+        for at, step in enumerate(self.given.steps):
+            if at == self.forward:
+                self._turn(at, left)
+            if not self._compute(self.operands + at, at, pinned=set()):
+                return False
+            for source in set(step.sources):
+                self.uses[source].pop()
+            for register in {*step.sources, self.operands + at}:
+                self._release(register)
+        if self.forward == len(self.given.steps):
+            self.forward_steps = len(self.steps)
+        return True
+
+    def plan(self) -> Plan:
+        outputs = tuple(self.number[output] for output in self.given.outputs)
+        return replace(self.given, steps=tuple(self.steps), outputs=outputs)
+
+    def _turn(self, at: int, left: int) -> None:
+        """Give up what the backward pass shall compute again; what it shall not is there until the end."""
+        while self.taken > left and self._give_up(at, pinned=set()):
+            pass
+        self.lasting |= set(self.number)
+        self.forward_steps = len(self.steps)
+
+    def _compute(self, register: int, at: int, pinned: Collection[int]) -> bool:
+        """Write a register at step `at` of the plan given, its sources first if they have been given up."""
+        step = self.given.steps[register - self.operands]
+        needed = {*pinned, *step.sources}
+        for source in step.sources:
+            if source not in self.number:
+                self.again = True
+                if not self._compute(source, at, needed):
+                    return False
+        while self.taken + self.bytes[register] > self.limit:
+            if not self._give_up(at, needed):
+                return False
+        self.steps.append(step.reading(*[self.number[source] for source in step.sources]))
+        self.number[register] = self.operands + len(self.steps) - 1
+        self.work += self.price[register]
+        self.taken += self.bytes[register]
+        self.tenants.setdefault(self.owner[register], set()).add(register)
+        for source in step.sources:
+            if source not in pinned:
+                self._release(source)
+        return len(self.steps) <= _MOST_STEPS * len(self.given.steps)
+
+    def _release(self, register: int) -> None:
+        """Free a register that no step of the plan given will read."""
+        if not self.uses[register] and register not in self.lasting:
+            self._forget(register)
+
+    def _forget(self, register: int) -> None:
+        if register < self.operands or register not in self.number:
+            return
+        del self.number[register]
+        owner = self.owner[register]
+        tenants = self.tenants[owner]
+        tenants.discard(register)
+        if not tenants:
+            self.taken -= self.bytes[owner]
+
+    def _give_up(self, at: int, pinned: Collection[int]) -> bool:
+        """Free the memory that costs least to fill again; False if there is none to free."""
+        best, lowest = -1, 0.0
+        for owner, tenants in self.tenants.items():
+            if tenants and self.bytes[owner] and tenants.isdisjoint(self.lasting) and tenants.isdisjoint(pinned):
+                uses = [self.uses[register][-1] for register in tenants if self.uses[register]]
+                distance = max(1, min(uses, default=len(self.given.steps)) - at)
+                score = self._price(tenants) / (self.bytes[owner] * distance)
+                if best < 0 or score < lowest:
+                    best, lowest = owner, score
+        if best < 0:
+            return False
+        for register in list(self.tenants[best]):
+            self._forget(register)
+        return True
+
+    def _price(self, registers: Collection[int]) -> int:
+        """What it takes to compute these again, with all that is not there any more."""
+        missing, stack = set(registers), list(registers)
+        while stack:
+            step = self.given.steps[stack.pop() - self.operands]
+            for source in step.sources:
+                if source not in self.number and source not in missing:
+                    missing.add(source)
+                    stack.append(source)
+        return sum(self.price[register] for register in missing)

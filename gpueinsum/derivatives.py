@@ -1,0 +1,344 @@
+"""Derivatives as users call them, `vjp` and `jvp` of an expression or a plan, and the plans that these run."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gpueinsum import grad
+from gpueinsum.backends import HOST, Backend, as_array, on_device, placed
+from gpueinsum.call import bind_own, check_shapes, hand_over, layout, one_or_all, plan_for, signature, stays_on_device
+from gpueinsum.checkpoint import checkpointed
+from gpueinsum.door import (
+    Array,
+    Dtype,
+    Expression,
+    Held,
+    Options,
+    Signature,
+    bytes_limit,
+    call_dtypes,
+    check_differentiable,
+    dtype_of,
+    hashable_form,
+    options_of,
+)
+from gpueinsum.errors import DtypeError, OperandError, PlanError
+from gpueinsum.order import Optimize
+from gpueinsum.parts import needed, split
+from gpueinsum.plan import Plan, check_takes
+from gpueinsum.subscripts import Shape
+
+_Run = Callable[..., tuple[Array, ...]]
+
+
+def vjp(
+    subscripts: Any,
+    *operands: Any,
+    wrt: int | Sequence[int] | None = None,
+    dtype: Any = None,
+    order: str | None = "K",
+    casting: Any = "safe",
+    optimize: Optimize = "auto",
+    memory_limit: int | str | None = None,
+    backend: str | None = None,
+    precision: str | None = None,
+) -> tuple[Any, Pullback]:
+    """The value of an einsum, and its pullback: a function from the value's cotangent to the operands' gradients.
+
+    For a real function L of the value y, whose cotangent is y' = dL/d(Re y) + i dL/d(Im y), the gradient of operand x
+    is x' = J^H y', J = dy/dx: then dL = Re sum(conj(y') dy) = Re sum(conj(x') dx), and x' points the way of steepest
+    ascent of L. For complex operands these are PyTorch's gradients (JAX's are their conjugates); a real operand of a
+    complex expression has a real gradient.
+
+    Args:
+        subscripts: As in `einsum`; or a Plan, of any number of outputs.
+        operands: As in `einsum`; or the plan's inputs.
+        wrt: Positions of the operands whose gradients are wanted, in this order; all by default.
+        memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for intermediates, value and
+            gradients together. What of the forward pass does not fit is computed again in the backward pass.
+        dtype, order, casting, optimize, backend, precision: As in `einsum`. One gradient alone may be planned anew,
+            by `optimize` unless that is a path.
+
+    Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays,
+    each of its operand's shape and dtype. It can be called any number of times, and keeps what it needs of operands
+    (which must not be changed before) and of intermediates until it goes. For a plan of several outputs value and
+    cotangent are tuples.
+
+    Raises what `einsum` raises; DtypeError for gradients of integers or bools; PlanError if no plan keeps to the limit.
+
+    >>> y, pullback = vjp("ij,j->i", [[1.0, 2.0], [3.0, 4.0]], [5.0, 6.0])
+    >>> y
+    array([17., 39.])
+    >>> pullback([1.0, 10.0])
+    (array([[ 5.,  6.],
+           [50., 60.]]), array([31., 42.]))
+    """
+    asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
+    options = _options(asked, dtype, order, casting, optimize, backend, precision)
+    place, arrays = placed(backend, given)
+    call = _vjp_call(
+        asked, signature(arrays), positions(wrt, len(given)), options, bytes_limit(memory_limit, place), place
+    )
+    outputs = call.forward(*_cast(arrays, call.compute))
+    kept, values = outputs[: call.kept], outputs[call.kept :]
+    order, stays = layout(order, given), stays_on_device(place, given)
+    handed = [
+        hand_over(value, dtype, order, place, stays) for value, (_, dtype) in zip(values, call.values, strict=True)
+    ]
+    return one_or_all(handed), Pullback(call, kept, place, order, stays)
+
+
+class Pullback:
+    """From the cotangent of a value to the gradients of its operands: `pullback(cotangent) -> (gradient, ...)`.
+
+    `plan` is what a call runs; its inputs are the cotangents, and then what was kept of the forward pass.
+    """
+
+    __slots__ = ("_call", "_kept", "_order", "_place", "_stays")
+
+    def __init__(self, call: _Vjp, kept: Sequence[Array], place: Backend, order: str, stays: bool) -> None:
+        self._call = call
+        self._kept = kept
+        self._place = place
+        self._order = order
+        self._stays = stays
+
+    @property
+    def plan(self) -> Plan:
+        return self._call.plan
+
+    def __repr__(self) -> str:
+        return f"<Pullback {self.plan.equation}>"
+
+    def __call__(self, cotangent: Any) -> tuple[Array, ...]:
+        call, place, stays = self._call, self._place, self._stays
+        count = len(call.values)
+        cotangents = [cotangent] if count == 1 else _listed(cotangent, count, "cotangents")
+        arrays = [
+            _fitting(given, f"cotangent {k}" if count > 1 else "the cotangent", "the value", *kind, place, stays)
+            for k, (given, kind) in enumerate(zip(cotangents, call.values, strict=True))
+        ]
+        arrays += map(place.asarray, self._kept)  # refused here if they are on another device than the current one
+        gradients = call.backward(*_cast(arrays, call.compute))
+        return tuple(
+            hand_over(gradient, dtype, self._order, place, stays)
+            for gradient, dtype in zip(gradients, call.dtypes, strict=True)
+        )
+
+
+def jvp(
+    subscripts: Any,
+    operands: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    dtype: Any = None,
+    order: str | None = "K",
+    casting: Any = "safe",
+    optimize: Optimize = "auto",
+    backend: str | None = None,
+    precision: str | None = None,
+) -> tuple[Any, Any]:
+    """The value of an einsum and its tangent: how it changes as the operands change by their tangents.
+
+    tangent = sum over the operands x of (dy/dx) dx, to first order in the dx.
+
+    Args:
+        subscripts: Text; or a sequence of lists of labels, one for each operand, and one more for the output if that
+            is not implicit; or a Plan.
+        operands: A tuple or list of operands.
+        tangents: One of the shape of its operand for each operand, or None for one that does not change.
+
+    The other arguments and errors are `einsum`'s. For a plan of several outputs value and tangent are tuples.
+
+    >>> jvp("i,i->", ([1.0, 2.0], [3.0, 4.0]), ([1.0, 0.0], None))
+    (np.float64(11.0), np.float64(3.0))
+    """
+    given = _listed(operands, None, "operands")
+    asked: Expression | Plan
+    if isinstance(subscripts, str | Plan):
+        asked = subscripts
+    else:
+        paired = [argument for pair in zip(given, subscripts, strict=False) for argument in pair]
+        asked, _ = hashable_form(paired[0], [*paired[1:], *subscripts[len(given) :]])
+    options = _options(asked, dtype, order, casting, optimize, backend, precision)
+    place, arrays = placed(backend, given)
+    stays = stays_on_device(place, given)
+    moved = {
+        position: _fitting(tangent, f"tangent {position}", "its operand", array.shape, array.dtype, place, stays)
+        for position, (tangent, array) in enumerate(zip(_listed(tangents, len(given), "tangents"), arrays, strict=True))
+        if tangent is not None
+    }
+    call = _jvp_call(asked, signature(arrays), tuple(moved), options, place)
+    outputs = call.run(*_cast([*arrays, *moved.values()], call.compute))
+    order = layout(order, given)
+    handed = [hand_over(output, call.target, order, place, stays) for output in outputs]
+    middle = len(handed) // 2
+    return one_or_all(handed[:middle]), one_or_all(handed[middle:])
+
+
+def vjp_plan(plan: Plan, wrt: int | Sequence[int] | None, optimize: Optimize, memory_limit: int | str | None) -> Plan:
+    """`Plan.vjp`."""
+    check_differentiable(_dtype(plan), "the plan's dtype")
+    limit = bytes_limit(memory_limit)
+    backward = grad.vjp(plan, positions(wrt, len(plan.inputs)), optimize, values=False)
+    if limit is None:
+        return backward
+    fitting, _ = checkpointed(backward, limit)
+    return needed(fitting, fitting.outputs)
+
+
+def jvp_plan(plan: Plan, wrt: int | Sequence[int] | None) -> Plan:
+    """`Plan.jvp`."""
+    check_differentiable(_dtype(plan), "the plan's dtype")
+    return grad.jvp(plan, positions(wrt, len(plan.inputs)), values=False)
+
+
+# ---------------------------------------------------------------- what a caller passes
+
+
+def positions(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, ...]:
+    """The positions that `wrt=` lists, all by default. Raises OperandError for one that no operand has."""
+    if wrt is None:
+        return tuple(range(operands))
+    try:
+        listed = tuple(map(operator.index, wrt if isinstance(wrt, Iterable) else [wrt]))
+    except TypeError as error:
+        raise OperandError(f"wrt={wrt!r:.60} lists no positions of operands") from error
+    if not all(0 <= position < operands for position in listed):
+        raise OperandError(f"wrt={wrt!r:.60} lists positions, but the {operands} operands have 0 to {operands - 1}")
+    return listed
+
+
+def _options(
+    asked: Expression | Plan,
+    dtype: Any,
+    order: str | None,
+    casting: Any,
+    optimize: Optimize,
+    backend: str | None,
+    precision: str | None,
+) -> Options:
+    if isinstance(asked, Plan):
+        if dtype is not None:
+            raise PlanError(f"dtype={dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
+        dtype, casting = _dtype(asked), "same_kind"
+    return options_of(dtype, order, casting, optimize, None, backend, precision)
+
+
+def _dtype(plan: Plan) -> Dtype:
+    return dtype_of(plan.dtype)
+
+
+def _listed(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
+    """A tuple or list of so many arrays."""
+    if not isinstance(arrays, tuple | list):
+        raise OperandError(f"{name} come as a tuple, (a, b, ...), not as {type(arrays).__name__}")
+    if count is not None and len(arrays) != count:
+        raise OperandError(f"{count} {name} are needed, not {len(arrays)}")
+    return arrays
+
+
+def _fitting(given: Any, name: str, owner: str, shape: Shape, dtype: Dtype, place: Backend, stays: bool) -> Array:
+    """A tangent or cotangent as an array, where and of the shape that it must be, of a dtype that `dtype` can hold."""
+    if place is HOST and on_device(given):
+        raise OperandError(f"{name} is on a GPU, but the operands are not")
+    if stays and isinstance(given, np.ndarray):
+        raise OperandError(f"{name} is a numpy array, but the operands are on a GPU: move it (cupy.asarray(x))")
+    array = as_array(place, name, given)
+    if array.shape != shape:
+        raise OperandError(f"{name} has shape {array.shape}, but {owner} has {shape}")
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise DtypeError(f"{name} is {array.dtype}, but {owner} is {dtype}")
+    return array
+
+
+def _cast(arrays: Sequence[Array], compute: Dtype) -> list[Array]:
+    return [array.astype(compute, copy=False) for array in arrays]
+
+
+# ---------------------------------------------------------------- decided once
+
+
+@dataclass(frozen=True, slots=True)
+class _Vjp:
+    """Both passes, bound for operands of certain shapes and dtypes in one place."""
+
+    forward: _Run  # its first `kept` outputs are for the backward pass, the others the values
+    backward: _Run
+    kept: int
+    plan: Plan  # of the backward pass
+    values: Signature
+    compute: Dtype
+    dtypes: tuple[Dtype, ...]  # of the gradients
+
+
+@dataclass(frozen=True, slots=True)
+class _Jvp:
+    run: _Run  # outputs are the values and then their tangents
+    compute: Dtype
+    target: Dtype
+
+
+@lru_cache(maxsize=1024)
+def _vjp_call(
+    asked: Expression | Plan,
+    operands: Signature,
+    wrt: tuple[int, ...],
+    options: Options,
+    limit: int | None,
+    place: Backend,
+) -> _Vjp:
+    plan, compute, target = _planned(asked, operands, wrt, options, place)
+    optimize = options.optimize.get() if isinstance(options.optimize, Held) else options.optimize
+    values = len(plan.outputs)
+    both = grad.vjp(plan, wrt, optimize)
+    forward = len(plan.steps)
+    if limit is not None:
+        both, forward = checkpointed(both, limit, forward)
+    inputs = len(both.inputs)
+    early = [*range(len(plan.inputs)), *range(inputs, inputs + forward)]
+    first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
+    kept = len(first.outputs) - values
+    check_shapes(None, both)
+    return _Vjp(
+        bind_own(first, place, options.precision, kept),
+        bind_own(rest, place, options.precision),
+        kept,
+        rest,
+        tuple((plan.shape(output), target) for output in plan.outputs),
+        compute,
+        tuple(operands[position][1] for position in wrt),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _jvp_call(
+    asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, place: Backend
+) -> _Jvp:
+    plan, compute, target = _planned(asked, operands, wrt, options, place)
+    both = grad.jvp(plan, wrt)
+    check_shapes(None, both)
+    return _Jvp(bind_own(both, place, options.precision), compute, target)
+
+
+def _planned(
+    asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, place: Backend
+) -> tuple[Plan, Dtype, Dtype]:
+    """The plan to differentiate, without steps that nothing needs; the dtypes of its computation and of its values."""
+    shapes, dtypes = zip(*operands, strict=True)
+    target, compute = call_dtypes(dtypes, None, options, place)
+    for position in wrt:
+        check_differentiable(dtypes[position], f"operand {position}")
+    check_differentiable(target, "the value")
+    if isinstance(asked, Plan):
+        check_takes(asked, shapes)
+        plan = replace(needed(asked, asked.outputs), dtype=compute.name)
+    else:
+        plan = plan_for(asked, shapes, compute, options)
+    return plan, compute, target

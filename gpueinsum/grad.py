@@ -1,0 +1,249 @@
+"""Plan to plan: derivatives, made of the steps that plans are made of, so that they can be differentiated again.
+
+A step is a map of its sources to y. Where these change by dx, y changes by J dx (forward: the tangent), and if a real
+loss L has the cotangent y' = dL/d(Re y) + i dL/d(Im y), so that dL = Re sum conj(y') dy, then
+
+    dL = Re sum conj(y') J dx = Re sum conj(J^H y') dx,  hence  x' = J^H y'  (backward: the gradient),
+
+which points the way of steepest ascent, as PyTorch's does. For each kind of step J^H is a step again:
+
+    y = Reduce(x)             x' = Expand(y')
+    y = Expand(x)             x' = Reduce(y')
+    y = Add(u, v)             u' = v' = y'
+    y = Contract(u, v)        u' = Contract(y', conj v), v' = Contract(conj u, y'):  y in the place of the side
+
+and since conj u v has the derivative conj du v, whose adjoint is u' = conj y' v, no more conjugates are ever needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from gpueinsum.cost import total_flops
+from gpueinsum.order import Optimize, Path, find_path, is_path
+from gpueinsum.parts import needed
+from gpueinsum.plan import Add, Contract, Expand, Plan, Reduce, Step
+from gpueinsum.planner import lower
+from gpueinsum.subscripts import Subscripts, Term
+
+
+def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: bool = True) -> Plan:
+    """The outputs of a plan (if `values`) and the gradients of these inputs.
+
+    Takes the plan's inputs and then a cotangent for each output. Intermediates are computed once and shared. One
+    gradient alone is planned anew, as the plan's expression transposed, if that takes fewer flops.
+    """
+    plan = needed(plan, plan.outputs)
+    ways = [_backward(plan, wrt)]
+    if len(wrt) == 1:
+        ways += _alone(plan, wrt[0], optimize)
+    first = 0 if values else len(plan.outputs)
+    return min((needed(way, way.outputs[first:]) for way in ways), key=total_flops)
+
+
+def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
+    """The outputs of a plan (if `values`) and their tangents.
+
+    Takes the plan's inputs and then a tangent for each of those in `wrt`; the others do not change.
+    """
+    new = _Growing(plan, [plan.inputs[operand] for operand in wrt])
+    operands = len(plan.inputs)
+    number = list(range(operands))  # of each register of the plan
+    tangents = {operand: operands + k for k, operand in enumerate(wrt)}
+    for register, step in enumerate(plan.steps, operands):
+        number.append(new.append(step.reading(*[number[source] for source in step.sources])))
+        parts = [new.shared(part) for part in _pushed(step, number, tangents)]
+        if parts:
+            tangents[register] = new.sum(parts, step.out)
+    outputs = [tangents.get(register) for register in plan.outputs]
+    pushed = [
+        new.sum([], plan.term(output)) if tangent is None else tangent
+        for output, tangent in zip(plan.outputs, outputs, strict=True)
+    ]
+    joint = new.plan([*(number[output] for output in plan.outputs), *pushed])
+    return needed(joint, joint.outputs[0 if values else len(plan.outputs) :])
+
+
+# ---------------------------------------------------------------- backward
+
+
+def _backward(plan: Plan, wrt: Sequence[int]) -> Plan:
+    """The plan's own steps, then those of the gradients; outputs are the plan's and the gradients."""
+    new, number = _followed(plan)
+    operands = len(plan.inputs)
+    depends = set(wrt)
+    for register, step in enumerate(plan.steps, operands):
+        if not depends.isdisjoint(step.sources):
+            depends.add(register)
+    is_complex = plan.dtype.startswith("complex")
+    cotangents: dict[int, list[int]] = defaultdict(list)
+    for position, output in enumerate(plan.outputs):
+        cotangents[output].append(operands + position)
+    awaited = Counter(source for step in plan.steps for source in step.sources)  # steps that may still add to each
+    ready = [register for register in depends if register >= operands and not awaited[register]]
+    while ready:  # the last that became ready first, so that few cotangents are alive
+        register = ready.pop()
+        step = plan.steps[register - operands]
+        if cotangents[register]:
+            cotangent = new.sum(cotangents.pop(register), step.out)
+            for source, pulled in _pulled(step, cotangent, number, is_complex):
+                if source in depends:
+                    cotangents[source].append(cotangent if pulled is None else new.shared(pulled))
+        for source in step.sources:
+            awaited[source] -= 1
+            if source in depends and source >= operands and not awaited[source]:
+                ready.append(source)
+    gradients = [new.sum(cotangents[operand], plan.inputs[operand]) for operand in wrt]
+    return new.plan([*(number[output] for output in plan.outputs), *gradients])
+
+
+def _pulled(step: Step, cotangent: int, number: Sequence[int], is_complex: bool) -> Iterator[tuple[int, Step | None]]:
+    """What each source of a step receives of its cotangent: a step, or the cotangent as it is."""
+    match step:
+        case Contract():
+            yield step.lhs, _pulled_side(step, cotangent, number, is_complex)
+            yield step.rhs, _pulled_side(_swapped(step), cotangent, number, is_complex)
+        case Reduce() | Expand():
+            yield step.source, _rearranged(cotangent, step.out, step.term)
+        case Add():
+            yield from ((source, None) for source in step.sources)
+
+
+def _pulled_side(step: Contract, cotangent: int, number: Sequence[int], is_complex: bool) -> Contract:
+    """The gradient of the left side: with u* for conj u if p, else u, y = u* v* gives u' = (y' conj v*)*."""
+    p, q = step.conj_lhs, step.conj_rhs
+    conjugates = (p, p == q) if is_complex else (False, False)
+    return Contract(cotangent, number[step.rhs], step.out, step.rhs_term, step.lhs_term, *conjugates)
+
+
+def _swapped(step: Contract) -> Contract:
+    return Contract(step.rhs, step.lhs, step.rhs_term, step.lhs_term, step.out, step.conj_rhs, step.conj_lhs)
+
+
+def _rearranged(source: int, term: Term, out: Term) -> Reduce | Expand | None:
+    """`term->out` as the step that it is."""
+    if term == out:
+        return None
+    is_reduction = len(set(out)) == len(out) and set(out) <= set(term)
+    return (Reduce if is_reduction else Expand)(source, term, out)
+
+
+# ---------------------------------------------------------------- one gradient alone
+
+
+def _alone(plan: Plan, operand: int, optimize: Optimize) -> list[Plan]:
+    """The gradient as the plan's expression transposed, beside the plan's own steps; nothing if that is not another."""
+    expression = as_expression(plan)
+    if expression is None or len(plan.inputs) < 3:
+        return []
+    sizes = dict(plan.sizes)
+
+    def order(inputs: tuple[Term, ...], output: Term) -> Path:
+        return find_path(inputs, output, sizes, "auto" if is_path(optimize) else optimize)
+
+    gradient = lower(expression.transposed(operand), order, plan.dtype)
+    new, known = _followed(plan)
+    number = list(range(len(plan.inputs)))
+    number[operand] = len(plan.inputs)  # the cotangent
+    is_complex = plan.dtype.startswith("complex")
+    # All but the cotangent enter conjugated. Two such factors are multiplied as they are, and conjugated when they
+    # meet one that is not.
+    awaits = [is_complex and register != operand for register in number]
+    awaits[operand] = False
+    for step in gradient.steps:
+        pending = [awaits[source] for source in step.sources]
+        if isinstance(step, Contract) and pending[0] != pending[1]:
+            step = replace(step, conj_lhs=pending[0], conj_rhs=pending[1])
+            pending = [False]
+        awaits.append(pending[0])
+        number.append(new.shared(step.reading(*[number[source] for source in step.sources])))
+    [output] = gradient.outputs
+    return [new.plan([*(known[register] for register in plan.outputs), number[output]])]
+
+
+def as_expression(plan: Plan) -> Subscripts | None:
+    """The einsum that a plan is, if it is one: a tree over its operands in which every label means one thing."""
+    operands = len(plan.inputs)
+    uses = Counter(source for step in plan.steps for source in step.sources)
+    uses.update(plan.outputs)
+    if len(plan.outputs) != 1 or any(uses[register] != 1 for register in range(operands + len(plan.steps))):
+        return None
+    output = plan.term(plan.outputs[0])
+    holders = {label: sum(1 << i for i, term in enumerate(plan.inputs) if label in term) for label, _ in plan.sizes}
+    under = [1 << i for i in range(operands)]  # the operands that a register is made of, as bits
+    for register, step in enumerate(plan.steps, operands):
+        mine = sum(under[source] for source in step.sources)
+        under.append(mine)
+        match step:
+            case Contract():
+                terms: tuple[Term, ...] = (step.lhs_term, step.rhs_term)
+                is_plain = not (step.conj_lhs or step.conj_rhs)
+            case Reduce() | Expand():
+                terms = (step.term,)
+                is_plain = isinstance(step, Reduce) or register == plan.outputs[0]
+            case _:
+                return None
+        is_same = terms == tuple(plan.term(source) for source in step.sources)
+        lost = {label for term in terms for label in term} - set(step.out)
+        is_over = all(holders[label] & ~mine == 0 and label not in output for label in lost)
+        if not (is_plain and is_same and is_over):
+            return None
+    return Subscripts(plan.inputs, output, plan.sizes)
+
+
+# ---------------------------------------------------------------- forward
+
+
+def _pushed(step: Step, number: Sequence[int], tangents: dict[int, int]) -> Iterator[Step]:
+    """What each source that has a tangent adds to that of the step."""
+    match step:
+        case Contract():
+            if step.lhs in tangents:
+                yield step.reading(tangents[step.lhs], number[step.rhs])
+            if step.rhs in tangents:
+                yield step.reading(number[step.lhs], tangents[step.rhs])
+        case Reduce() | Expand():
+            if step.source in tangents:
+                yield step.reading(tangents[step.source])
+        case Add():
+            sources = [tangents[source] for source in step.sources if source in tangents]
+            if sources:
+                yield step.reading(*sources)
+
+
+# ---------------------------------------------------------------- a plan that grows
+
+
+class _Growing:
+    """The steps of a new plan, whose inputs are a plan's and more."""
+
+    def __init__(self, plan: Plan, more: Sequence[Term]) -> None:
+        self.start = replace(plan, inputs=(*plan.inputs, *more), steps=(), outputs=())
+        self.steps: list[Step] = []
+        self.known: dict[Step, int] = {}
+
+    def append(self, step: Step) -> int:
+        """The register that a new step writes."""
+        self.steps.append(step)
+        return self.known.setdefault(step, len(self.start.inputs) + len(self.steps) - 1)
+
+    def shared(self, step: Step) -> int:
+        """The register that this step writes, which may have been taken already."""
+        return self.known[step] if step in self.known else self.append(step)
+
+    def sum(self, registers: Sequence[int], term: Term) -> int:
+        return registers[0] if len(registers) == 1 else self.shared(Add(tuple(registers), term))
+
+    def plan(self, outputs: Sequence[int]) -> Plan:
+        return replace(self.start, steps=tuple(self.steps), outputs=tuple(outputs))
+
+
+def _followed(plan: Plan) -> tuple[_Growing, list[int]]:
+    """A plan that goes on from this one, with a cotangent for each output; and the new number of every register."""
+    new = _Growing(plan, [plan.term(output) for output in plan.outputs])
+    number = list(range(len(plan.inputs)))
+    for step in plan.steps:
+        number.append(new.append(step.reading(*[number[source] for source in step.sources])))
+    return new, number
