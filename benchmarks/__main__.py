@@ -1,142 +1,198 @@
-"""`python -m benchmarks`: how gpueinsum compares with numpy (or CuPy), as a table and as JSON."""
+"""`python -m benchmarks`: how gpueinsum compares with numpy (or CuPy), and gradients with values, PyTorch and JAX."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
+import math
 import os
 import platform
+import statistics
 import sys
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import opt_einsum
 
 import gpueinsum as ge
-from benchmarks.measure import OURS, PEERS, Result, calls, clock_for, geometric_mean, measure
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks import gradients
+from benchmarks.measure import THREADS, Call, Peer, Quartiles, Result, Table, clock_for, measure
+from benchmarks.workloads import WORKLOADS, Workload, reference
 
 _SECONDS, _QUICK_SECONDS = 4.0, 0.5  # for the rounds of one workload
-_THREADS = "OPENBLAS_NUM_THREADS"
+
+OURS = "gpueinsum"
+# The library's own einsum, as its users may call it; the fastest of these is what we compare with.
+EINSUMS = ("einsum", "einsum greedy", "einsum optimal")
+PEERS = (OURS, *EINSUMS, "opt_einsum", "plain")
+
+# A loop over all labels forms about 10^9 products a second at best: past this it is left out, for it takes a second.
+_MOST_PRODUCTS = 3 * 10**8
+# The search for the optimal path takes seconds past this many operands; up to two there is nothing to search.
+_OPTIMAL_OPERANDS = range(3, 7)
+# How far the upper quartile of the ratios has to be below 1 before a row counts as slower: a call timed against itself
+# gave medians from 0.977 to 1.017, and no upper quartile below 1.000, over all rows (numpy 2.4, 2 shared cores).
+_NOISE = 0.03
+
+Results = Mapping[str, Mapping[str, Sequence[Result]]]  # by the table's key and the library's name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the table; 1 if a result of ours was wrong."""
+    """Run the tables; 1 if a result of ours was wrong."""
     options = _parser().parse_args(arguments)
-    workloads = [workload for workload in WORKLOADS if not options.only or workload.name in options.only]
     seconds = _QUICK_SECONDS if options.quick else _SECONDS
     libraries = [np] if ge.array_module() is np else [np, ge.array_module()]
-    results: dict[str, list[Result]] = {}
+    results: dict[str, dict[str, list[Result]]] = {table.key: {} for table in TABLES}
     for xp in libraries:
         print(_title(xp), end="\n\n")
-        print(header(xp.__name__))
-        results[xp.__name__] = []
-        for workload in workloads:
-            result = _run(workload, xp, seconds)
-            results[xp.__name__].append(result)
-            print(row(result), flush=True)
-        print(summary(results[xp.__name__], xp.__name__), end="\n\n")
+        for table in TABLES:
+            workloads = [row for row in table.workloads if not options.only or row.name in options.only]
+            if workloads:
+                results[table.key][xp.__name__] = _run(table, workloads, xp, seconds)
     if options.json:
         text = json.dumps(report(results, libraries[-1]))
         options.json.write_text(text.replace('{"name"', '\n{"name"') + "\n")  # a line per workload
-    return int(any(OURS in result.faults for table in results.values() for result in table))
+    return int(any(map(_is_wrong, TABLES, results.values())))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = [workload.name for workload in WORKLOADS]
+    names = dict.fromkeys(workload.name for table in TABLES for workload in table.workloads)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a measurement")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every time of every round here")
     return parser
 
 
-def _run(workload: Workload, xp: Any, seconds: float) -> Result:
-    reference = workload.reference(workload.operands())
-    return measure(workload, calls(workload, xp, workload.operands(xp)), reference, clock_for(xp), seconds)
+def _run(table: Table, workloads: Sequence[Workload], xp: Any, seconds: float) -> list[Result]:
+    """Measure and print, row by row."""
+    print(table.header(xp))
+    results = []
+    for workload in workloads:
+        results.append(measure(workload, table.peers(workload, xp), clock_for(xp), seconds))
+        print(table.row(results[-1]), flush=True)
+    print(table.summary(results, xp), end="\n\n")
+    return results
 
 
-# ---------------------------------------------------------------- the table
+def _is_wrong(table: Table, results: Mapping[str, Sequence[Result]]) -> bool:
+    return any(table.ours & result.faults.keys() for rows in results.values() for result in rows)
 
 
-def header(library: str) -> str:
+# ---------------------------------------------------------------- the table of einsums
+
+
+def peers(workload: Workload, xp: Any) -> dict[str, Peer]:
+    """Each peer that is worth timing on this workload."""
+    equation, operands = workload.equation, workload.operands(xp)
+    calls: dict[str, Call] = {OURS: partial(ge.einsum, equation, *operands)}
+    if workload.products <= _MOST_PRODUCTS:
+        calls["einsum"] = partial(xp.einsum, equation, *operands, optimize=False)
+    calls["einsum greedy"] = partial(xp.einsum, equation, *operands, optimize="greedy")
+    if len(operands) in _OPTIMAL_OPERANDS:
+        calls["einsum optimal"] = partial(xp.einsum, equation, *operands, optimize="optimal")
+    calls["opt_einsum"] = partial(opt_einsum.contract, equation, *operands)
+    if workload.plain is not None:
+        calls["plain"] = partial(workload.plain, xp, *operands)
+    expected = (reference(equation, *workload.operands()),)
+    return {name: Peer(call, expected) for name, call in calls.items()}
+
+
+def best(result: Result) -> str | None:
+    """The fastest einsum of the library itself."""
+    return min((peer for peer in EINSUMS if peer in result.rounds), key=result.median, default=None)
+
+
+def quartiles(result: Result) -> Quartiles | None:
+    """The library's best time over ours: above 1 where we are faster."""
+    return result.quartiles(best(result) or "", OURS)
+
+
+def is_slower(result: Result) -> bool:
+    """Whether the library's best is faster than ours by more than noise."""
+    found = quartiles(result)
+    return found is not None and found[2] < 1 - _NOISE
+
+
+def header(xp: Any) -> str:
     """The columns' names: times per call, the library's best einsum over ours, the quartiles of that ratio."""
-    names = {"einsum": f"{library}.einsum", "einsum greedy": "greedy", "einsum optimal": "optimal"}
-    peers = "".join(f"{names.get(peer, peer):>13}" for peer in PEERS)
-    return f"{'workload':<22}{'dtype':<11}{peers}{'best/ours':>11}  quartiles"
+    names = {"einsum": f"{xp.__name__}.einsum", "einsum greedy": "greedy", "einsum optimal": "optimal"}
+    columns = "".join(f"{names.get(peer, peer):>13}" for peer in PEERS)
+    return f"{'workload':<22}{'dtype':<11}{columns}{'best/ours':>11}  quartiles"
 
 
 def row(result: Result) -> str:
     """One workload: medians, `-` for a peer left out, WRONG or FAILED for one not timed."""
-    times = "".join(f"{_cell(result, peer):>13}" for peer in PEERS)
+    times = "".join(f"{result.cell(peer):>13}" for peer in PEERS)
     ratio = ""
-    if result.quartiles is not None:
-        low, middle, high = result.quartiles
-        ratio = f"{middle:>11.2f}  {low:.2f}-{high:.2f}{'  slower' if result.slower else ''}"
+    if found := quartiles(result):
+        low, middle, high = found
+        ratio = f"{middle:>11.2f}  {low:.2f}-{high:.2f}{'  slower' if is_slower(result) else ''}"
     line = f"{result.workload.name:<22}{result.workload.dtype:<11}{times}{ratio}"
     return "\n".join([line, *(f"  {peer}: {fault}" for peer, fault in result.faults.items())])
 
 
-def summary(results: Sequence[Result], library: str) -> str:
+def summary(results: Sequence[Result], xp: Any) -> str:
     """The geometric mean of the ratios, and which rows are slower than noise explains."""
-    ratios = [result.quartiles for result in results if result.quartiles is not None]
-    if not ratios:
+    medians = [found[1] for result in results if (found := quartiles(result))]
+    if not medians:
         return "nothing to compare"
-    mean = geometric_mean([middle for _, middle, _ in ratios])
-    slower = [result.workload.name for result in results if result.slower]
+    mean = math.exp(statistics.fmean(map(math.log, medians)))
+    slower = [result.workload.name for result in results if is_slower(result)]
     return (
-        f"{library}'s best einsum takes {mean:.2f} times as long as gpueinsum (geometric mean of {len(ratios)} rows); "
-        f"slower by more than noise: {', '.join(slower) or 'none'}"
+        f"{xp.__name__}'s best einsum takes {mean:.2f} times as long as gpueinsum (geometric mean of {len(medians)} "
+        f"rows); slower by more than noise: {', '.join(slower) or 'none'}"
     )
 
 
-def _cell(result: Result, peer: str) -> str:
-    if peer in result.faults:
-        return result.faults[peer].partition(":")[0]
-    return _time(result.median(peer)) if peer in result.rounds else "-"
+def facts(result: Result) -> dict[str, Any]:
+    """What JSON has of a result, beside its times."""
+    return {"best": best(result), "ratio_quartiles": quartiles(result)}
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+TABLE = Table("results", WORKLOADS, frozenset({OURS}), peers, header, row, summary, facts)
+TABLES = (TABLE, gradients.TABLE)
 
 
 # ---------------------------------------------------------------- what it ran on
 
 
-def report(results: dict[str, list[Result]], xp: Any) -> dict[str, Any]:
+def report(results: Results, xp: Any) -> dict[str, Any]:
     """Everything that was measured and what it was measured on, for JSON; times in seconds per call."""
+    measured = {
+        table.key: {
+            library: [_entry(result) | table.facts(result) for result in rows]
+            for library, rows in results[table.key].items()
+        }
+        for table in TABLES
+    }
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"date": date, "machine": machine(xp), "versions": versions(xp)} | measured
+
+
+def _entry(result: Result) -> dict[str, Any]:
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(xp),
-        "versions": versions(xp),
-        "results": {
-            library: [
-                {
-                    "name": result.workload.name,
-                    "equation": result.workload.equation,
-                    "shapes": result.workload.shapes,
-                    "dtype": result.workload.dtype,
-                    "source": result.workload.source,
-                    "best": result.best,
-                    "ratio_quartiles": result.quartiles,
-                    "median_seconds": {peer: result.median(peer) for peer in result.rounds},
-                    "seconds": {peer: [float(f"{t:.4g}") for t in times] for peer, times in result.rounds.items()},
-                    "faults": result.faults,
-                }
-                for result in table
-            ]
-            for library, table in results.items()
-        },
+        "name": result.workload.name,
+        "equation": result.workload.equation,
+        "shapes": result.workload.shapes,
+        "dtype": result.workload.dtype,
+        "source": result.workload.source,
+        "median_seconds": {peer: result.median(peer) for peer in result.rounds},
+        "seconds": {peer: [float(f"{t:.4g}") for t in times] for peer, times in result.rounds.items()},
+        "faults": dict(result.faults),
     }
 
 
 def machine(xp: Any = np) -> dict[str, Any]:
     """The processor, the cores this process may use, OpenBLAS's threads if they are set, the GPU if there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    facts: dict[str, Any] = {"cpu": _cpu_model(), "cores": cores, _THREADS: os.environ.get(_THREADS)}
+    facts: dict[str, Any] = {"cpu": _cpu_model(), "cores": cores, THREADS: os.environ.get(THREADS)}
     if xp is not np:
         device = xp.cuda.runtime.getDeviceProperties(xp.cuda.runtime.getDevice())
         facts["gpu"] = device["name"].decode()
@@ -153,6 +209,9 @@ def versions(xp: Any = np) -> dict[str, str]:
         "blas": f"{blas['name']} {blas['version']}",
         "opt_einsum": version("opt_einsum"),
     }
+    for peer in ("torch", "jax"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[peer] = version(peer)
     if xp is not np:
         found |= {"cupy": xp.__version__, "cuda": str(xp.cuda.runtime.runtimeGetVersion())}
     return found
@@ -169,9 +228,9 @@ def _cpu_model() -> str:
 
 def _title(xp: Any) -> str:
     facts = machine(xp)
-    threads = facts.pop(_THREADS)
+    threads = facts.pop(THREADS)
     where = f"{facts['cpu']}, {facts['cores']} cores" if xp is np else facts["gpu"]
-    threads = f"{_THREADS}={threads}" if threads else "BLAS threads not pinned"
+    threads = f"{THREADS}={threads}" if threads else "BLAS threads not pinned"
     return f"{where}, {threads}; " + ", ".join(f"{name} {number}" for name, number in versions(xp).items())
 
 

@@ -1,10 +1,10 @@
-"""The table: which contractions are measured, at which sizes, and where each comes from."""
+"""The rows of the tables: which contractions are measured, at which sizes, and where each comes from."""
 
 from __future__ import annotations
 
 import math
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 Array = Any  # numpy's or CuPy's
+_SEED = 20250817
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
 
 
@@ -36,9 +37,13 @@ class Workload:
         return {label: int(size) for label, size in (item.split("=") for item in self.sizes.split())}
 
     @property
+    def terms(self) -> tuple[str, ...]:
+        """The labels of each operand, and last those of the result."""
+        return tuple(self.equation.replace("->", ",").split(","))
+
+    @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        inputs, _ = self.equation.split("->")
-        return tuple(tuple(self.size[label] for label in term) for term in inputs.split(","))
+        return tuple(tuple(self.size[label] for label in term) for term in self.terms[:-1])
 
     @property
     def products(self) -> int:
@@ -50,9 +55,15 @@ class Workload:
         sizes = zip(self.size.items(), _PRIMES * 3, strict=False)
         return replace(self, sizes=" ".join(f"{label}={min(size, prime)}" for (label, size), prime in sizes))
 
+    def transposed(self, position: int) -> str:
+        """The equation of one operand's gradient, for a cotangent in its place: it and the result change places."""
+        *inputs, output = self.terms
+        inputs[position], output = output, inputs[position]
+        return f"{','.join(inputs)}->{output}"
+
     def operands(self, xp: Any = np) -> list[Array]:
         """Seeded operands in the array library `xp`, the same numbers in every library."""
-        rng = np.random.default_rng(20250817)
+        rng = np.random.default_rng(_SEED)
         shapes = list(self.shapes)
         if self.patches:
             x, y, i, j = shapes[0]
@@ -63,10 +74,16 @@ class Workload:
             operands[0] = xp.lib.stride_tricks.as_strided(image, self.shapes[0], image.strides * 2)
         return operands
 
-    def reference(self, operands: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-        """The result in double precision, by numpy."""
-        wide = np.result_type(self.dtype, np.float64)
-        return np.asarray(np.einsum(self.equation, *(x.astype(wide) for x in operands), optimize="greedy"))
+    def cotangent(self, xp: Any = np) -> Array:
+        """Seeded, of the result's shape."""
+        shape = tuple(self.size[label] for label in self.terms[-1])
+        return xp.asarray(_random(np.random.default_rng(_SEED + 1), shape, self.dtype))
+
+
+def reference(equation: str, *operands: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The result in double precision, by numpy."""
+    wide = np.result_type(np.float64, *operands)
+    return np.asarray(np.einsum(equation, *(x.astype(wide) for x in operands), optimize="greedy"))
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:
@@ -78,17 +95,21 @@ def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.
     return values.astype(dtype)
 
 
-def _chain(length: int) -> Workload:
+def _chain(name: str, length: int, sizes: Sequence[int], source: str, dtype: str) -> Workload:
+    """A product of matrices, whose sizes are these over and over."""
     labels = string.ascii_letters[: length + 1]
     terms = ",".join(labels[i : i + 2] for i in range(length))
     return Workload(
-        f"chain {length}",
+        name,
         f"{terms}->{labels[0]}{labels[-1]}",
-        " ".join(f"{label}={2 + i % 3}" for i, label in enumerate(labels)),
-        f"{length} matrices of 2 x 3, 3 x 4, 4 x 2, ...: nothing but the overhead of a call",
-        "float64",
+        " ".join(f"{label}={sizes[i % len(sizes)]}" for i, label in enumerate(labels)),
+        source,
+        dtype,
         lambda xp, *matrices: reduce(xp.matmul, matrices),
     )
+
+
+_TINY = "matrices of 2 x 3, 3 x 4, 4 x 2, ...: nothing but the overhead of a call"
 
 
 WORKLOADS = (
@@ -240,6 +261,56 @@ WORKLOADS = (
         plain=lambda xp, patches, kernel: xp.tensordot(patches, kernel),
         patches=True,
     ),
-    _chain(10),
-    _chain(20),
+    _chain("chain 10", 10, (2, 3, 4), _TINY, "float64"),
+    _chain("chain 20", 20, (2, 3, 4), _TINY, "float64"),
+)
+
+_NAMED = {workload.name: workload for workload in WORKLOADS}
+_DEEP_LINEAR = "a deep linear network, the product of its layers' weights; Saxe, McClelland and Ganguli 2014"
+_STANTON = "Stanton, Gauss, Watts and Bartlett 1991"
+
+GRADIENTS = (
+    _chain("matrix chain 3", 3, (512,), _DEEP_LINEAR, "float32"),
+    _chain("matrix chain 10", 10, (256, 288, 320), _DEEP_LINEAR, "float64"),
+    _chain("matrix chain 20", 20, (256, 288, 320), _DEEP_LINEAR, "float32"),
+    _chain(
+        "complex chain 5",
+        5,
+        (192, 224),
+        "a product of propagators, whose gradients steer a quantum system; Khaneja et al. 2005 (GRAPE)",
+        "complex128",
+    ),
+    _NAMED["attention scores"],
+    _NAMED["attention values"],
+    Workload(
+        "CCSD ladder",
+        "abcd,ijcd->ijab",
+        "a=30 b=30 c=30 d=30 i=10 j=10",
+        f"the particle-particle ladder of the T2 equations; {_STANTON}",
+        "float64",
+    ),
+    Workload(
+        "CCSD ring",
+        "klcd,acik,dblj->abij",
+        "a=30 b=30 c=30 d=30 i=10 j=10 k=10 l=10",
+        "the ring term of the T2 equations, quadratic in T2; Crawford and Schaefer 2000",
+        "float64",
+    ),
+    Workload(
+        "CCSD hole ladder",
+        "mnef,ijef,mnab->ijab",
+        "a=30 b=30 e=30 f=30 i=10 j=10 m=10 n=10",
+        f"the hole-hole ladder of the T2 equations, quadratic in T2; {_STANTON}",
+        "float64",
+    ),
+    Workload(
+        "CCSD singles",
+        "mbej,ie,ma->ijab",
+        "a=30 b=30 e=30 i=10 j=10 m=10",
+        f"the term of the T2 equations that is quadratic in T1; {_STANTON}",
+        "float64",
+    ),
+    _NAMED["MTTKRP"],
+    _NAMED["Tucker"],
+    _NAMED["MPS overlap"],
 )

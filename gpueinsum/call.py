@@ -123,6 +123,8 @@ def layout(order: str | None, operands: Sequence[Any]) -> str:
 
 def _is_fortran(operand: Any) -> bool:
     """Whether the caller's own array is in Fortran order; its copy on a device may be laid out otherwise."""
+    if not (hasattr(operand, "flags") or on_device(operand)):
+        operand = HOST.asarray(operand)
     flags = getattr(operand, "flags", None)
     return len(array_shape(operand)) < 2 if flags is None else bool(flags.f_contiguous)
 

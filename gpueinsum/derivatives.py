@@ -124,8 +124,8 @@ class Pullback:
             _fitting(given, f"cotangent {k}" if count > 1 else "the cotangent", "the value", *kind, place, stays)
             for k, (given, kind) in enumerate(zip(cotangents, call.values, strict=True))
         ]
-        arrays += map(place.asarray, self._kept)  # refused here if they are on another device than the current one
-        gradients = call.backward(*_cast(arrays, call.compute))
+        kept = map(place.asarray, self._kept)  # refused here if they are on another device than the current one
+        gradients = call.backward(*_cast(arrays, call.compute), *kept)
         return tuple(
             hand_over(gradient, dtype, self._order, place, stays)
             for gradient, dtype in zip(gradients, call.dtypes, strict=True)

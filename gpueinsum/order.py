@@ -39,7 +39,8 @@ def find_path(
     limit = _memory_limit(memory_limit, (*inputs, output), sizes)
     if len(inputs) <= 2:
         return (tuple(range(len(inputs))),)
-    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), dict(sizes)]
+    counted = {label: max(size, 1) for label, size in sizes.items()}  # where nothing costs anything, "dp" gives up
+    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), counted]
     if limit is not None or isinstance(optimize, str):
         arguments.append(limit)  # functions registered under a name require one, cotengra's basic optimizers take none
     try:

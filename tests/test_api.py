@@ -202,6 +202,12 @@ def test_a_plan_is_run_on_operands_of_its_shapes(rng):
     assert not np.shares_memory(product, again)
 
 
+def test_a_list_counts_for_order_a_as_the_array_that_it_becomes():
+    other = np.asfortranarray(np.ones((4, 5, 3)))
+    assert ge.einsum("be,edc->edcb", [[1.0, 2, 3, 4]], other, order="A").flags.f_contiguous
+    assert not ge.einsum("be,edc->edcb", [[1.0, 2, 3, 4], [5, 6, 7, 8]], other, order="A").flags.f_contiguous
+
+
 # ---------------------------------------------------------------- no GPU
 
 

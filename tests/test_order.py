@@ -112,3 +112,8 @@ def test_a_path_that_does_not_fit_is_refused(optimize, complaint):
 def test_a_memory_limit_that_is_none_is_refused():
     with pytest.raises(PlanError, match="memory_limit='2GiB'"):
         path("greedy", "2GiB")
+
+
+def test_a_search_finds_a_path_where_nothing_costs_anything():
+    plan = einsum_plan("ab,bc,cd->ad", (2, 0), (0, 3), (3, 0), optimize="dp")
+    assert plan.shape(plan.outputs[0]) == (2, 0)

@@ -76,8 +76,9 @@ class CpuBackend:
 
     def prepare(self, step: Step, sizes: Sizes, dtype: str, precision: str | None = None) -> Callable[..., Array]:
         """One step as a function of its sources. Every product here is of full precision, whatever is asked."""
-        if points(step.summed, sizes) == 0:
-            # numpy's C loop reads an operand of stride 0 even if it is empty: `ij,j->i` is 0 times what lies there.
+        if 0 in (points(step.summed, sizes), points(step.out, sizes)) and not step.is_view(sizes):
+            # numpy's C loop reads an empty operand if its stride is 0 (`ij,j->i` is 0 times what lies there), and
+            # writes behind an empty result of long doubles.
             shape = tuple(sizes[label] for label in step.out)
             return lambda *sources: np.zeros(shape, np.dtype(dtype))
         match step:
