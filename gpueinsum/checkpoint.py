@@ -14,7 +14,7 @@ from dataclasses import replace
 from gpueinsum.cost import step_costs
 from gpueinsum.errors import PlanError
 from gpueinsum.plan import Plan, Step
-from gpueinsum.report import bytes_text
+from gpueinsum.units import bytes_text
 
 # Parts of the limit that the forward pass may leave to the backward pass; what remains is room to compute in.
 _SHARES = [part / 16 for part in range(16, -1, -1)]

@@ -16,7 +16,7 @@ from gpueinsum import backends
 from gpueinsum.backends.launch import KERNELS, compile_text, program_text
 from gpueinsum.door import dtype_of
 from gpueinsum.errors import DeviceError, DtypeError
-from gpueinsum.report import bytes_text
+from gpueinsum.units import bytes_text
 
 OK, MISSING, WRONG = "ok", "missing", "WRONG"
 

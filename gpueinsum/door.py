@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import operator
-import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache
 from numbers import Number
@@ -19,6 +19,7 @@ from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError,
 from gpueinsum.order import Optimize
 from gpueinsum.plan import NUMBERS
 from gpueinsum.subscripts import Shape, Sublist
+from gpueinsum.units import read_bytes
 
 Array = Any
 Dtype = np.dtype[Any]
@@ -29,9 +30,6 @@ Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
 _ORDERS = ("K", "C", "F", "A", "k", "c", "f", "a", None)
 _CASTINGS = ("safe", "no", "equiv", "same_kind", "unsafe")
 _PRECISIONS = (None, "highest", "tf32")
-_BYTES = re.compile(
-    r"(?P<number>\d+(\.\d+)?(e\d+)?) ?((?P<unit>%)|((?P<prefix>[kmgtp])(?P<binary>i)?)?b?)", re.IGNORECASE
-)
 
 
 class Options(NamedTuple):
@@ -200,25 +198,23 @@ def check_differentiable(dtype: Dtype, owner: str) -> None:
 
 
 def bytes_limit(limit: Any, place: Backend | None = None) -> int | None:
-    """A number of bytes, from a number, a text such as "4GiB", or a share of the memory of `place` such as "80%".
-
-    >>> bytes_limit("1.5 kB"), bytes_limit("4GiB") == 4 * 2**30
-    (1500, True)
-    """
+    """A number of bytes, from a number, a text such as "4GiB", or a share of the memory of `place` such as "80%"."""
+    number: Any = limit
     if limit is None:
         return None
-    written = _BYTES.fullmatch(limit) if isinstance(limit, str) else None
-    if written is not None and written["unit"] == "%":
-        if place is None:
-            raise PlanError(f"memory_limit={limit!r} is a share of a device, and a plan has none: give bytes")
-        return int(float(written["number"]) / 100 * place.memory_bytes())
-    if written is not None:
-        prefix, binary = written["prefix"] or "", written["binary"]
-        unit = (1024 if binary else 1000) ** " kmgtp".index(prefix.lower() or " ")
-        return int(float(written["number"]) * unit)
-    if isinstance(limit, str | bool) or not isinstance(limit, int | float | np.number) or not 0 <= limit < math.inf:
-        raise PlanError(f'memory_limit={limit!r} is no number of bytes, "4GiB" or "80%"')
-    return int(limit)
+    if isinstance(limit, str):
+        number = _share(limit, place) if limit.endswith("%") else read_bytes(limit)
+    if isinstance(number, bool) or not isinstance(number, int | float | np.number) or not 0 <= number < math.inf:
+        raise PlanError(f'memory_limit={limit!r:.60} is no number of bytes, "4GiB" or "80%"')
+    return int(number)
+
+
+def _share(percent: str, place: Backend | None) -> float | None:
+    if place is None:
+        raise PlanError(f"memory_limit={percent!r:.60} is a share of a device, and a plan has none: give bytes")
+    with contextlib.suppress(ValueError):
+        return float(percent[:-1]) / 100 * place.memory_bytes()
+    return None
 
 
 @cache

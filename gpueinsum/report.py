@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
-from decimal import Decimal
 
 from gpueinsum.cost import Cost, elements, peak_bytes, step_costs
 from gpueinsum.errors import visible
 from gpueinsum.plan import Contract, Plan, Reduce, Step, check_is_plan
 from gpueinsum.subscripts import Label
+from gpueinsum.units import bytes_text, count_text
 
 _HEADINGS = ("step", "kind", "batch", "rows", "columns", "summed", "flops", "moved", "result", "einsum")
 _ROLES = ("batch", "left", "right", "summed")
@@ -51,35 +51,6 @@ def explain(plan: Plan) -> str:
         for register, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), len(plan.inputs))
     ]
     return "\n".join([*head, *_table(rows), "", *_totals(plan, costs)])
-
-
-def bytes_text(number: float) -> str:
-    """A number of bytes in the largest binary unit that leaves at least one.
-
-    >>> bytes_text(512), bytes_text(3 * 2**20)
-    ('512 B', '3 MiB')
-    """
-    return _scaled(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
-
-
-def count_text(number: float) -> str:
-    """A number of operations or elements to three digits, in thousands, millions, ...
-
-    >>> count_text(999), count_text(23_600)
-    ('999', '23.6 k')
-    """
-    return _scaled(number, 1000, ("", "k", "M", "G", "T", "P", "E"))
-
-
-def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
-    if number >= base ** len(units):
-        return f"{Decimal(number):.2e} {units[0]}".rstrip()  # more than a float holds, now and then
-    unit = 0
-    while unit + 1 < len(units) and number / base**unit >= base * 0.9995:  # what would round to one of the next is one
-        unit += 1
-    scaled = number / base**unit
-    digits = f"{scaled:.3g}" if scaled < 999.5 else f"{scaled:.0f}"
-    return f"{digits} {units[unit]}".rstrip()
 
 
 # ---------------------------------------------------------------- lines

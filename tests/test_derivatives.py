@@ -12,8 +12,8 @@ from conftest import simulated_backend
 
 import gpueinsum as ge
 import gpueinsum.backends
-import gpueinsum.derivatives
 from gpueinsum.cost import peak_bytes
+from gpueinsum.door import bytes_limit
 
 
 @pytest.fixture
@@ -328,4 +328,13 @@ def test_integers_that_are_not_asked_for_are_fine(rng):
     ],
 )
 def test_bytes_are_written_as_people_write_them(written, number):
-    assert gpueinsum.derivatives.bytes_limit(written) == number
+    assert bytes_limit(written) == number
+
+
+def test_a_share_of_memory_is_that_of_the_device():
+    memory = simulated_backend().memory_bytes()
+    assert bytes_limit("12.5%", simulated_backend()) == memory // 8
+    assert 0 < bytes_limit("100%", gpueinsum.backends.HOST) <= 1 << 50
+    for nonsense in ("%", "x%", "nan%", "-1%", "1e999%"):
+        with pytest.raises(ge.PlanError, match="is no number of bytes"):
+            bytes_limit(nonsense, simulated_backend())

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import gpueinsum as ge
-from gpueinsum.report import bytes_text, count_text, explain
+from gpueinsum.report import explain
+from gpueinsum.units import bytes_text, count_text
 
 
 def rows(text: str) -> list[dict[str, str]]:
