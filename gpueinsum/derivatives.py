@@ -62,7 +62,7 @@ def vjp(
         wrt: Positions of the operands whose gradients are wanted, in this order; all by default.
         memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for intermediates, value and
             gradients together. What of the forward pass does not fit is computed again in the backward pass.
-        dtype, order, casting, optimize, backend, precision: As in `einsum`. One gradient alone may be planned anew,
+        dtype, order, casting, optimize, backend, precision: As in `einsum`. Up to three gradients may be planned anew,
             by `optimize` unless that is a path.
 
     Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays,

@@ -18,7 +18,7 @@ and since conj u v has the derivative conj du v, whose adjoint is u' = conj y' v
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from gpueinsum.cost import total_flops
@@ -28,19 +28,30 @@ from gpueinsum.plan import Add, Contract, Expand, Plan, Reduce, Step
 from gpueinsum.planner import lower
 from gpueinsum.subscripts import Subscripts, Term
 
+# Each gradient planned anew takes a search for its path; among more, their shares of the way back are small.
+_FEW = 3
+
 
 def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: bool = True) -> Plan:
     """The outputs of a plan (if `values`) and the gradients of these inputs.
 
-    Takes the plan's inputs and then a cotangent for each output. Intermediates are computed once and shared. One
-    gradient alone is planned anew, as the plan's expression transposed, if that takes fewer flops.
+    Takes the plan's inputs and then a cotangent for each output. Intermediates are computed once and shared. Of a few
+    gradients each that takes fewer flops so is planned anew, as the plan's expression transposed.
     """
     plan = needed(plan, plan.outputs)
-    ways = [_backward(plan, wrt)]
-    if len(wrt) == 1:
-        ways += _alone(plan, wrt[0], optimize)
-    first = 0 if values else len(plan.outputs)
-    return min((needed(way, way.outputs[first:]) for way in ways), key=total_flops)
+
+    def way(alone: Mapping[int, Plan]) -> Plan:
+        joint = _joint(plan, wrt, alone)
+        return needed(joint, joint.outputs[0 if values else len(plan.outputs) :])
+
+    best, alone = way({}), dict[int, Plan]()
+    if len(plan.inputs) > 2 and len(wrt) <= _FEW and (expression := as_expression(plan)):
+        for operand in wrt:
+            trial = {**alone, operand: _transposed(expression, operand, optimize, plan.dtype)}
+            other = way(trial)
+            if total_flops(other) < total_flops(best):
+                best, alone = other, trial
+    return best
 
 
 def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
@@ -57,11 +68,7 @@ def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
         parts = [new.shared(part) for part in _pushed(step, number, tangents)]
         if parts:
             tangents[register] = new.sum(parts, step.out)
-    outputs = [tangents.get(register) for register in plan.outputs]
-    pushed = [
-        new.sum([], plan.term(output)) if tangent is None else tangent
-        for output, tangent in zip(plan.outputs, outputs, strict=True)
-    ]
+    pushed = [tangents[output] if output in tangents else new.sum([], plan.term(output)) for output in plan.outputs]
     joint = new.plan([*(number[output] for output in plan.outputs), *pushed])
     return needed(joint, joint.outputs[0 if values else len(plan.outputs) :])
 
@@ -69,9 +76,23 @@ def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
 # ---------------------------------------------------------------- backward
 
 
-def _backward(plan: Plan, wrt: Sequence[int]) -> Plan:
-    """The plan's own steps, then those of the gradients; outputs are the plan's and the gradients."""
-    new, number = _followed(plan)
+def _joint(plan: Plan, wrt: Sequence[int], alone: Mapping[int, Plan]) -> Plan:
+    """The plan's own steps, then those of the gradients; outputs are the plan's and the gradients.
+
+    Those `alone` are computed by plans of their own, which take the cotangent in the operand's place.
+    """
+    new = _Growing(plan, [plan.term(output) for output in plan.outputs])
+    number = list(range(len(plan.inputs)))  # of each register of the plan
+    for step in plan.steps:
+        number.append(new.append(step.reading(*[number[source] for source in step.sources])))
+    gradients = _pull(new, plan, number, [operand for operand in wrt if operand not in alone])
+    for operand, gradient in alone.items():
+        gradients[operand] = _insert(new, gradient, operand)
+    return new.plan([*(number[output] for output in plan.outputs), *(gradients[operand] for operand in wrt)])
+
+
+def _pull(new: _Growing, plan: Plan, number: Sequence[int], wrt: Sequence[int]) -> dict[int, int]:
+    """Go back through a plan, whose registers have these numbers in the new one; the gradients' registers."""
     operands = len(plan.inputs)
     depends = set(wrt)
     for register, step in enumerate(plan.steps, operands):
@@ -95,8 +116,7 @@ def _backward(plan: Plan, wrt: Sequence[int]) -> Plan:
             awaited[source] -= 1
             if source in depends and source >= operands and not awaited[source]:
                 ready.append(source)
-    gradients = [new.sum(cotangents[operand], plan.inputs[operand]) for operand in wrt]
-    return new.plan([*(number[output] for output in plan.outputs), *gradients])
+    return {operand: new.sum(cotangents[operand], plan.inputs[operand]) for operand in wrt}
 
 
 def _pulled(step: Step, cotangent: int, number: Sequence[int], is_complex: bool) -> Iterator[tuple[int, Step | None]]:
@@ -130,28 +150,25 @@ def _rearranged(source: int, term: Term, out: Term) -> Reduce | Expand | None:
     return (Reduce if is_reduction else Expand)(source, term, out)
 
 
-# ---------------------------------------------------------------- one gradient alone
+# ---------------------------------------------------------------- a gradient alone
 
 
-def _alone(plan: Plan, operand: int, optimize: Optimize) -> list[Plan]:
-    """The gradient as the plan's expression transposed, beside the plan's own steps; nothing if that is not another."""
-    expression = as_expression(plan)
-    if expression is None or len(plan.inputs) < 3:
-        return []
-    sizes = dict(plan.sizes)
-
+def _transposed(expression: Subscripts, operand: int, optimize: Optimize, dtype: str) -> Plan:
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
-        return find_path(inputs, output, sizes, "auto" if is_path(optimize) else optimize)
+        return find_path(inputs, output, dict(expression.sizes), "auto" if is_path(optimize) else optimize)
 
-    gradient = lower(expression.transposed(operand), order, plan.dtype)
-    new, known = _followed(plan)
-    number = list(range(len(plan.inputs)))
-    number[operand] = len(plan.inputs)  # the cotangent
-    is_complex = plan.dtype.startswith("complex")
-    # All but the cotangent enter conjugated. Two such factors are multiplied as they are, and conjugated when they
-    # meet one that is not.
-    awaits = [is_complex and register != operand for register in number]
-    awaits[operand] = False
+    return lower(expression.transposed(operand), order, dtype)
+
+
+def _insert(new: _Growing, gradient: Plan, operand: int) -> int:
+    """Take over the steps of a gradient's own plan, and conjugate all but the cotangent; the gradient's register.
+
+    Two factors that both await it are multiplied as they are, and conjugated when they meet one that does not.
+    """
+    operands = len(gradient.inputs)
+    number = list(range(operands))
+    number[operand] = operands  # the cotangent
+    awaits = [gradient.dtype.startswith("complex") and position != operand for position in range(operands)]
     for step in gradient.steps:
         pending = [awaits[source] for source in step.sources]
         if isinstance(step, Contract) and pending[0] != pending[1]:
@@ -159,8 +176,7 @@ def _alone(plan: Plan, operand: int, optimize: Optimize) -> list[Plan]:
             pending = [False]
         awaits.append(pending[0])
         number.append(new.shared(step.reading(*[number[source] for source in step.sources])))
-    [output] = gradient.outputs
-    return [new.plan([*(known[register] for register in plan.outputs), number[output]])]
+    return number[gradient.outputs[0]]
 
 
 def as_expression(plan: Plan) -> Subscripts | None:
@@ -238,12 +254,3 @@ class _Growing:
 
     def plan(self, outputs: Sequence[int]) -> Plan:
         return replace(self.start, steps=tuple(self.steps), outputs=tuple(outputs))
-
-
-def _followed(plan: Plan) -> tuple[_Growing, list[int]]:
-    """A plan that goes on from this one, with a cotangent for each output; and the new number of every register."""
-    new = _Growing(plan, [plan.term(output) for output in plan.outputs])
-    number = list(range(len(plan.inputs)))
-    for step in plan.steps:
-        number.append(new.append(step.reading(*[number[source] for source in step.sources])))
-    return new, number

@@ -210,9 +210,9 @@ class Plan:
     ) -> Plan:
         """The backward pass: from the inputs and a cotangent of each output to the gradients of the inputs in `wrt`.
 
-        `wrt` lists positions among the inputs, all by default; a gradient that is asked for alone may be planned anew,
-        with `optimize`. Intermediates that do not fit in `memory_limit` (bytes, or "4GiB") are computed again in the
-        backward pass, and shown as such. The convention is that of `gpueinsum.vjp`.
+        `wrt` lists positions among the inputs, all by default. Up to three gradients may be planned anew, by
+        `optimize`, where that takes fewer flops than the way back through this plan. Intermediates that do not fit in
+        `memory_limit` (bytes, or "4GiB") are computed again, and shown as such. The convention is `gpueinsum.vjp`'s.
 
         Raises OperandError for positions that are none, DtypeError for a plan of integers, PlanError for a limit that
         cannot be kept.
