@@ -24,7 +24,7 @@ from gpueinsum.door import (
     shape_of,
 )
 from gpueinsum.order import Optimize
-from gpueinsum.plan import Plan, check_is_plan, check_takes
+from gpueinsum.plan import Plan, check_is_plan
 from gpueinsum.subscripts import alphabet
 
 _AUTO = "auto"
@@ -118,7 +118,6 @@ def run_plan(plan: Plan, *operands: Any, backend: str | None = None, precision: 
     Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
     """
     check_is_plan(plan)
-    check_takes(plan, tuple(array_shape(operand) for operand in operands))
     return evaluate_plan(plan, operands, options_of(plan.dtype, "K", "same_kind", "auto", None, backend, precision))
 
 

@@ -25,7 +25,7 @@ from gpueinsum.door import (
 from gpueinsum.errors import OutError, SubscriptsError
 from gpueinsum.execute import bind, bind_single
 from gpueinsum.order import Optimize, Path, find_path
-from gpueinsum.plan import Plan
+from gpueinsum.plan import Plan, check_takes
 from gpueinsum.planner import lower
 from gpueinsum.subscripts import Shape, Subscripts, Term, parse, parse_interleaved
 
@@ -67,7 +67,7 @@ def evaluate_usual(expression: Expression, arrays: Sequence[Array]) -> Array:
 def evaluate_plan(plan: Plan, operands: Sequence[Any], options: Options) -> Any:
     """The output of a plan for operands of its shapes, or a tuple of them if it has several."""
     place, arrays = placed(options.backend, operands)
-    call = _plan_call(plan, tuple(array.dtype for array in arrays), options, place)
+    call = _plan_call(plan, signature(arrays), options, place)
     results = call.run(*call.cast(arrays))
     stays = stays_on_device(place, operands)
     return one_or_all([hand_over(result, call.result, "K", place, stays) for result in results])
@@ -151,7 +151,9 @@ def _call(
 
 
 @lru_cache(maxsize=256)
-def _plan_call(plan: Plan, dtypes: tuple[Dtype, ...], options: Options, place: Backend) -> Call:
+def _plan_call(plan: Plan, operands: Signature, options: Options, place: Backend) -> Call:
+    check_takes(plan, tuple(shape for shape, _ in operands))
+    dtypes = [dtype for _, dtype in operands]
     target, compute = call_dtypes(dtypes, None, options, place)
     run = bind_own(replace(plan, dtype=compute.name), place, options.precision)
     return Call(run, *casts(dtypes, compute, target))

@@ -8,6 +8,7 @@ known, so that time counts until the next use).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -17,28 +18,44 @@ from gpueinsum.plan import Plan, Step
 from gpueinsum.units import bytes_text
 
 # Parts of the limit that the forward pass may leave to the backward pass; what remains is room to compute in.
-_SHARES = [part / 16 for part in range(16, -1, -1)]
+_SHARES = (1, 0.75, 0.5, 0.375, 0.25, 0.125, 0)
 _MOST_STEPS = 20  # times as many as the plan has: a plan that grows more than this is none
 
 
-def checkpointed(plan: Plan, limit: int, forward: int | None = None) -> tuple[Plan, int]:
+def checkpointed(plan: Plan, limit: int, forward: int | None = None, taken: int = 0) -> tuple[Plan, int]:
     """The plan with intermediates and outputs of `limit` bytes at most, and how many of its steps go forward.
 
     Of the given plan the first `forward` steps do, and what they leave to the others, the backward pass, stays until
-    the end, since that may be run again; by default the plan is to be run at once. Of the plans found this is the one
-    of the least work. Raises PlanError, saying what would do, if there is none.
+    the end, since that may be run again; by default the plan is to be run at once. `taken` bytes of the limit are taken
+    by something else. Of the plans found this is the one of the least work. Raises PlanError, saying what would do, if
+    there is none.
     """
-    found = _found(plan, limit, forward)
+    found = _found(plan, limit - taken, forward)
     if found is not None:
         return found
-    low, high = limit, limit + 1
+    low, high = limit - taken, max(limit - taken + 1, _least(plan))
     while _found(plan, high, forward) is None:
         low, high = high, high * 2
-    while high - low > max(1, high // 64):
+    while high - low > max(1, high // 8):
         middle = (low + high) // 2
         low, high = (low, middle) if _found(plan, middle, forward) else (middle, high)
     message = f"a memory_limit of {bytes_text(limit)} is too small for {plan.equation:.60}"
-    raise PlanError(f"{message}: with all recomputation that helps it needs {bytes_text(high)} ({high} bytes)")
+    enough = high + taken
+    raise PlanError(f"{message}: with all recomputation that helps, {bytes_text(enough)} ({enough} bytes) would do")
+
+
+def _least(plan: Plan) -> int:
+    """Bytes that no order of steps can do without: those of a step and its sources, those of all outputs."""
+    operands, owner, costs = len(plan.inputs), plan.owners(), step_costs(plan)
+    together = [{register, *step.sources} for register, step in enumerate(plan.steps, operands)]
+    return max(
+        sum(
+            costs[held - operands].result_bytes
+            for held in {owner[register] for register in registers}
+            if held >= operands
+        )
+        for registers in (set(plan.outputs), *together)
+    )
 
 
 def _found(plan: Plan, limit: int, forward: int | None) -> tuple[Plan, int] | None:
@@ -142,13 +159,13 @@ class _Walk:
 
     def _give_up(self, at: int, pinned: Collection[int]) -> bool:
         """Free the memory that costs least to fill again; False if there is none to free."""
-        best, lowest = -1, 0.0
+        best, lowest = -1, math.inf
         for owner, tenants in self.tenants.items():
             if tenants and self.bytes[owner] and tenants.isdisjoint(self.lasting) and tenants.isdisjoint(pinned):
                 uses = [self.uses[register][-1] for register in tenants if self.uses[register]]
-                distance = max(1, min(uses, default=len(self.given.steps)) - at)
-                score = self._price(tenants) / (self.bytes[owner] * distance)
-                if best < 0 or score < lowest:
+                freed = self.bytes[owner] * max(1, min(uses, default=len(self.given.steps)) - at)
+                score = self._price(tenants, lowest * freed) / freed
+                if score < lowest:
                     best, lowest = owner, score
         if best < 0:
             return False
@@ -156,13 +173,16 @@ class _Walk:
             self._forget(register)
         return True
 
-    def _price(self, registers: Collection[int]) -> int:
-        """What it takes to compute these again, with all that is not there any more."""
-        missing, stack = set(registers), list(registers)
+    def _price(self, registers: Collection[int], most: float) -> float:
+        """What it takes to compute these again, with all that is not there any more; infinite if more than `most`."""
+        price, missing, stack = 0, set(registers), list(registers)
         while stack:
-            step = self.given.steps[stack.pop() - self.operands]
-            for source in step.sources:
+            register = stack.pop()
+            price += self.price[register]
+            if price > most:
+                return math.inf
+            for source in self.given.steps[register - self.operands].sources:
                 if source not in self.number and source not in missing:
                     missing.add(source)
                     stack.append(source)
-        return sum(self.price[register] for register in missing)
+        return price

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -14,6 +14,7 @@ from gpueinsum import grad
 from gpueinsum.backends import HOST, Backend, as_array, on_device, placed
 from gpueinsum.call import bind_own, check_shapes, hand_over, layout, one_or_all, plan_for, signature, stays_on_device
 from gpueinsum.checkpoint import checkpointed
+from gpueinsum.cost import elements
 from gpueinsum.door import (
     Array,
     Dtype,
@@ -60,15 +61,16 @@ def vjp(
         subscripts: As in `einsum`; or a Plan, of any number of outputs.
         operands: As in `einsum`; or the plan's inputs.
         wrt: Positions of the operands whose gradients are wanted, in this order; all by default.
-        memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for intermediates, value and
-            gradients together. What of the forward pass does not fit is computed again in the backward pass.
+        memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for casts of operands, intermediates,
+            value and gradients together. What of the forward pass does not fit is computed again in the backward pass.
+            What a step takes for itself (a copy of what fits no product as it lies, or a conjugate) comes on top.
         dtype, order, casting, optimize, backend, precision: As in `einsum`. Up to three gradients may be planned anew,
             by `optimize` unless that is a path.
 
-    Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays,
-    each of its operand's shape and dtype. It can be called any number of times, and keeps what it needs of operands
-    (which must not be changed before) and of intermediates until it goes. For a plan of several outputs value and
-    cotangent are tuples.
+    Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays
+    (of one for one operand), each of its operand's shape and dtype. It can be called any number of times, and keeps the
+    operands and intermediates that it needs until it goes: do not change operands in place before its last call. For a
+    plan of several outputs value and cotangent are tuples, and a cotangent may be None for zero.
 
     Raises what `einsum` raises; DtypeError for gradients of integers or bools; PlanError if no plan keeps to the limit.
 
@@ -95,10 +97,7 @@ def vjp(
 
 
 class Pullback:
-    """From the cotangent of a value to the gradients of its operands: `pullback(cotangent) -> (gradient, ...)`.
-
-    `plan` is what a call runs; its inputs are the cotangents, and then what was kept of the forward pass.
-    """
+    """From the cotangent of a value to the gradients of its operands: `pullback(cotangent) -> (gradient, ...)`."""
 
     __slots__ = ("_call", "_kept", "_order", "_place", "_stays")
 
@@ -111,17 +110,29 @@ class Pullback:
 
     @property
     def plan(self) -> Plan:
+        """Both passes as one plan: from operands and cotangents to values and gradients."""
         return self._call.plan
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the operands and intermediates that are kept."""
+        return sum(array.nbytes for array in {id(array): array for array in self._kept}.values())
+
     def __repr__(self) -> str:
-        return f"<Pullback {self.plan.equation}>"
+        return f"<Pullback of {self.plan.equation}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Pullback cannot be pickled; its plan can be kept: pullback.plan.to_json()")
 
     def __call__(self, cotangent: Any) -> tuple[Array, ...]:
+        """The gradients for this cotangent; of several outputs for a tuple of them, None for zero."""
         call, place, stays = self._call, self._place, self._stays
         count = len(call.values)
         cotangents = [cotangent] if count == 1 else _listed(cotangent, count, "cotangents")
         arrays = [
-            _fitting(given, f"cotangent {k}" if count > 1 else "the cotangent", "the value", *kind, place, stays)
+            place.asarray(np.zeros(*kind))
+            if given is None and count > 1
+            else _fitting(given, f"cotangent {k}" if count > 1 else "the cotangent", "the value", *kind, place, stays)
             for k, (given, kind) in enumerate(zip(cotangents, call.values, strict=True))
         ]
         kept = map(place.asarray, self._kept)  # refused here if they are on another device than the current one
@@ -185,8 +196,11 @@ def jvp(
 def vjp_plan(plan: Plan, wrt: int | Sequence[int] | None, optimize: Optimize, memory_limit: int | str | None) -> Plan:
     """`Plan.vjp`."""
     check_differentiable(_dtype(plan), "the plan's dtype")
+    listed = positions(wrt, len(plan.inputs))
+    if not listed:
+        raise OperandError(f"wrt={wrt!r} lists no operand, and a plan needs an output")
     limit = bytes_limit(memory_limit)
-    backward = grad.vjp(plan, positions(wrt, len(plan.inputs)), optimize, values=False)
+    backward = grad.vjp(plan, listed, optimize, values=False)
     if limit is None:
         return backward
     fitting, _ = checkpointed(backward, limit)
@@ -206,10 +220,13 @@ def positions(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, ...]
     """The positions that `wrt=` lists, all by default. Raises OperandError for one that no operand has."""
     if wrt is None:
         return tuple(range(operands))
+    given = wrt if isinstance(wrt, Iterable) else [wrt]
     try:
-        listed = tuple(map(operator.index, wrt if isinstance(wrt, Iterable) else [wrt]))
+        if isinstance(wrt, Set) or any(isinstance(position, bool | np.bool_) for position in given):
+            raise TypeError("a set has no order, and a mask no positions")
+        listed = tuple(map(operator.index, given))
     except TypeError as error:
-        raise OperandError(f"wrt={wrt!r:.60} lists no positions of operands") from error
+        raise OperandError(f"wrt={wrt!r:.60} does not list positions of operands, 0, 1, ...") from error
     if not all(0 <= position < operands for position in listed):
         raise OperandError(f"wrt={wrt!r:.60} lists positions, but the {operands} operands have 0 to {operands - 1}")
     return listed
@@ -272,7 +289,7 @@ class _Vjp:
     forward: _Run  # its first `kept` outputs are for the backward pass, the others the values
     backward: _Run
     kept: int
-    plan: Plan  # of the backward pass
+    plan: Plan  # of both
     values: Signature
     compute: Dtype
     dtypes: tuple[Dtype, ...]  # of the gradients
@@ -300,7 +317,12 @@ def _vjp_call(
     both = grad.vjp(plan, wrt, optimize)
     forward = len(plan.steps)
     if limit is not None:
-        both, forward = checkpointed(both, limit, forward)
+        casts = sum(
+            elements(plan.inputs[k], dict(plan.sizes)) * compute.itemsize
+            for k, (_, dtype) in enumerate(operands)
+            if dtype != compute
+        )
+        both, forward = checkpointed(both, limit, forward, casts)
     inputs = len(both.inputs)
     early = [*range(len(plan.inputs)), *range(inputs, inputs + forward)]
     first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
@@ -310,7 +332,7 @@ def _vjp_call(
         bind_own(first, place, options.precision, kept),
         bind_own(rest, place, options.precision),
         kept,
-        rest,
+        both,
         tuple((plan.shape(output), target) for output in plan.outputs),
         compute,
         tuple(operands[position][1] for position in wrt),

@@ -102,5 +102,6 @@ def _memory_limit(limit: int | str | None, terms: Sequence[Term], sizes: Mapping
     if limit is None or limit == -1:
         return None
     if isinstance(limit, str) or not limit >= 1:
-        raise PlanError(f"memory_limit={limit!r} is not a positive number of elements, -1, None or 'max_input'")
+        message = "is not a positive number of elements (bytes are for gradients), -1, None or 'max_input'"
+        raise PlanError(f"memory_limit={limit!r} {message}")
     return int(limit)

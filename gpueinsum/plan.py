@@ -210,12 +210,14 @@ class Plan:
     ) -> Plan:
         """The backward pass: from the inputs and a cotangent of each output to the gradients of the inputs in `wrt`.
 
+        It is run as `run_plan(plan.vjp(), *inputs, cotangent)`, and can be printed, kept as JSON, differentiated again.
         `wrt` lists positions among the inputs, all by default. Up to three gradients may be planned anew, by
         `optimize`, where that takes fewer flops than the way back through this plan. Intermediates that do not fit in
         `memory_limit` (bytes, or "4GiB") are computed again, and shown as such. The convention is `gpueinsum.vjp`'s.
 
-        Raises OperandError for positions that are none, DtypeError for a plan of integers, PlanError for a limit that
-        cannot be kept.
+        A plan has one dtype: in a complex plan every input counts as complex, and the gradient of one that is real in
+        fact is the real part of what comes out. Raises OperandError for positions that are none, DtypeError for a plan
+        of integers, PlanError for a limit that cannot be kept.
 
         >>> from gpueinsum import einsum_plan
         >>> print(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).vjp())
@@ -228,7 +230,9 @@ class Plan:
         return vjp_plan(self, wrt, optimize, memory_limit)
 
     def jvp(self, wrt: int | Sequence[int] | None = None) -> Plan:
-        """The forward derivative: from the inputs and a tangent of each in `wrt` to a tangent of each output.
+        """The forward derivative: from the inputs and a tangent of each in `wrt`, in its order, to one of each output.
+
+        It is run as `run_plan(plan.jvp(), *inputs, *tangents)`. Raises OperandError and DtypeError as `vjp` does.
 
         >>> from gpueinsum import einsum_plan
         >>> print(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).jvp())
@@ -298,7 +302,8 @@ def check_is_plan(plan: object) -> None:
 
 def check_takes(plan: Plan, shapes: tuple[Shape, ...]) -> None:
     """Raise PlanError unless operands of these shapes are the plan's."""
-    wanted = tuple(plan.shape(register) for register in range(len(plan.inputs)))
+    size = dict(plan.sizes)
+    wanted = tuple(tuple(size[label] for label in term) for term in plan.inputs)
     if shapes != wanted:
         raise PlanError(f"the plan {plan.equation} takes operands of shapes {wanted}, not {shapes}")
 

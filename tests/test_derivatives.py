@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import pickle
 import weakref
 from functools import partial
 
@@ -152,9 +153,34 @@ def test_a_pullback_can_be_called_again(chain):
 
 def test_a_pullback_keeps_what_it_needs_and_nothing_else(chain):
     _, pullback = ge.vjp("ij,jk,kl->il", *chain, wrt=2)
-    assert pullback.plan.equation == "il,ik->kl"  # the cotangent, and the product of the first two
-    _, pullback = ge.vjp("ij->i", chain[0])
-    assert pullback.plan.equation == "i->ij"
+    assert [array.shape for array in pullback._kept] == [(2, 5)]  # the product of the first two
+    assert pullback.nbytes == 8 * 2 * 5
+    assert ge.vjp("ij->i", chain[0])[1].nbytes == 0
+    assert ge.vjp("ij,ji->", chain[0], chain[0].T)[1].nbytes == 2 * chain[0].nbytes
+
+
+def test_the_plan_of_a_pullback_is_that_of_both_passes(chain):
+    y, pullback = ge.vjp("ij,jk,kl->il", *chain)
+    assert pullback.plan.equation == "ij,jk,kl,il->il,ij,jk,kl"
+    value, *gradients = ge.run_plan(pullback.plan, *chain, y)
+    np.testing.assert_array_equal(value, y)
+    for got, wanted in zip(gradients, pullback(y), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_pullback_cannot_be_pickled_but_its_plan_can_be_kept(chain):
+    _, pullback = ge.vjp("ij,jk,kl->il", *chain)
+    with pytest.raises(TypeError, match=r"its plan can be kept: pullback.plan.to_json\(\)"):
+        pickle.dumps(pullback)
+    assert ge.Plan.from_json(pullback.plan.to_json()) == pullback.plan
+
+
+def test_a_cotangent_of_several_may_be_none_for_zero(chain):
+    plan = ge.einsum_plan("ij,jk,kl->il", *chain).vjp()
+    gradients, pullback = ge.vjp(plan, *chain, np.ones((2, 7)))
+    zeros = tuple(np.zeros_like(gradient) for gradient in gradients[1:])
+    for got, wanted in zip(pullback((chain[0], None, None)), pullback((chain[0], *zeros)), strict=True):
+        np.testing.assert_array_equal(got, wanted)
 
 
 def test_what_was_kept_is_released_when_the_pullback_goes():
@@ -208,13 +234,24 @@ def test_a_limit_of_memory_changes_no_gradient(rng):
     limited, pull_limited = ge.vjp(equation, *operands, optimize=[(0, 1), (0, 1), (0, 1)], memory_limit=all_of_it)
     kept = sum(array.nbytes for array in pullback._kept)
     assert sum(array.nbytes for array in pull_limited._kept) < kept
-    assert len(pull_limited.plan.steps) > len(pullback.plan.steps)
+    assert pull_limited.plan.recomputed()
+    assert "again, as %" in str(pull_limited.plan)
+    assert not pullback.plan.recomputed()
     np.testing.assert_array_equal(limited, y)
     for got, wanted in zip(pull_limited(y), pullback(y), strict=True):
         np.testing.assert_array_equal(got, wanted)
     assert ge.vjp(equation, *operands, memory_limit="50%")[0].shape == y.shape
     with pytest.raises(ge.PlanError, match="too small"):
         ge.vjp(equation, *operands, memory_limit="1 kB")
+
+
+def test_casts_of_operands_count_towards_the_limit():
+    x, w = np.ones((64, 64), np.float16), np.ones((64, 64), np.float16)
+    y, pullback = ge.vjp("ij,jk->ik", x, w)
+    enough = peak_bytes(pullback.plan) + 2 * 4 * 64 * 64  # two operands in float32
+    assert ge.vjp("ij,jk->ik", x, w, memory_limit=enough)[0].shape == y.shape
+    with pytest.raises(ge.PlanError, match="too small"):
+        ge.vjp("ij,jk->ik", x, w, memory_limit=enough - 1)
 
 
 # ---------------------------------------------------------------- on a device
@@ -257,7 +294,17 @@ REFUSED = [
         "wrt=2 lists positions, but the 2 operands have 0 to 1",
     ),
     (lambda: ge.vjp("ij,jk->ik", A, B, wrt=[-1]), ge.OperandError, "0 to 1"),
-    (lambda: ge.vjp("ij,jk->ik", A, B, wrt="0"), ge.OperandError, "wrt='0' lists no positions"),
+    (lambda: ge.vjp("ij,jk->ik", A, B, wrt="0"), ge.OperandError, "wrt='0' does not list positions"),
+    (
+        lambda: ge.vjp("ij,jk->ik", A, B, wrt=[True, False]),
+        ge.OperandError,
+        "wrt=[True, False] does not list positions",
+    ),
+    (lambda: ge.vjp("ij,jk->ik", A, B, wrt=np.array([True, False])), ge.OperandError, "does not list positions"),
+    (lambda: ge.vjp("ij,jk->ik", A, B, wrt={0, 1}), ge.OperandError, "wrt={0, 1} does not list positions"),
+    (lambda: ge.einsum_plan("ij,jk->ik", A, B).vjp([]), ge.OperandError, "wrt=[] lists no operand"),
+    (lambda: ge.run_plan(GRADIENTS, [A, B], A @ B), ge.OperandError, "operands are passed one by one: *operands"),
+    (lambda: ge.einsum_plan("ij->i", A, memory_limit="4GiB"), ge.PlanError, "elements (bytes are for gradients)"),
     (
         lambda: ge.vjp("ij->i", A)[1](np.ones(3)),
         ge.OperandError,

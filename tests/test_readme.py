@@ -15,7 +15,7 @@ def test_the_examples_print_what_the_readme_shows():
     text = README.read_text(encoding="utf-8")
     names: dict[str, object] = {}
     examples = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == text.count("```python") == 9
+    assert len(examples) == text.count("```python") == 10
     for code, shown in examples:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):

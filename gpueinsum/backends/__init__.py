@@ -49,7 +49,7 @@ def as_array(backend: Backend, name: str, operand: object) -> Array:
         return backend.asarray(operand)
     except (DtypeError, OperandError) as error:
         raise type(error)(f"{name}: {error}") from error
-    except (TypeError, ValueError) as error:
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
         is_several = isinstance(operand, list | tuple) and any(hasattr(part, "shape") for part in operand)
         hint = " (operands are passed one by one: *operands)" if is_several else ""
         raise OperandError(f"{name} is no array: {error}{hint}") from error
