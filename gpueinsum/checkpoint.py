@@ -9,10 +9,11 @@ known, so that time counts until the next use).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
-from gpueinsum.cost import step_costs
+from gpueinsum.cost import peak_bytes, step_costs
 from gpueinsum.errors import PlanError
 from gpueinsum.plan import Plan, Step
 from gpueinsum.units import bytes_text
@@ -36,12 +37,13 @@ def checkpointed(plan: Plan, limit: int, forward: int | None = None, taken: int 
     low, high = limit - taken, max(limit - taken + 1, _least(plan))
     while _found(plan, high, forward) is None:
         low, high = high, high * 2
+    if forward is None:
+        high = min(high, peak_bytes(plan))
     while high - low > max(1, high // 8):
         middle = (low + high) // 2
         low, high = (low, middle) if _found(plan, middle, forward) else (middle, high)
     message = f"a memory_limit of {bytes_text(limit)} is too small for {plan.equation:.60}"
-    enough = high + taken
-    raise PlanError(f"{message}: with all recomputation that helps, {bytes_text(enough)} ({enough} bytes) would do")
+    raise PlanError(f"{message}: {bytes_text(high + taken)} ({high + taken} bytes) would do")
 
 
 def _least(plan: Plan) -> int:
@@ -60,7 +62,7 @@ def _least(plan: Plan) -> int:
 
 def _found(plan: Plan, limit: int, forward: int | None) -> tuple[Plan, int] | None:
     best: _Walk | None = None
-    for share in _SHARES if forward is not None else [1]:
+    for share in () if limit < 0 else [1] if forward is None else _SHARES:
         walk = _Walk(plan, limit, forward)
         if walk.run(int(share * limit)) and (best is None or walk.work < best.work):
             best = walk
@@ -80,15 +82,17 @@ class _Walk:
         costs = step_costs(plan)
         self.bytes = [0] * self.operands + [cost.result_bytes for cost in costs]
         self.price = [0] * self.operands + [cost.flops + cost.bytes_moved for cost in costs]
-        self.owner = plan.owners()
-        self.uses: list[list[int]] = [[] for _ in self.owner]  # the steps that read a register, the next one last
+        self.is_view = [owner != register for register, owner in enumerate(plan.owners())]
+        self.uses: list[list[int]] = [[] for _ in self.bytes]  # the steps that read a register, the next one last
         for at in range(len(plan.steps) - 1, -1, -1):
             for source in set(plan.steps[at].sources):
                 self.uses[source].append(at)
         self.lasting = set(plan.outputs)  # never given up
         self.number = {operand: operand for operand in range(self.operands)}  # the registers that are there
-        self.tenants: dict[int, set[int]] = {}  # those that lie in the memory of each, their owner
-        self.taken = 0  # bytes
+        self.home = dict(self.number)  # in whose memory each lies, by number
+        self.tenants: dict[int, set[int]] = {}  # the registers that lie in the memory of each number
+        self.size: dict[int, int] = {}  # bytes of that memory
+        self.taken = 0  # of all of it
         self.steps: list[Step] = []
         self.forward_steps = 0
         self.work = 0
@@ -99,7 +103,7 @@ class _Walk:
         for at, step in enumerate(self.given.steps):
             if at == self.forward:
                 self._turn(at, left)
-            if not self._compute(self.operands + at, at, pinned=set()):
+            if not self._compute(self.operands + at, at):
                 return False
             for source in set(step.sources):
                 self.uses[source].pop()
@@ -115,58 +119,70 @@ class _Walk:
 
     def _turn(self, at: int, left: int) -> None:
         """Give up what the backward pass shall compute again; what it shall not is there until the end."""
-        while self.taken > left and self._give_up(at, pinned=set()):
+        while self.taken > left and self._give_up(at, pinned=Counter()):
             pass
         self.lasting |= set(self.number)
         self.forward_steps = len(self.steps)
 
-    def _compute(self, register: int, at: int, pinned: Collection[int]) -> bool:
-        """Write a register at step `at` of the plan given, its sources first if they have been given up."""
-        step = self.given.steps[register - self.operands]
-        needed = {*pinned, *step.sources}
-        for source in step.sources:
-            if source not in self.number:
+    def _compute(self, register: int, at: int) -> bool:
+        """Write a register at step `at` of the plan given, and before it all that it needs and was given up."""
+        stack, pinned = [register], Counter(self._sources(register))
+        while stack:
+            register = stack[-1]
+            missing = next((source for source in self._sources(register) if source not in self.number), None)
+            if missing is not None:
                 self.again = True
-                if not self._compute(source, at, needed):
+                stack.append(missing)
+                pinned.update(self._sources(missing))
+                continue
+            while self.taken + self.bytes[register] > self.limit:
+                if not self._give_up(at, pinned):
                     return False
-        while self.taken + self.bytes[register] > self.limit:
-            if not self._give_up(at, needed):
-                return False
-        self.steps.append(step.reading(*[self.number[source] for source in step.sources]))
-        self.number[register] = self.operands + len(self.steps) - 1
-        self.work += self.price[register]
-        self.taken += self.bytes[register]
-        self.tenants.setdefault(self.owner[register], set()).add(register)
-        for source in step.sources:
-            if source not in pinned:
-                self._release(source)
+            self._write(stack.pop())
+            pinned.subtract(self._sources(register))
+            for source in self._sources(register):
+                if not pinned[source]:
+                    self._release(source)
         return len(self.steps) <= _MOST_STEPS * len(self.given.steps)
+
+    def _sources(self, register: int) -> tuple[int, ...]:
+        return self.given.steps[register - self.operands].sources
+
+    def _write(self, register: int) -> None:
+        sources = self._sources(register)
+        self.steps.append(self.given.steps[register - self.operands].reading(*[self.number[s] for s in sources]))
+        self.work += self.price[register]
+        number = self.number[register] = self.operands + len(self.steps) - 1
+        home = self.home[register] = self.home[sources[0]] if self.is_view[register] else number
+        self.tenants.setdefault(home, set()).add(register)
+        if home == number:
+            self.size[home] = self.bytes[register]
+            self.taken += self.bytes[register]
 
     def _release(self, register: int) -> None:
         """Free a register that no step of the plan given will read."""
-        if not self.uses[register] and register not in self.lasting:
+        if register >= self.operands and not self.uses[register] and register not in self.lasting:
             self._forget(register)
 
     def _forget(self, register: int) -> None:
-        if register < self.operands or register not in self.number:
-            return
-        del self.number[register]
-        owner = self.owner[register]
-        tenants = self.tenants[owner]
-        tenants.discard(register)
-        if not tenants:
-            self.taken -= self.bytes[owner]
+        if register in self.number:
+            del self.number[register]
+            home = self.home.pop(register)
+            self.tenants[home].discard(register)
+            if not self.tenants[home]:
+                del self.tenants[home]
+                self.taken -= self.size.get(home, 0)  # none for an operand's
 
-    def _give_up(self, at: int, pinned: Collection[int]) -> bool:
+    def _give_up(self, at: int, pinned: Counter[int]) -> bool:
         """Free the memory that costs least to fill again; False if there is none to free."""
         best, lowest = -1, math.inf
-        for owner, tenants in self.tenants.items():
-            if tenants and self.bytes[owner] and tenants.isdisjoint(self.lasting) and tenants.isdisjoint(pinned):
+        for home, tenants in self.tenants.items():
+            if self.size.get(home) and tenants.isdisjoint(self.lasting) and not any(pinned[t] for t in tenants):
                 uses = [self.uses[register][-1] for register in tenants if self.uses[register]]
-                freed = self.bytes[owner] * max(1, min(uses, default=len(self.given.steps)) - at)
+                freed = self.size[home] * max(1, min(uses, default=len(self.given.steps)) - at)
                 score = self._price(tenants, lowest * freed) / freed
                 if score < lowest:
-                    best, lowest = owner, score
+                    best, lowest = home, score
         if best < 0:
             return False
         for register in list(self.tenants[best]):
@@ -181,7 +197,7 @@ class _Walk:
             price += self.price[register]
             if price > most:
                 return math.inf
-            for source in self.given.steps[register - self.operands].sources:
+            for source in self._sources(register):
                 if source not in self.number and source not in missing:
                     missing.add(source)
                     stack.append(source)

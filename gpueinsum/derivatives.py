@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,12 +15,10 @@ from gpueinsum import grad
 from gpueinsum.backends import HOST, Backend, as_array, on_device, placed
 from gpueinsum.call import bind_own, check_shapes, hand_over, layout, one_or_all, plan_for, signature, stays_on_device
 from gpueinsum.checkpoint import checkpointed
-from gpueinsum.cost import elements
 from gpueinsum.door import (
     Array,
     Dtype,
     Expression,
-    Held,
     Options,
     Signature,
     bytes_limit,
@@ -31,11 +30,12 @@ from gpueinsum.door import (
 )
 from gpueinsum.errors import DtypeError, OperandError, PlanError
 from gpueinsum.order import Optimize
-from gpueinsum.parts import needed, split
+from gpueinsum.parts import needed, once, split
 from gpueinsum.plan import Plan, check_takes
 from gpueinsum.subscripts import Shape
 
 _Run = Callable[..., tuple[Array, ...]]
+_T = TypeVar("_T")
 
 
 def vjp(
@@ -65,7 +65,7 @@ def vjp(
             value and gradients together. What of the forward pass does not fit is computed again in the backward pass.
             What a step takes for itself (a copy of what fits no product as it lies, or a conjugate) comes on top.
         dtype, order, casting, optimize, backend, precision: As in `einsum`. Up to three gradients may be planned anew,
-            by `optimize` unless that is a path.
+            by `optimize` if it is a name.
 
     Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays
     (of one for one operand), each of its operand's shape and dtype. It can be called any number of times, and keeps the
@@ -171,12 +171,7 @@ def jvp(
     (np.float64(11.0), np.float64(3.0))
     """
     given = _listed(operands, None, "operands")
-    asked: Expression | Plan
-    if isinstance(subscripts, str | Plan):
-        asked = subscripts
-    else:
-        paired = [argument for pair in zip(given, subscripts, strict=False) for argument in pair]
-        asked, _ = hashable_form(paired[0], [*paired[1:], *subscripts[len(given) :]])
+    asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
     options = _options(asked, dtype, order, casting, optimize, backend, precision)
     place, arrays = placed(backend, given)
     stays = stays_on_device(place, given)
@@ -200,10 +195,13 @@ def vjp_plan(plan: Plan, wrt: int | Sequence[int] | None, optimize: Optimize, me
     if not listed:
         raise OperandError(f"wrt={wrt!r} lists no operand, and a plan needs an output")
     limit = bytes_limit(memory_limit)
-    backward = grad.vjp(plan, listed, optimize, values=False)
     if limit is None:
-        return backward
-    fitting, _ = checkpointed(backward, limit)
+        return grad.vjp(plan, listed, _search(optimize), values=False)
+
+    def fitted(search: Optimize) -> Plan:
+        return checkpointed(grad.vjp(plan, listed, search, values=False), limit)[0]
+
+    fitting = _either(fitted, _search(optimize))
     return needed(fitting, fitting.outputs)
 
 
@@ -220,10 +218,12 @@ def positions(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, ...]
     """The positions that `wrt=` lists, all by default. Raises OperandError for one that no operand has."""
     if wrt is None:
         return tuple(range(operands))
-    given = wrt if isinstance(wrt, Iterable) else [wrt]
     try:
-        if isinstance(wrt, Set) or any(isinstance(position, bool | np.bool_) for position in given):
-            raise TypeError("a set has no order, and a mask no positions")
+        if isinstance(wrt, str | bytes | Mapping | Set):
+            raise TypeError("what lists positions has an order, and no other meaning")
+        given = list(wrt) if isinstance(wrt, Iterable) else [wrt]
+        if any(isinstance(position, bool | np.bool_) for position in given):
+            raise TypeError("a mask lists no positions")
         listed = tuple(map(operator.index, given))
     except TypeError as error:
         raise OperandError(f"wrt={wrt!r:.60} does not list positions of operands, 0, 1, ...") from error
@@ -244,8 +244,20 @@ def _options(
     if isinstance(asked, Plan):
         if dtype is not None:
             raise PlanError(f"dtype={dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
-        dtype, casting = _dtype(asked), "same_kind"
+        dtype, casting = _dtype(asked), "same_kind" if casting == "safe" else casting
     return options_of(dtype, order, casting, optimize, None, backend, precision)
+
+
+def _expression(subscripts: Any, operands: Sequence[Any]) -> Expression:
+    """The hashable form of a text, or of lists of labels beside the operands."""
+    if isinstance(subscripts, str | bytes):
+        return hashable_form(subscripts, operands)[0]
+    count = len(operands)
+    if not (isinstance(subscripts, tuple | list) and count and len(subscripts) in (count, count + 1)):
+        message = "is neither a text nor a list of labels for each operand, and perhaps one for the output"
+        raise OperandError(f"{subscripts!r:.60} {message}")
+    pairs = [argument for pair in zip(operands, subscripts, strict=False) for argument in pair]
+    return hashable_form(pairs[0], [*pairs[1:], *subscripts[count:]])[0]
 
 
 def _dtype(plan: Plan) -> Dtype:
@@ -312,17 +324,17 @@ def _vjp_call(
     place: Backend,
 ) -> _Vjp:
     plan, compute, target = _planned(asked, operands, wrt, options, place)
-    optimize = options.optimize.get() if isinstance(options.optimize, Held) else options.optimize
     values = len(plan.outputs)
-    both = grad.vjp(plan, wrt, optimize)
-    forward = len(plan.steps)
-    if limit is not None:
-        casts = sum(
-            elements(plan.inputs[k], dict(plan.sizes)) * compute.itemsize
-            for k, (_, dtype) in enumerate(operands)
-            if dtype != compute
+
+    def joint(search: Optimize) -> tuple[Plan, int]:
+        both = grad.vjp(plan, wrt, search)
+        if limit is None:
+            return both, len(plan.steps)
+        return checkpointed(
+            both, limit, len(plan.steps), _copied_bytes(both, [dtype for _, dtype in operands], compute)
         )
-        both, forward = checkpointed(both, limit, forward, casts)
+
+    both, forward = _either(joint, _search(options.optimize))
     inputs = len(both.inputs)
     early = [*range(len(plan.inputs)), *range(inputs, inputs + forward)]
     first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
@@ -339,6 +351,26 @@ def _vjp_call(
     )
 
 
+def _search(optimize: Optimize) -> Optimize:
+    """How gradients are planned anew: neither a path nor an optimizer that remembers serves another expression."""
+    return optimize if isinstance(optimize, str | bool) else "auto"
+
+
+def _either(plan: Callable[[Optimize], _T], search: Optimize) -> _T:
+    """A plan that fits: with gradients planned anew, which may need more memory, or with none."""
+    try:
+        return plan(search)
+    except PlanError:
+        return plan(None)
+
+
+def _copied_bytes(plan: Plan, dtypes: Sequence[Dtype], compute: Dtype) -> int:
+    """Bytes of casts of operands, and of copies of outputs that would be others' memory."""
+    cast = [k for k, dtype in enumerate(dtypes) if dtype != compute]
+    copied = [plan.outputs[position] for position in plan.borrowed()]
+    return sum(math.prod(plan.shape(register)) for register in [*cast, *copied]) * compute.itemsize
+
+
 @lru_cache(maxsize=1024)
 def _jvp_call(
     asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, place: Backend
@@ -353,14 +385,13 @@ def _planned(
     asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, place: Backend
 ) -> tuple[Plan, Dtype, Dtype]:
     """The plan to differentiate, without steps that nothing needs; the dtypes of its computation and of its values."""
-    shapes, dtypes = zip(*operands, strict=True)
+    shapes, dtypes = tuple(shape for shape, _ in operands), [dtype for _, dtype in operands]
+    if isinstance(asked, Plan):
+        check_takes(asked, shapes)
     target, compute = call_dtypes(dtypes, None, options, place)
     for position in wrt:
         check_differentiable(dtypes[position], f"operand {position}")
     check_differentiable(target, "the value")
     if isinstance(asked, Plan):
-        check_takes(asked, shapes)
-        plan = replace(needed(asked, asked.outputs), dtype=compute.name)
-    else:
-        plan = plan_for(asked, shapes, compute, options)
-    return plan, compute, target
+        return replace(once(asked), dtype=compute.name), compute, target
+    return plan_for(asked, shapes, compute, options), compute, target

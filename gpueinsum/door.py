@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import math
 import operator
@@ -19,7 +18,7 @@ from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError,
 from gpueinsum.order import Optimize
 from gpueinsum.plan import NUMBERS
 from gpueinsum.subscripts import Shape, Sublist
-from gpueinsum.units import read_bytes
+from gpueinsum.units import read_bytes, read_share
 
 Array = Any
 Dtype = np.dtype[Any]
@@ -203,18 +202,15 @@ def bytes_limit(limit: Any, place: Backend | None = None) -> int | None:
     if limit is None:
         return None
     if isinstance(limit, str):
-        number = _share(limit, place) if limit.endswith("%") else read_bytes(limit)
-    if isinstance(number, bool) or not isinstance(number, int | float | np.number) or not 0 <= number < math.inf:
+        number, share = read_bytes(limit), read_share(limit)
+        if share is not None and place is None:
+            raise PlanError(f"memory_limit={limit!r:.60} is a share of a device, and a plan has none: give bytes")
+        if share is not None and place is not None:
+            number = share * place.memory_bytes()
+    is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
+    if not (is_number and 0 <= number < math.inf):
         raise PlanError(f'memory_limit={limit!r:.60} is no number of bytes, "4GiB" or "80%"')
     return int(number)
-
-
-def _share(percent: str, place: Backend | None) -> float | None:
-    if place is None:
-        raise PlanError(f"memory_limit={percent!r:.60} is a share of a device, and a plan has none: give bytes")
-    with contextlib.suppress(ValueError):
-        return float(percent[:-1]) / 100 * place.memory_bytes()
-    return None
 
 
 @cache

@@ -17,13 +17,13 @@ and since conj u v has the derivative conj du v, whose adjoint is u' = conj y' v
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from gpueinsum.cost import total_flops
-from gpueinsum.order import Optimize, Path, find_path, is_path
-from gpueinsum.parts import needed
+from gpueinsum.order import Optimize, Path, find_path
+from gpueinsum.parts import needed, once
 from gpueinsum.plan import Add, Contract, Expand, Plan, Reduce, Step
 from gpueinsum.planner import lower
 from gpueinsum.subscripts import Subscripts, Term
@@ -35,17 +35,19 @@ _FEW = 3
 def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: bool = True) -> Plan:
     """The outputs of a plan (if `values`) and the gradients of these inputs.
 
-    Takes the plan's inputs and then a cotangent for each output. Intermediates are computed once and shared. Of a few
-    gradients each that takes fewer flops so is planned anew, as the plan's expression transposed.
+    Takes the plan's inputs and then a cotangent for each output. Everything is computed once and shared: the plan's own
+    steps come first, those that `once` leaves. Of a few gradients each that takes fewer flops so is planned anew, as
+    the plan's expression transposed, by the optimizer of this name; None leaves them all to the way back.
     """
-    plan = needed(plan, plan.outputs)
+    plan = once(plan)
 
     def way(alone: Mapping[int, Plan]) -> Plan:
         joint = _joint(plan, wrt, alone)
         return needed(joint, joint.outputs[0 if values else len(plan.outputs) :])
 
     best, alone = way({}), dict[int, Plan]()
-    if len(plan.inputs) > 2 and len(wrt) <= _FEW and (expression := as_expression(plan)):
+    is_few = len(plan.inputs) > 2 and len(wrt) <= _FEW
+    if optimize is not None and is_few and (expression := as_expression(plan)):
         for operand in wrt:
             trial = {**alone, operand: _transposed(expression, operand, optimize, plan.dtype)}
             other = way(trial)
@@ -59,13 +61,14 @@ def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
 
     Takes the plan's inputs and then a tangent for each of those in `wrt`; the others do not change.
     """
+    plan = once(plan)
     new = _Growing(plan, [plan.inputs[operand] for operand in wrt])
     operands = len(plan.inputs)
     number = list(range(operands))  # of each register of the plan
     tangents = {operand: operands + k for k, operand in enumerate(wrt)}
     for register, step in enumerate(plan.steps, operands):
-        number.append(new.append(step.reading(*[number[source] for source in step.sources])))
-        parts = [new.shared(part) for part in _pushed(step, number, tangents)]
+        number.append(new.step(step.reading(*[number[source] for source in step.sources])))
+        parts = _push(new, step, number, tangents)
         if parts:
             tangents[register] = new.sum(parts, step.out)
     pushed = [tangents[output] if output in tangents else new.sum([], plan.term(output)) for output in plan.outputs]
@@ -84,7 +87,7 @@ def _joint(plan: Plan, wrt: Sequence[int], alone: Mapping[int, Plan]) -> Plan:
     new = _Growing(plan, [plan.term(output) for output in plan.outputs])
     number = list(range(len(plan.inputs)))  # of each register of the plan
     for step in plan.steps:
-        number.append(new.append(step.reading(*[number[source] for source in step.sources])))
+        number.append(new.step(step.reading(*[number[source] for source in step.sources])))
     gradients = _pull(new, plan, number, [operand for operand in wrt if operand not in alone])
     for operand, gradient in alone.items():
         gradients[operand] = _insert(new, gradient, operand)
@@ -99,24 +102,31 @@ def _pull(new: _Growing, plan: Plan, number: Sequence[int], wrt: Sequence[int]) 
         if not depends.isdisjoint(step.sources):
             depends.add(register)
     is_complex = plan.dtype.startswith("complex")
-    cotangents: dict[int, list[int]] = defaultdict(list)
+    cotangents: dict[int, int] = {}
+
+    def add(register: int, cotangent: int) -> None:
+        """At once, so that few contributions are alive."""
+        earlier = [cotangents[register]] if register in cotangents else []
+        cotangents[register] = new.sum([*earlier, cotangent], plan.term(register))
+
     for position, output in enumerate(plan.outputs):
-        cotangents[output].append(operands + position)
+        add(output, operands + position)
     awaited = Counter(source for step in plan.steps for source in step.sources)  # steps that may still add to each
     ready = [register for register in depends if register >= operands and not awaited[register]]
     while ready:  # the last that became ready first, so that few cotangents are alive
         register = ready.pop()
         step = plan.steps[register - operands]
-        if cotangents[register]:
-            cotangent = new.sum(cotangents.pop(register), step.out)
-            for source, pulled in _pulled(step, cotangent, number, is_complex):
+        if register in cotangents:
+            for source, pulled in _pulled(step, cotangents[register], number, is_complex):
                 if source in depends:
-                    cotangents[source].append(cotangent if pulled is None else new.shared(pulled))
+                    add(source, cotangents[register] if pulled is None else new.step(pulled))
         for source in step.sources:
             awaited[source] -= 1
             if source in depends and source >= operands and not awaited[source]:
                 ready.append(source)
-    return {operand: new.sum(cotangents[operand], plan.inputs[operand]) for operand in wrt}
+    return {
+        operand: cotangents[operand] if operand in cotangents else new.sum([], plan.inputs[operand]) for operand in wrt
+    }
 
 
 def _pulled(step: Step, cotangent: int, number: Sequence[int], is_complex: bool) -> Iterator[tuple[int, Step | None]]:
@@ -155,7 +165,7 @@ def _rearranged(source: int, term: Term, out: Term) -> Reduce | Expand | None:
 
 def _transposed(expression: Subscripts, operand: int, optimize: Optimize, dtype: str) -> Plan:
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
-        return find_path(inputs, output, dict(expression.sizes), "auto" if is_path(optimize) else optimize)
+        return find_path(inputs, output, dict(expression.sizes), optimize)
 
     return lower(expression.transposed(operand), order, dtype)
 
@@ -175,7 +185,7 @@ def _insert(new: _Growing, gradient: Plan, operand: int) -> int:
             step = replace(step, conj_lhs=pending[0], conj_rhs=pending[1])
             pending = [False]
         awaits.append(pending[0])
-        number.append(new.shared(step.reading(*[number[source] for source in step.sources])))
+        number.append(new.step(step.reading(*[number[source] for source in step.sources])))
     return number[gradient.outputs[0]]
 
 
@@ -206,27 +216,27 @@ def as_expression(plan: Plan) -> Subscripts | None:
         is_over = all(holders[label] & ~mine == 0 and label not in output for label in lost)
         if not (is_plain and is_same and is_over):
             return None
-    return Subscripts(plan.inputs, output, plan.sizes)
+    used = {*output, *(label for term in plan.inputs for label in term)}
+    return Subscripts(plan.inputs, output, tuple((label, size) for label, size in plan.sizes if label in used))
 
 
 # ---------------------------------------------------------------- forward
 
 
-def _pushed(step: Step, number: Sequence[int], tangents: dict[int, int]) -> Iterator[Step]:
+def _push(new: _Growing, step: Step, number: Sequence[int], tangents: Mapping[int, int]) -> list[int]:
     """What each source that has a tangent adds to that of the step."""
     match step:
         case Contract():
+            sides = []
             if step.lhs in tangents:
-                yield step.reading(tangents[step.lhs], number[step.rhs])
+                sides.append(step.reading(tangents[step.lhs], number[step.rhs]))
             if step.rhs in tangents:
-                yield step.reading(number[step.lhs], tangents[step.rhs])
+                sides.append(step.reading(number[step.lhs], tangents[step.rhs]))
+            return [new.step(side) for side in sides]
         case Reduce() | Expand():
-            if step.source in tangents:
-                yield step.reading(tangents[step.source])
+            return [new.step(step.reading(tangents[step.source]))] if step.source in tangents else []
         case Add():
-            sources = [tangents[source] for source in step.sources if source in tangents]
-            if sources:
-                yield step.reading(*sources)
+            return [tangents[source] for source in step.sources if source in tangents]
 
 
 # ---------------------------------------------------------------- a plan that grows
@@ -240,17 +250,15 @@ class _Growing:
         self.steps: list[Step] = []
         self.known: dict[Step, int] = {}
 
-    def append(self, step: Step) -> int:
-        """The register that a new step writes."""
-        self.steps.append(step)
-        return self.known.setdefault(step, len(self.start.inputs) + len(self.steps) - 1)
-
-    def shared(self, step: Step) -> int:
+    def step(self, step: Step) -> int:
         """The register that this step writes, which may have been taken already."""
-        return self.known[step] if step in self.known else self.append(step)
+        if step not in self.known:
+            self.steps.append(step)
+            self.known[step] = len(self.start.inputs) + len(self.steps) - 1
+        return self.known[step]
 
     def sum(self, registers: Sequence[int], term: Term) -> int:
-        return registers[0] if len(registers) == 1 else self.shared(Add(tuple(registers), term))
+        return registers[0] if len(registers) == 1 else self.step(Add(tuple(registers), term))
 
     def plan(self, outputs: Sequence[int]) -> Plan:
         return replace(self.start, steps=tuple(self.steps), outputs=tuple(outputs))

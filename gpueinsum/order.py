@@ -31,7 +31,7 @@ def find_path(
     search gives up, as "dp" does rather than exceed the limit.
     """
     optimize, memory_limit = _without_numpy_forms(optimize, memory_limit)
-    if is_path(optimize):
+    if _is_path(optimize):
         return checked_path(optimize, len(inputs))
     if optimize is False:
         return (tuple(range(len(inputs))),)
@@ -82,7 +82,7 @@ def _without_numpy_forms(optimize: Optimize, memory_limit: int | str | None) -> 
     return optimize, memory_limit
 
 
-def is_path(optimize: Optimize) -> bool:
+def _is_path(optimize: Optimize) -> bool:
     return isinstance(optimize, Iterable) and not isinstance(optimize, str) and not callable(optimize)
 
 

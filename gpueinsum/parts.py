@@ -9,6 +9,14 @@ from functools import lru_cache
 from gpueinsum.plan import Plan
 
 
+def once(plan: Plan) -> Plan:
+    """The plan without steps that its outputs do not need, and without those that compute anew what is there."""
+    first = plan.recomputed()
+    steps = tuple(step.reading(*[first.get(source, source) for source in step.sources]) for step in plan.steps)
+    outputs = tuple(first.get(output, output) for output in plan.outputs)
+    return needed(replace(plan, steps=steps), outputs)
+
+
 def needed(plan: Plan, outputs: Sequence[int]) -> Plan:
     """The plan with these registers for its outputs, and no step that none of them needs; its inputs stay."""
     operands = len(plan.inputs)

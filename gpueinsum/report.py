@@ -44,7 +44,8 @@ def explain(plan: Plan) -> str:
     costs = step_costs(plan)
     head = [f"{visible(plan.equation)}  {plan.dtype}", *_label_lines(size), ""]
     if not plan.steps:
-        return "\n".join([*head, f"no steps: the result is operand {plan.outputs[0]} itself"])
+        results = [f"result is operand {output} itself" for output in plan.outputs]
+        return "\n".join([*head, f"no steps: the {', the '.join(results)}"])
     again = plan.recomputed()
     rows = [
         _row(register, step, cost, size, again.get(register))

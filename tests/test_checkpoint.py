@@ -10,7 +10,7 @@ from gpueinsum.checkpoint import checkpointed
 from gpueinsum.cost import peak_bytes, total_flops
 from gpueinsum.grad import vjp
 from gpueinsum.parts import split
-from gpueinsum.plan import Plan, check_plan
+from gpueinsum.plan import Contract, Plan, Reduce, check_plan
 
 
 def circuit(qubits, gates, seed=1):
@@ -138,3 +138,39 @@ def bound(plan):
         return results if isinstance(results, tuple) else (results,)
 
     return run
+
+
+def test_a_long_chain_does_not_exhaust_the_stack():
+    n = 1500
+    steps = tuple(Contract(k, 1, "ij", "jk", "ik") for k in [0, *range(2, n + 1)])
+    plan = Plan(("ij", "jk"), steps, (n + 1,), (("i", 2), ("j", 2), ("k", 2)), "float64")
+    gradients = plan.vjp(wrt=1)
+    fitting, _ = checkpointed(gradients, peak_bytes(gradients) // 2)
+    assert peak_bytes(fitting) <= peak_bytes(gradients) // 2
+
+
+def test_a_gradient_planned_anew_gives_way_where_only_the_other_fits():
+    plan = ge.einsum_plan("d,ca,eba,ce,b->ae", (2,), (3, 5), (8, 2, 5), (3, 8), (2,))
+    way_back = vjp(plan, [2], optimize=None, values=False)
+    assert plan.vjp(wrt=2) != way_back
+    assert plan.vjp(wrt=2, memory_limit=peak_bytes(way_back)) == way_back
+
+
+def test_a_view_whose_owner_is_computed_again_keeps_its_own_memory():
+    steps = (
+        Contract(0, 0, "ij", "jk", "ik"),
+        Reduce(1, "ik", "ki"),
+        *(Contract(1, 0, "ij", "jk", "ik") for _ in "xy"),
+        Contract(3, 2, "ij", "jk", "ik"),
+        Contract(5, 1, "ij", "jk", "ik"),
+        Contract(6, 4, "ij", "jk", "ik"),
+    )
+    plan = Plan(("ij",), steps, (7,), (("i", 4), ("j", 4), ("k", 4)), "float64")
+    for squares in range(3, 6):
+        try:
+            fitting, _ = checkpointed(plan, squares * 128)
+        except ge.PlanError:
+            continue
+        assert peak_bytes(fitting) <= squares * 128
+    x = np.arange(16.0).reshape(4, 4)
+    np.testing.assert_array_equal(ge.run_plan(fitting, x), ge.run_plan(plan, x))

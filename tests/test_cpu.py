@@ -9,6 +9,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 import gpueinsum as ge
+from gpueinsum import plan
 from gpueinsum.backends import cpu
 
 TOOLS = [  # expression, shapes
@@ -150,3 +151,22 @@ def test_an_empty_sum_is_zero_whatever_the_other_operands_hold(expression, einsu
     operands = [np.full([size[label] for label in term], np.nan) for term in expression.split("->")[0].split(",")]
     for optimize in ("auto", False):
         assert not einsum_on(expression, *operands, optimize=optimize).any()
+
+
+@pytest.mark.parametrize("flags", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("equation", ["i,i->", ",->", "ij,jk->ik", "j,ij->i"])
+def test_conjugates_of_every_dtype(equation, flags, rng):
+    (x_term, y_term), out = equation.split("->")[0].split(","), equation.split("->")[1]
+    step = plan.Contract(0, 1, x_term, y_term, out, *flags)
+    sizes = {"i": 3, "j": 5, "k": 2}
+    for dtype in ("bool", "int32", "float32", "complex64", "complex128", "object"):
+        x, y = (rng.integers(-3, 4, [sizes[label] for label in term]) for term in (x_term, y_term))
+        if dtype.startswith("complex") or dtype == "object":
+            x, y = x * (1 + 2j), y * (2 - 1j)
+        x, y = np.asarray(x).astype(dtype), np.asarray(y).astype(dtype)
+        result = cpu.CpuBackend().prepare(step, sizes, dtype)(x, y)
+        u, v = (np.asarray(a).astype(complex) for a in (x, y))
+        expected = np.einsum(equation, u.conj() if flags[0] else u, v.conj() if flags[1] else v)
+        assert np.asarray(result).dtype == dtype
+        expected = expected != 0 if dtype == "bool" else expected
+        np.testing.assert_array_equal(np.asarray(result).astype(complex), expected)

@@ -82,6 +82,13 @@ def test_the_interleaved_form_has_gradients(rng):
     np.testing.assert_allclose(ge.jvp([[0, 1], [1, 2]], (a, b), (None, b))[1], a @ b)
 
 
+def test_positions_may_come_one_by_one(rng):
+    a, b = rng.random((2, 3)), rng.random((3, 5))
+    assert len(ge.vjp("ij,jk->ik", a, b, wrt=iter([1, 0]))[1](a @ b)) == 2
+    assert ge.einsum_plan("ij,jk->ik", a, b).jvp(k for k in (0, 1)).equation == "ij,jk,ij,jk->ik"
+    np.testing.assert_array_equal(ge.jvp(b"ij,jk->ik", (a, b), (a, None))[1], a @ b)
+
+
 def test_tangents_that_are_none_are_zero(chain):
     value, tangent = ge.jvp("ij,jk,kl->il", chain, [None] * 3)
     assert not tangent.any()
@@ -242,6 +249,9 @@ def test_a_limit_of_memory_changes_no_gradient(rng):
         np.testing.assert_array_equal(got, wanted)
     assert ge.vjp(equation, *operands, memory_limit="50%")[0].shape == y.shape
     with pytest.raises(ge.PlanError, match="too small"):
+        ge.vjp("ij->ij", operands[0], memory_limit=2 * operands[0].nbytes - 1)  # copies of value and gradient
+    assert ge.vjp("ij->ij", operands[0], memory_limit=2 * operands[0].nbytes)[0].shape == (8, 6)
+    with pytest.raises(ge.PlanError, match="too small"):
         ge.vjp(equation, *operands, memory_limit="1 kB")
 
 
@@ -301,6 +311,14 @@ REFUSED = [
         "wrt=[True, False] does not list positions",
     ),
     (lambda: ge.vjp("ij,jk->ik", A, B, wrt=np.array([True, False])), ge.OperandError, "does not list positions"),
+    (lambda: ge.vjp("ij,jk->ik", A, B, wrt=b"\0"), ge.OperandError, "does not list positions"),
+    (lambda: ge.vjp(GRADIENTS), ge.PlanError, "takes operands of shapes"),
+    (lambda: ge.jvp("i", (), ()), ge.SubscriptsError, "at least one operand"),
+    (lambda: ge.jvp([], (A,), (A,)), ge.OperandError, "[] is neither a text nor a list of labels for each operand"),
+    (lambda: ge.jvp(None, (A,), (A,)), ge.OperandError, "None is neither"),
+    (lambda: ge.jvp([[0, 1], [1, 2], [0, 2], [5]], (A, B), (A, B)), ge.OperandError, "is neither a text nor"),
+    (lambda: ge.vjp("ij->i", A, memory_limit=1j), ge.PlanError, "is no number of bytes"),
+    (lambda: ge.vjp(GRADIENTS, A, B, A @ B, casting="X"), ValueError, "casting='X' is none of"),
     (lambda: ge.vjp("ij,jk->ik", A, B, wrt={0, 1}), ge.OperandError, "wrt={0, 1} does not list positions"),
     (lambda: ge.einsum_plan("ij,jk->ik", A, B).vjp([]), ge.OperandError, "wrt=[] lists no operand"),
     (lambda: ge.run_plan(GRADIENTS, [A, B], A @ B), ge.OperandError, "operands are passed one by one: *operands"),

@@ -1,15 +1,17 @@
 """Derivatives as plans: which steps the gradients are, what they cost, and that they can be differentiated again."""
 
+import cotengra
 import numpy as np
+import opt_einsum
 import pytest
 
 import gpueinsum as ge
 from gpueinsum import Plan, einsum_plan
 from gpueinsum.backends.axes import contiguous
 from gpueinsum.backends.gemm import route
-from gpueinsum.cost import total_flops
+from gpueinsum.cost import peak_bytes, total_flops
 from gpueinsum.grad import as_expression, vjp
-from gpueinsum.plan import Contract, Reduce, check_plan
+from gpueinsum.plan import Add, Contract, Reduce, check_plan
 
 SIZES = dict(zip("abcdefghijklmnopq", (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59), strict=True))
 
@@ -107,7 +109,7 @@ def test_derivatives_are_plans_that_can_be_differentiated(expression, dtype):
 
 def test_what_is_used_twice_adds_up():
     plan = plan_of("ij,jk->ik").vjp().vjp()
-    assert [step.equation for step in plan.steps] == ["jk,ij->ik", "jk,ik->ij", "ij,jk->ik", "ij,ik->jk", "ik+ik->ik"]
+    assert [step.equation for step in plan.steps] == ["jk,ij->ik", "jk,ik->ij", "ij,jk->ik", "ik+ik->ik", "ij,ik->jk"]
 
 
 def test_what_does_not_depend_on_an_operand_has_the_gradient_zero():
@@ -117,6 +119,50 @@ def test_what_does_not_depend_on_an_operand_has_the_gradient_zero():
     assert zero.shape == (23, 29)
     assert not zero.any()
     assert (back == 23).all()
+
+
+def plan_from(inputs, steps, outputs, sizes, dtype="float64"):
+    """One written by hand, as a file might hold it."""
+    plan = Plan(tuple(inputs), tuple(steps), tuple(outputs), tuple(sizes.items()), dtype)
+    return Plan.from_json(plan.to_json())
+
+
+def test_a_plan_that_computes_something_twice_can_be_differentiated(rng):
+    twin = Contract(0, 1, "ij", "jk", "ik")
+    plan = plan_from(("ij", "jk"), (twin, twin, Add((2, 3), "ik")), (4,), {"i": 2, "j": 3, "k": 5})
+    a, b, g = rng.random((2, 3)), rng.random((3, 5)), rng.random((2, 5))
+    for limit in (None, "1GiB"):
+        value, pullback = ge.vjp(plan, a, b, memory_limit=limit)
+        np.testing.assert_allclose(value, 2 * (a @ b))
+        np.testing.assert_allclose(pullback(g)[0], 2 * (g @ b.T))
+    np.testing.assert_allclose(ge.run_plan(plan.vjp(), a, b, g)[1], 2 * (a.T @ g))
+    np.testing.assert_allclose(ge.jvp(plan, (a, b), (a, None))[1], 2 * (a @ b))
+
+
+def test_what_is_read_many_times_adds_up_as_it_comes(rng):
+    steps = [Contract(0, 1, "ij", "jk", "ik"), *(Contract(k, 1, "ij", "jk", "ik") for k in range(2, 30))]
+    plan = plan_from(("ij", "jk"), steps, (30,), {"i": 3, "j": 3, "k": 3})
+    gradients = plan.vjp(wrt=1)
+    # A cotangent, a power and two sums, and the powers of the forward pass: not all contributions.
+    assert peak_bytes(gradients) <= 8 * 9 * (29 + 4)
+    x, w, g = rng.random((3, 3)), rng.random((3, 3)), rng.random((3, 3))
+    step = 1e-6 * rng.random((3, 3))
+    change = ge.run_plan(plan, x, w + step) - ge.run_plan(plan, x, w - step)
+    np.testing.assert_allclose(np.sum(ge.run_plan(gradients, x, w, g) * 2 * step), np.sum(g * change), rtol=1e-6)
+
+
+def test_a_label_that_nothing_has_does_not_matter():
+    plan = plan_from(("ij", "jk", "kl"), plan_of("ij,jk,kl->il").steps, (4,), {"i": 2, "j": 3, "k": 5, "l": 7, "z": 0})
+    assert len(plan.vjp(wrt=0).steps) == 2
+
+
+@pytest.mark.parametrize(
+    "optimize", ["dp", False, [(0, 1), (0, 1)], opt_einsum.RandomGreedy(max_repeats=4), cotengra.GreedyOptimizer()]
+)
+def test_every_optimizer_that_einsum_takes_will_do(optimize, rng):
+    operands = [rng.random(shape) for shape in ((2, 3), (3, 5), (5, 7))]
+    y, pullback = ge.vjp("ij,jk,kl->il", *operands, wrt=1, optimize=optimize)
+    np.testing.assert_allclose(pullback(y)[0], operands[0].T @ y @ operands[2].T)
 
 
 GEMMS = [

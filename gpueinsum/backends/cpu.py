@@ -83,7 +83,9 @@ class CpuBackend:
             return lambda *sources: np.zeros(shape, np.dtype(dtype))
         match step:
             case Contract():
-                call: Callable[..., Array] = _conjugated(step, sizes, _contract(step, sizes, dtype))
+                call: Callable[..., Array] = _contract(step, sizes, dtype)
+                if dtype.startswith("complex") or dtype == "object":
+                    call = _conjugated(step, sizes, call)
             case Reduce():
                 call = _reduce(step, sizes, dtype)
             case Expand():
@@ -176,15 +178,14 @@ def _conjugated(
     lhs, rhs = step.conj_lhs != result, step.conj_rhs != result
 
     def conjugated(x: Array, y: Array) -> Array:
-        product = contract(x.conj() if lhs else x, y.conj() if rhs else y)
-        return _conjugate(product) if result else product
+        product = np.asarray(contract(_conjugate(x) if lhs else x, _conjugate(y) if rhs else y), x.dtype)
+        return np.conjugate(product, out=product) if result else product
 
     return conjugated
 
 
-def _conjugate(product: Array) -> Array:
-    """In place, but for a scalar of numpy's."""
-    return np.conjugate(product, out=product) if isinstance(product, np.ndarray) else product.conj()
+def _conjugate(x: Array) -> Array:
+    return np.conjugate(x, out=np.empty_like(x))  # an array, also of no axes
 
 
 def _dots(step: Contract, sizes: Sizes, loop: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
