@@ -1,41 +1,30 @@
-"""Derivatives as users call them, `vjp` and `jvp` of an expression or a plan, and the plans that these run."""
+"""Derivatives as users call them: `vjp` and `jvp` of an expression or a plan."""
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from gpueinsum import grad
 from gpueinsum.backends import HOST, Backend, as_array, on_device, placed
-from gpueinsum.call import bind_own, check_shapes, hand_over, layout, one_or_all, plan_for, signature, stays_on_device
-from gpueinsum.checkpoint import checkpointed
+from gpueinsum.call import hand_over, layout, one_or_all, signature, stays_on_device
 from gpueinsum.door import (
     Array,
     Dtype,
     Expression,
     Options,
-    Signature,
     bytes_limit,
-    call_dtypes,
-    check_differentiable,
     dtype_of,
     hashable_form,
     options_of,
+    positions_of,
 )
 from gpueinsum.errors import DtypeError, OperandError, PlanError
 from gpueinsum.order import Optimize
-from gpueinsum.parts import needed, once, split
-from gpueinsum.plan import Plan, check_takes
+from gpueinsum.passes import BothPasses, both_passes, tangent_pass
+from gpueinsum.plan import Plan
 from gpueinsum.subscripts import Shape
-
-_Run = Callable[..., tuple[Array, ...]]
-_T = TypeVar("_T")
 
 
 def vjp(
@@ -84,10 +73,10 @@ def vjp(
     asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
     options = _options(asked, dtype, order, casting, optimize, backend, precision)
     place, arrays = placed(backend, given)
-    call = _vjp_call(
-        asked, signature(arrays), positions(wrt, len(given)), options, bytes_limit(memory_limit, place), place
+    call = both_passes(
+        asked, signature(arrays), positions_of(wrt, len(given)), options, bytes_limit(memory_limit, place), place
     )
-    outputs = call.forward(*_cast(arrays, call.compute))
+    outputs = call.forward(*call.cast(arrays))
     kept, values = outputs[: call.kept], outputs[call.kept :]
     order, stays = layout(order, given), stays_on_device(place, given)
     handed = [
@@ -101,7 +90,7 @@ class Pullback:
 
     __slots__ = ("_call", "_kept", "_order", "_place", "_stays")
 
-    def __init__(self, call: _Vjp, kept: Sequence[Array], place: Backend, order: str, stays: bool) -> None:
+    def __init__(self, call: BothPasses, kept: Sequence[Array], place: Backend, order: str, stays: bool) -> None:
         self._call = call
         self._kept = kept
         self._place = place
@@ -136,7 +125,7 @@ class Pullback:
             for k, (given, kind) in enumerate(zip(cotangents, call.values, strict=True))
         ]
         kept = map(place.asarray, self._kept)  # refused here if they are on another device than the current one
-        gradients = call.backward(*_cast(arrays, call.compute), *kept)
+        gradients = call.backward(*call.cast(arrays), *kept)
         return tuple(
             hand_over(gradient, dtype, self._order, place, stays)
             for gradient, dtype in zip(gradients, call.dtypes, strict=True)
@@ -180,56 +169,15 @@ def jvp(
         for position, (tangent, array) in enumerate(zip(_listed(tangents, len(given), "tangents"), arrays, strict=True))
         if tangent is not None
     }
-    call = _jvp_call(asked, signature(arrays), tuple(moved), options, place)
-    outputs = call.run(*_cast([*arrays, *moved.values()], call.compute))
+    call = tangent_pass(asked, signature(arrays), tuple(moved), options, place)
+    outputs = call.run(*call.cast([*arrays, *moved.values()]))
     order = layout(order, given)
     handed = [hand_over(output, call.target, order, place, stays) for output in outputs]
     middle = len(handed) // 2
     return one_or_all(handed[:middle]), one_or_all(handed[middle:])
 
 
-def vjp_plan(plan: Plan, wrt: int | Sequence[int] | None, optimize: Optimize, memory_limit: int | str | None) -> Plan:
-    """`Plan.vjp`."""
-    check_differentiable(_dtype(plan), "the plan's dtype")
-    listed = positions(wrt, len(plan.inputs))
-    if not listed:
-        raise OperandError(f"wrt={wrt!r} lists no operand, and a plan needs an output")
-    limit = bytes_limit(memory_limit)
-    if limit is None:
-        return grad.vjp(plan, listed, _search(optimize), values=False)
-
-    def fitted(search: Optimize) -> Plan:
-        return checkpointed(grad.vjp(plan, listed, search, values=False), limit)[0]
-
-    fitting = _either(fitted, _search(optimize))
-    return needed(fitting, fitting.outputs)
-
-
-def jvp_plan(plan: Plan, wrt: int | Sequence[int] | None) -> Plan:
-    """`Plan.jvp`."""
-    check_differentiable(_dtype(plan), "the plan's dtype")
-    return grad.jvp(plan, positions(wrt, len(plan.inputs)), values=False)
-
-
 # ---------------------------------------------------------------- what a caller passes
-
-
-def positions(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, ...]:
-    """The positions that `wrt=` lists, all by default. Raises OperandError for one that no operand has."""
-    if wrt is None:
-        return tuple(range(operands))
-    try:
-        if isinstance(wrt, str | bytes | Mapping | Set):
-            raise TypeError("what lists positions has an order, and no other meaning")
-        given = list(wrt) if isinstance(wrt, Iterable) else [wrt]
-        if any(isinstance(position, bool | np.bool_) for position in given):
-            raise TypeError("a mask lists no positions")
-        listed = tuple(map(operator.index, given))
-    except TypeError as error:
-        raise OperandError(f"wrt={wrt!r:.60} does not list positions of operands, 0, 1, ...") from error
-    if not all(0 <= position < operands for position in listed):
-        raise OperandError(f"wrt={wrt!r:.60} lists positions, but the {operands} operands have 0 to {operands - 1}")
-    return listed
 
 
 def _options(
@@ -244,7 +192,7 @@ def _options(
     if isinstance(asked, Plan):
         if dtype is not None:
             raise PlanError(f"dtype={dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
-        dtype, casting = _dtype(asked), "same_kind" if casting == "safe" else casting
+        dtype, casting = dtype_of(asked.dtype), "same_kind" if casting == "safe" else casting
     return options_of(dtype, order, casting, optimize, None, backend, precision)
 
 
@@ -258,10 +206,6 @@ def _expression(subscripts: Any, operands: Sequence[Any]) -> Expression:
         raise OperandError(f"{subscripts!r:.60} {message}")
     pairs = [argument for pair in zip(operands, subscripts, strict=False) for argument in pair]
     return hashable_form(pairs[0], [*pairs[1:], *subscripts[count:]])[0]
-
-
-def _dtype(plan: Plan) -> Dtype:
-    return dtype_of(plan.dtype)
 
 
 def _listed(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
@@ -285,113 +229,3 @@ def _fitting(given: Any, name: str, owner: str, shape: Shape, dtype: Dtype, plac
     if not np.can_cast(array.dtype, dtype, "same_kind"):
         raise DtypeError(f"{name} is {array.dtype}, but {owner} is {dtype}")
     return array
-
-
-def _cast(arrays: Sequence[Array], compute: Dtype) -> list[Array]:
-    return [array.astype(compute, copy=False) for array in arrays]
-
-
-# ---------------------------------------------------------------- decided once
-
-
-@dataclass(frozen=True, slots=True)
-class _Vjp:
-    """Both passes, bound for operands of certain shapes and dtypes in one place."""
-
-    forward: _Run  # its first `kept` outputs are for the backward pass, the others the values
-    backward: _Run
-    kept: int
-    plan: Plan  # of both
-    values: Signature
-    compute: Dtype
-    dtypes: tuple[Dtype, ...]  # of the gradients
-
-
-@dataclass(frozen=True, slots=True)
-class _Jvp:
-    run: _Run  # outputs are the values and then their tangents
-    compute: Dtype
-    target: Dtype
-
-
-@lru_cache(maxsize=1024)
-def _vjp_call(
-    asked: Expression | Plan,
-    operands: Signature,
-    wrt: tuple[int, ...],
-    options: Options,
-    limit: int | None,
-    place: Backend,
-) -> _Vjp:
-    plan, compute, target = _planned(asked, operands, wrt, options, place)
-    values = len(plan.outputs)
-
-    def joint(search: Optimize) -> tuple[Plan, int]:
-        both = grad.vjp(plan, wrt, search)
-        if limit is None:
-            return both, len(plan.steps)
-        return checkpointed(
-            both, limit, len(plan.steps), _copied_bytes(both, [dtype for _, dtype in operands], compute)
-        )
-
-    both, forward = _either(joint, _search(options.optimize))
-    inputs = len(both.inputs)
-    early = [*range(len(plan.inputs)), *range(inputs, inputs + forward)]
-    first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
-    kept = len(first.outputs) - values
-    check_shapes(None, both)
-    return _Vjp(
-        bind_own(first, place, options.precision, kept),
-        bind_own(rest, place, options.precision),
-        kept,
-        both,
-        tuple((plan.shape(output), target) for output in plan.outputs),
-        compute,
-        tuple(operands[position][1] for position in wrt),
-    )
-
-
-def _search(optimize: Optimize) -> Optimize:
-    """How gradients are planned anew: neither a path nor an optimizer that remembers serves another expression."""
-    return optimize if isinstance(optimize, str | bool) else "auto"
-
-
-def _either(plan: Callable[[Optimize], _T], search: Optimize) -> _T:
-    """A plan that fits: with gradients planned anew, which may need more memory, or with none."""
-    try:
-        return plan(search)
-    except PlanError:
-        return plan(None)
-
-
-def _copied_bytes(plan: Plan, dtypes: Sequence[Dtype], compute: Dtype) -> int:
-    """Bytes of casts of operands, and of copies of outputs that would be others' memory."""
-    cast = [k for k, dtype in enumerate(dtypes) if dtype != compute]
-    copied = [plan.outputs[position] for position in plan.borrowed()]
-    return sum(math.prod(plan.shape(register)) for register in [*cast, *copied]) * compute.itemsize
-
-
-@lru_cache(maxsize=1024)
-def _jvp_call(
-    asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, place: Backend
-) -> _Jvp:
-    plan, compute, target = _planned(asked, operands, wrt, options, place)
-    both = grad.jvp(plan, wrt)
-    check_shapes(None, both)
-    return _Jvp(bind_own(both, place, options.precision), compute, target)
-
-
-def _planned(
-    asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, place: Backend
-) -> tuple[Plan, Dtype, Dtype]:
-    """The plan to differentiate, without steps that nothing needs; the dtypes of its computation and of its values."""
-    shapes, dtypes = tuple(shape for shape, _ in operands), [dtype for _, dtype in operands]
-    if isinstance(asked, Plan):
-        check_takes(asked, shapes)
-    target, compute = call_dtypes(dtypes, None, options, place)
-    for position in wrt:
-        check_differentiable(dtypes[position], f"operand {position}")
-    check_differentiable(target, "the value")
-    if isinstance(asked, Plan):
-        return replace(once(asked), dtype=compute.name), compute, target
-    return plan_for(asked, shapes, compute, options), compute, target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import operator
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from functools import cache
 from numbers import Number
 from typing import Any, NamedTuple
@@ -194,6 +194,24 @@ def check_differentiable(dtype: Dtype, owner: str) -> None:
         raise DtypeError(
             f"{owner} is {dtype}, which has no derivative: convert it to a floating dtype, or leave it out"
         )
+
+
+def positions_of(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, ...]:
+    """The positions that `wrt=` lists, all by default. Raises OperandError for one that no operand has."""
+    if wrt is None:
+        return tuple(range(operands))
+    try:
+        if isinstance(wrt, str | bytes | Mapping | Set):
+            raise TypeError("what lists positions has an order, and no other meaning")
+        given = list(wrt) if isinstance(wrt, Iterable) else [wrt]
+        if any(isinstance(position, bool | np.bool_) for position in given):
+            raise TypeError("a mask lists no positions")
+        listed = tuple(map(operator.index, given))
+    except TypeError as error:
+        raise OperandError(f"wrt={wrt!r:.60} does not list positions of operands, 0, 1, ...") from error
+    if not all(0 <= position < operands for position in listed):
+        raise OperandError(f"wrt={wrt!r:.60} lists positions, but the {operands} operands have 0 to {operands - 1}")
+    return listed
 
 
 def bytes_limit(limit: Any, place: Backend | None = None) -> int | None:

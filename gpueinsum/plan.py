@@ -225,9 +225,9 @@ class Plan:
           %3 = ik,jk->ij  of %2, %1  left i=2, right j=3, summed k=5
           %4 = ik,ij->jk  of %2, %0  left k=5, right j=3, summed i=2
         """
-        from gpueinsum.derivatives import vjp_plan  # which is made of plans
+        from gpueinsum.passes import backward_plan  # which is made of plans
 
-        return vjp_plan(self, wrt, optimize, memory_limit)
+        return backward_plan(self, wrt, optimize, memory_limit)
 
     def jvp(self, wrt: int | Sequence[int] | None = None) -> Plan:
         """The forward derivative: from the inputs and a tangent of each in `wrt`, in its order, to one of each output.
@@ -241,9 +241,9 @@ class Plan:
           %5 = ij,jk->ik  of %0, %3  left i=2, right k=5, summed j=3
           %6 = ik+ik->ik  of %4, %5
         """
-        from gpueinsum.derivatives import jvp_plan
+        from gpueinsum.passes import tangent_plan
 
-        return jvp_plan(self, wrt)
+        return tangent_plan(self, wrt)
 
     @property
     def equation(self) -> str:
