@@ -221,7 +221,7 @@ def _fitting(given: Any, name: str, owner: str, shape: Shape, dtype: Dtype, plac
     """A tangent or cotangent as an array, where and of the shape that it must be, of a dtype that `dtype` can hold."""
     if place is HOST and on_device(given):
         raise OperandError(f"{name} is on a GPU, but the operands are not")
-    if stays and isinstance(given, np.ndarray):
+    if stays and isinstance(given, np.ndarray) and given.ndim and not on_device(given):
         raise OperandError(f"{name} is a numpy array, but the operands are on a GPU: move it (cupy.asarray(x))")
     array = as_array(place, name, given)
     if array.shape != shape:

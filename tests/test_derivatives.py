@@ -288,6 +288,47 @@ def test_a_device_computes_the_same_gradients(device, rng, dtype):
     np.testing.assert_allclose(tangent, 3 * expected, rtol=1e-5)
 
 
+class OnDevice(np.ndarray):
+    """Stands for an array of a GPU's."""
+
+
+@pytest.fixture
+def on_device(device, monkeypatch):
+    """Whoever asks is told that such arrays live on a GPU."""
+    modules = gpueinsum.backends, gpueinsum.backends.cuda, gpueinsum.call, gpueinsum.derivatives
+    for module in modules:
+        monkeypatch.setattr(module, "on_device", lambda operand: isinstance(operand, OnDevice))
+    back = []
+    monkeypatch.setattr(type(simulated_backend().runtime), "to_host", lambda self, array: back.append(array))
+    yield lambda array: np.asarray(array).view(OnDevice)
+    assert not back, "something went back to the host"
+
+
+def test_arrays_on_a_device_have_their_gradients_there(on_device, rng):
+    x, w = rng.random((3, 5)), rng.random(5)
+    value, pullback = ge.vjp("ij,j->", on_device(x), on_device(w))
+    np.testing.assert_allclose(value, (x @ w).sum())
+    for cotangent in (2.0, 2, np.float32(2), on_device(2.0)):
+        np.testing.assert_allclose(pullback(cotangent)[1], 2 * x.sum(0))
+    value, tangent = ge.jvp("ij,j->i", (on_device(x), on_device(w)), (None, on_device(w)))
+    np.testing.assert_allclose(tangent, value)
+    gradients = ge.einsum_plan("ij,j->", x, w).vjp()
+    _, pullback = ge.vjp(gradients, on_device(x), on_device(w), on_device(1.0))
+    np.testing.assert_allclose(pullback((on_device(x), None))[2], (x * x.dot(np.outer(w, w)) / (x @ w)[:, None]).sum())
+
+
+def test_what_lies_elsewhere_than_the_operands_is_refused(on_device, rng):
+    x, w = rng.random((3, 5)), rng.random(5)
+    _, pullback = ge.vjp("ij,j->i", on_device(x), on_device(w))
+    with pytest.raises(ge.OperandError, match="the cotangent is a numpy array, but the operands are on a GPU: move it"):
+        pullback(np.ones(3))
+    with pytest.raises(ge.OperandError, match="tangent 1 is a numpy array, but the operands are on a GPU"):
+        ge.jvp("ij,j->i", (on_device(x), on_device(w)), (None, w))
+    _, pullback = ge.vjp("ij,j->i", x, w)
+    with pytest.raises(ge.OperandError, match="the cotangent is on a GPU, but the operands are not"):
+        pullback(on_device(np.ones(3)))
+
+
 # ---------------------------------------------------------------- what is refused
 
 A, B = np.ones((2, 3)), np.ones((3, 5))

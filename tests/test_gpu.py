@@ -8,6 +8,7 @@ from conftest import real_runtime
 
 import gpueinsum as ge
 from gpueinsum.backends.cuda import CudaBackend
+from gpueinsum.cost import peak_bytes
 from gpueinsum.plan import Add, Contract
 
 pytestmark = pytest.mark.gpu
@@ -174,6 +175,78 @@ def test_more_elements_than_32_bits_count_are_summed(cupy):
     y = x[:-1].reshape(4, -1)
     assert int(ge.einsum("ij,ij->", y, y)) == 4
     assert cupy.all(ge.einsum("ij->j", y) == 4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_gradients_stay_on_the_gpu(cupy, dtype):
+    rng = np.random.default_rng(0)
+    operands = [rng.random(shape).astype(dtype) for shape in ((67, 71), (71, 73), (73, 41))]
+    operands[1] = operands[1] * dtype(1j if dtype is np.complex64 else -1)
+    there = [cupy.asarray(operand) for operand in operands]
+    expected, pull_expected = ge.vjp("ij,jk,kl->il", *operands)
+    value, pullback = ge.vjp("ij,jk,kl->il", *there)
+    for cotangent in (value, 0 * value + 1):
+        for got, wanted in zip(pullback(cotangent), pull_expected(cotangent.get()), strict=True):
+            assert isinstance(got, cupy.ndarray)
+            np.testing.assert_allclose(got.get(), wanted, rtol=1e-4, atol=1e-3)
+    _, tangent = ge.jvp("ij,jk,kl->il", there, [*there[:2], None])
+    np.testing.assert_allclose(tangent.get(), 2 * expected, rtol=1e-4)
+    with pytest.raises(ge.OperandError, match="the cotangent is a numpy array, but the operands are on a GPU"):
+        pullback(expected)
+    _, pullback = ge.vjp("ij->", there[0])
+    assert cupy.all(pullback(2.0)[0] == 2)
+
+
+def test_what_a_pullback_kept_goes_back_to_the_pool(cupy):
+    pool = cupy.get_default_memory_pool()
+    operands = [cupy.ones((1024, 1024), np.float32) for _ in range(4)]
+    ge.vjp("ij,jk,kl,lm->im", *operands)[1](operands[0])  # handles and workspaces are made once
+    before = pool.used_bytes()
+    value, pullback = ge.vjp("ij,jk,kl,lm->im", *operands)
+    assert pool.used_bytes() == before + 3 * value.nbytes  # the value and two intermediates
+    gradients = pullback(value)
+    assert pool.used_bytes() == before + 7 * value.nbytes
+    del value, pullback, gradients
+    assert pool.used_bytes() == before
+
+
+def test_a_limit_holds_for_what_the_pool_hands_out(cupy):
+    pool, path = cupy.get_default_memory_pool(), [(0, 1), (0, 2), (0, 1)]
+    equation, operands = "ia,ja,ka,la->ijkl", [cupy.ones((48, 64), np.float32) for _ in range(4)]
+    value, pullback = ge.vjp(equation, *operands, optimize=path)
+    pullback(value)
+    limit = peak_bytes(pullback.plan) * 5 // 4  # which holds if run at once, not if what is kept stays
+    del pullback
+    peak = _PeakOfThePool(cupy, pool)
+    with peak:
+        _, pullback = ge.vjp(equation, *operands, optimize=path, memory_limit=limit)
+        pullback(value)
+    assert pullback.plan.recomputed()
+    assert peak.bytes <= limit + 2 * 2**20  # what kernels and cuBLAS take for themselves
+
+
+class _PeakOfThePool:
+    """The most that is in use at once, above what was, counted at every allocation."""
+
+    def __init__(self, cupy, pool):
+        self.pool, self.bytes = pool, 0
+        peak = self
+
+        class Hook(cupy.cuda.MemoryHook):
+            name = "peak"
+
+            def malloc_postprocess(self, **_):
+                peak.bytes = max(peak.bytes, pool.used_bytes() - peak.before)
+
+        self.hook = Hook()
+
+    def __enter__(self):
+        self.before = self.pool.used_bytes()
+        self.hook.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.hook.__exit__(*error)
 
 
 def test_arrays_of_torch_are_taken_by_dlpack(cupy):
