@@ -96,7 +96,7 @@ def conclude(
 def hand_over(result: Array, dtype: Dtype | None, order: str, place: Backend, stays: bool) -> Array:
     """A result as the caller gets it: of this dtype if one is given, in the order "C", "F" or "K" (as it is)."""
     if dtype is not None and dtype != result.dtype:
-        if result.dtype.kind == "c" != dtype.kind:
+        if result.dtype.kind == "c" and dtype.kind != "c":  # the gradient of a real operand
             result = result.real
         with np.errstate(over="ignore"):  # halves become inf in silence, as in np.einsum
             result = result.astype(dtype)
@@ -155,6 +155,7 @@ def _plan_call(plan: Plan, operands: Signature, options: Options, place: Backend
     check_takes(plan, tuple(shape for shape, _ in operands))
     dtypes = [dtype for _, dtype in operands]
     target, compute = call_dtypes(dtypes, None, options, place)
+    check_shapes(None, plan)
     run = bind_own(replace(plan, dtype=compute.name), place, options.precision)
     return Call(run, *casts(dtypes, compute, target))
 

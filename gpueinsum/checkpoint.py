@@ -15,7 +15,8 @@ from dataclasses import replace
 
 from gpueinsum.cost import peak_bytes, step_costs
 from gpueinsum.errors import PlanError
-from gpueinsum.plan import Plan, Step
+from gpueinsum.parts import needed, written_for
+from gpueinsum.plan import Plan, Step, renumbered
 from gpueinsum.units import bytes_text
 
 # Parts of the limit that the forward pass may leave to the backward pass; what remains is room to compute in.
@@ -61,14 +62,18 @@ def _least(plan: Plan) -> int:
 
 
 def _found(plan: Plan, limit: int, forward: int | None) -> tuple[Plan, int] | None:
-    best: _Walk | None = None
+    found = []
     for share in () if limit < 0 else [1] if forward is None else _SHARES:
         walk = _Walk(plan, limit, forward)
-        if walk.run(int(share * limit)) and (best is None or walk.work < best.work):
-            best = walk
-        if best is not None and not best.again:
-            break
-    return None if best is None else (best.plan(), best.forward_steps)
+        if walk.run(int(share * limit)):
+            found.append(walk.found())
+            if not walk.again:
+                break
+    return min(found, key=lambda fitting: _work(fitting[0]), default=None)
+
+
+def _work(plan: Plan) -> int:
+    return sum(cost.flops + cost.bytes_moved for cost in step_costs(plan))
 
 
 class _Walk:
@@ -95,7 +100,6 @@ class _Walk:
         self.taken = 0  # of all of it
         self.steps: list[Step] = []
         self.forward_steps = 0
-        self.work = 0
         self.again = False
 
     def run(self, left: int) -> bool:
@@ -113,9 +117,12 @@ class _Walk:
             self.forward_steps = len(self.steps)
         return True
 
-    def plan(self) -> Plan:
-        outputs = tuple(self.number[output] for output in self.given.outputs)
-        return replace(self.given, steps=tuple(self.steps), outputs=outputs)
+    def found(self) -> tuple[Plan, int]:
+        """The new plan, without what was given up before anything read it, and how many of its steps go forward."""
+        whole = replace(self.given, steps=tuple(self.steps))
+        outputs = [self.number[output] for output in self.given.outputs]
+        turn = self.operands + self.forward_steps
+        return needed(whole, outputs), sum(register < turn for register in written_for(whole, outputs))
 
     def _turn(self, at: int, left: int) -> None:
         """Give up what the backward pass shall compute again; what it shall not is there until the end."""
@@ -150,8 +157,7 @@ class _Walk:
 
     def _write(self, register: int) -> None:
         sources = self._sources(register)
-        self.steps.append(self.given.steps[register - self.operands].reading(*[self.number[s] for s in sources]))
-        self.work += self.price[register]
+        self.steps.append(renumbered(self.given.steps[register - self.operands], self.number))
         number = self.number[register] = self.operands + len(self.steps) - 1
         home = self.home[register] = self.home[sources[0]] if self.is_view[register] else number
         self.tenants.setdefault(home, set()).add(register)
@@ -179,8 +185,8 @@ class _Walk:
         for home, tenants in self.tenants.items():
             if self.size.get(home) and tenants.isdisjoint(self.lasting) and not any(pinned[t] for t in tenants):
                 uses = [self.uses[register][-1] for register in tenants if self.uses[register]]
-                freed = self.size[home] * max(1, min(uses, default=len(self.given.steps)) - at)
-                score = self._price(tenants, lowest * freed) / freed
+                gain = self.size[home] * max(1, min(uses, default=len(self.given.steps)) - at)
+                score = self._price(tenants, lowest * gain) / gain
                 if score < lowest:
                     best, lowest = home, score
         if best < 0:

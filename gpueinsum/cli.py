@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     derivative.add_argument("--vjp", action="store_true", help="the plan of its gradients, the backward pass")
     derivative.add_argument("--jvp", action="store_true", help="the plan of its tangent, the forward derivative")
     plan.add_argument("--wrt", metavar="N", type=int, nargs="+", help="the operands (0, 1, ...) of --vjp and --jvp")
+    plan.add_argument("--bytes", metavar="LIMIT", help="of memory for --vjp, such as 4GiB")
     _add_planning(plan)
 
     examine = _command(commands, "doctor", _doctor, "check the installation, the GPU and its results")
@@ -164,11 +165,13 @@ def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
 
 def _explain(arguments: argparse.Namespace) -> int:
     operands = [_shape_or_file(text) for text in arguments.shapes]
-    plan = ge.einsum_plan(arguments.equation, *operands, **_planning(arguments))
     if arguments.wrt is not None and not (arguments.vjp or arguments.jvp):
         raise UsageError("--wrt goes with --vjp or --jvp")
+    if arguments.bytes is not None and not arguments.vjp:
+        raise UsageError("--bytes goes with --vjp")
+    plan = ge.einsum_plan(arguments.equation, *operands, **_planning(arguments))
     if arguments.vjp:
-        plan = plan.vjp(arguments.wrt)
+        plan = plan.vjp(arguments.wrt, optimize=arguments.optimize, memory_limit=arguments.bytes)
     elif arguments.jvp:
         plan = plan.jvp(arguments.wrt)
     print(plan.to_json() if arguments.json else explain(plan))

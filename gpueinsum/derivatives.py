@@ -15,6 +15,7 @@ from gpueinsum.door import (
     Expression,
     Options,
     bytes_limit,
+    check_differentiable,
     dtype_of,
     hashable_form,
     options_of,
@@ -53,13 +54,13 @@ def vjp(
         memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for casts of operands, intermediates,
             value and gradients together. What of the forward pass does not fit is computed again in the backward pass.
             What a step takes for itself (a copy of what fits no product as it lies, or a conjugate) comes on top.
-        dtype, order, casting, optimize, backend, precision: As in `einsum`. Up to three gradients may be planned anew,
-            by `optimize` if it is a name.
+        dtype, order, casting, optimize, backend, precision: As in `einsum`; `order` is the gradients', too. Up to three
+            gradients may be planned anew, by `optimize` if it is a name, else by "auto".
 
     Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays
     (of one for one operand), each of its operand's shape and dtype. It can be called any number of times, and keeps the
     operands and intermediates that it needs until it goes: do not change operands in place before its last call. For a
-    plan of several outputs value and cotangent are tuples, and a cotangent may be None for zero.
+    plan of several outputs value and cotangent are tuples, and None among the cotangents stands for zeros.
 
     Raises what `einsum` raises; DtypeError for gradients of integers or bools; PlanError if no plan keeps to the limit.
 
@@ -78,11 +79,11 @@ def vjp(
     )
     outputs = call.forward(*call.cast(arrays))
     kept, values = outputs[: call.kept], outputs[call.kept :]
-    order, stays = layout(order, given), stays_on_device(place, given)
+    arranged, stays = layout(order, given), stays_on_device(place, given)
     handed = [
-        hand_over(value, dtype, order, place, stays) for value, (_, dtype) in zip(values, call.values, strict=True)
+        hand_over(value, kind, arranged, place, stays) for value, (_, kind) in zip(values, call.values, strict=True)
     ]
-    return one_or_all(handed), Pullback(call, kept, place, order, stays)
+    return one_or_all(handed), Pullback(call, kept, place, arranged, stays)
 
 
 class Pullback:
@@ -105,7 +106,7 @@ class Pullback:
     @property
     def nbytes(self) -> int:
         """Bytes of the operands and intermediates that are kept."""
-        return sum(array.nbytes for array in {id(array): array for array in self._kept}.values())
+        return self._call.kept_bytes
 
     def __repr__(self) -> str:
         return f"<Pullback of {self.plan.equation}>"
@@ -114,7 +115,7 @@ class Pullback:
         raise TypeError("a Pullback cannot be pickled; its plan can be kept: pullback.plan.to_json()")
 
     def __call__(self, cotangent: Any) -> tuple[Array, ...]:
-        """The gradients for this cotangent; of several outputs for a tuple of them, None for zero."""
+        """The gradients for this cotangent; of several outputs for a tuple of them, in which None stands for zeros."""
         call, place, stays = self._call, self._place, self._stays
         count = len(call.values)
         cotangents = [cotangent] if count == 1 else _listed(cotangent, count, "cotangents")
@@ -164,15 +165,19 @@ def jvp(
     options = _options(asked, dtype, order, casting, optimize, backend, precision)
     place, arrays = placed(backend, given)
     stays = stays_on_device(place, given)
+    listed = _listed(tangents, len(given), "tangents")
+    for position, array in enumerate(arrays):
+        if listed[position] is not None:
+            check_differentiable(array.dtype, f"operand {position}")
     moved = {
         position: _fitting(tangent, f"tangent {position}", "its operand", array.shape, array.dtype, place, stays)
-        for position, (tangent, array) in enumerate(zip(_listed(tangents, len(given), "tangents"), arrays, strict=True))
+        for position, (tangent, array) in enumerate(zip(listed, arrays, strict=True))
         if tangent is not None
     }
     call = tangent_pass(asked, signature(arrays), tuple(moved), options, place)
     outputs = call.run(*call.cast([*arrays, *moved.values()]))
-    order = layout(order, given)
-    handed = [hand_over(output, call.target, order, place, stays) for output in outputs]
+    arranged = layout(order, given)
+    handed = [hand_over(output, call.target, arranged, place, stays) for output in outputs]
     middle = len(handed) // 2
     return one_or_all(handed[:middle]), one_or_all(handed[middle:])
 

@@ -210,7 +210,7 @@ def positions_of(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, .
     except TypeError as error:
         raise OperandError(f"wrt={wrt!r:.60} does not list positions of operands, 0, 1, ...") from error
     if not all(0 <= position < operands for position in listed):
-        raise OperandError(f"wrt={wrt!r:.60} lists positions, but the {operands} operands have 0 to {operands - 1}")
+        raise OperandError(f"wrt={wrt!r:.60} names an operand that is not there: the positions are 0 to {operands - 1}")
     return listed
 
 

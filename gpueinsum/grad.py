@@ -24,7 +24,7 @@ from dataclasses import replace
 from gpueinsum.cost import total_flops
 from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.parts import needed, once
-from gpueinsum.plan import Add, Contract, Expand, Plan, Reduce, Step
+from gpueinsum.plan import Add, Contract, Expand, Plan, Reduce, Step, renumbered
 from gpueinsum.planner import lower
 from gpueinsum.subscripts import Subscripts, Term
 
@@ -36,8 +36,9 @@ def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: boo
     """The outputs of a plan (if `values`) and the gradients of these inputs.
 
     Takes the plan's inputs and then a cotangent for each output. Everything is computed once and shared: the plan's own
-    steps come first, those that `once` leaves. Of a few gradients each that takes fewer flops so is planned anew, as
-    the plan's expression transposed, by the optimizer of this name; None leaves them all to the way back.
+    steps come first, those that `once` leaves. Where a few gradients are wanted, each is also planned anew, as the
+    plan's expression transposed, by the optimizer of this name, and that is taken if it lowers the flops of all. None
+    leaves them to the way back.
     """
     plan = once(plan)
 
@@ -67,7 +68,7 @@ def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
     number = list(range(operands))  # of each register of the plan
     tangents = {operand: operands + k for k, operand in enumerate(wrt)}
     for register, step in enumerate(plan.steps, operands):
-        number.append(new.step(step.reading(*[number[source] for source in step.sources])))
+        number.append(new.step(renumbered(step, number)))
         parts = _push(new, step, number, tangents)
         if parts:
             tangents[register] = new.sum(parts, step.out)
@@ -87,7 +88,7 @@ def _joint(plan: Plan, wrt: Sequence[int], alone: Mapping[int, Plan]) -> Plan:
     new = _Growing(plan, [plan.term(output) for output in plan.outputs])
     number = list(range(len(plan.inputs)))  # of each register of the plan
     for step in plan.steps:
-        number.append(new.step(step.reading(*[number[source] for source in step.sources])))
+        number.append(new.step(renumbered(step, number)))
     gradients = _pull(new, plan, number, [operand for operand in wrt if operand not in alone])
     for operand, gradient in alone.items():
         gradients[operand] = _insert(new, gradient, operand)
@@ -116,10 +117,9 @@ def _pull(new: _Growing, plan: Plan, number: Sequence[int], wrt: Sequence[int]) 
     while ready:  # the last that became ready first, so that few cotangents are alive
         register = ready.pop()
         step = plan.steps[register - operands]
-        if register in cotangents:
-            for source, pulled in _pulled(step, cotangents[register], number, is_complex):
-                if source in depends:
-                    add(source, cotangents[register] if pulled is None else new.step(pulled))
+        for source, pulled in _pulled(step, cotangents[register], number, is_complex):
+            if source in depends:
+                add(source, cotangents[register] if pulled is None else new.step(pulled))
         for source in step.sources:
             awaited[source] -= 1
             if source in depends and source >= operands and not awaited[source]:
@@ -185,7 +185,7 @@ def _insert(new: _Growing, gradient: Plan, operand: int) -> int:
             step = replace(step, conj_lhs=pending[0], conj_rhs=pending[1])
             pending = [False]
         awaits.append(pending[0])
-        number.append(new.step(step.reading(*[number[source] for source in step.sources])))
+        number.append(new.step(renumbered(step, number)))
     return number[gradient.outputs[0]]
 
 

@@ -6,26 +6,31 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from gpueinsum.plan import Plan
+from gpueinsum.plan import Plan, renumbered
 
 
 def once(plan: Plan) -> Plan:
     """The plan without steps that its outputs do not need, and without those that compute anew what is there."""
     first = plan.recomputed()
-    steps = tuple(step.reading(*[first.get(source, source) for source in step.sources]) for step in plan.steps)
-    outputs = tuple(first.get(output, output) for output in plan.outputs)
-    return needed(replace(plan, steps=steps), outputs)
+    number = {register: first.get(register, register) for register in range(len(plan.inputs) + len(plan.steps))}
+    steps = tuple(renumbered(step, number) for step in plan.steps)
+    return needed(replace(plan, steps=steps), [number[output] for output in plan.outputs])
 
 
 def needed(plan: Plan, outputs: Sequence[int]) -> Plan:
     """The plan with these registers for its outputs, and no step that none of them needs; its inputs stay."""
     operands = len(plan.inputs)
+    return _part(plan, [*range(operands), *written_for(plan, outputs)], operands, outputs)
+
+
+def written_for(plan: Plan, outputs: Sequence[int]) -> list[int]:
+    """The registers that steps write and these need, and these themselves."""
+    operands = len(plan.inputs)
     wanted = set(outputs)
     for register in range(operands + len(plan.steps) - 1, operands - 1, -1):
         if register in wanted:
             wanted |= set(plan.steps[register - operands].sources)
-    registers = [*range(operands), *sorted(register for register in wanted if register >= operands)]
-    return _renumbered(plan, registers, operands, outputs)
+    return sorted(register for register in wanted if register >= operands)
 
 
 def split(plan: Plan, early: Sequence[int], kept: Sequence[int] = ()) -> tuple[Plan, Plan]:
@@ -41,9 +46,9 @@ def split(plan: Plan, early: Sequence[int], kept: Sequence[int] = ()) -> tuple[P
     steps = [register for register in late if register >= operands]
     used = {source for register in steps for source in plan.steps[register - operands].sources}
     frontier = sorted((used | set(plan.outputs)) & begun)
-    first = _renumbered(plan, early, sum(register < operands for register in early), [*frontier, *kept])
+    first = _part(plan, early, sum(register < operands for register in early), [*frontier, *kept])
     inputs = [*variables, *frontier]
-    return first, _renumbered(plan, [*inputs, *steps], len(inputs), plan.outputs)
+    return first, _part(plan, [*inputs, *steps], len(inputs), plan.outputs)
 
 
 @lru_cache(maxsize=1024)
@@ -60,13 +65,13 @@ def fold_constants(plan: Plan, constants: Collection[int]) -> tuple[Plan, Plan]:
     return split(plan, early)
 
 
-def _renumbered(plan: Plan, registers: Sequence[int], inputs: int, outputs: Sequence[int]) -> Plan:
+def _part(plan: Plan, registers: Sequence[int], inputs: int, outputs: Sequence[int]) -> Plan:
     """The part of a plan that writes these registers, the first `inputs` of them being its operands."""
     number = {register: position for position, register in enumerate(registers)}
     written = (plan.steps[register - len(plan.inputs)] for register in registers[inputs:])
     return replace(
         plan,
         inputs=tuple(plan.term(register) for register in registers[:inputs]),
-        steps=tuple(step.reading(*[number[source] for source in step.sources]) for step in written),
+        steps=tuple(renumbered(step, number) for step in written),
         outputs=tuple(number[register] for register in outputs),
     )

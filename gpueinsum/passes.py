@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -22,11 +22,12 @@ from gpueinsum.door import (
     call_dtypes,
     check_differentiable,
     dtype_of,
+    options_of,
     positions_of,
 )
 from gpueinsum.errors import OperandError, PlanError
 from gpueinsum.order import Optimize
-from gpueinsum.parts import needed, once, split
+from gpueinsum.parts import once, split
 from gpueinsum.plan import Plan, check_takes
 
 _Run = Callable[..., tuple[Array, ...]]
@@ -48,6 +49,7 @@ class BothPasses(_Bound):
     forward: _Run  # its first `kept` outputs are for the backward pass, the others the values
     backward: _Run
     kept: int
+    kept_bytes: int
     plan: Plan  # of both
     values: Signature
     dtypes: tuple[Dtype, ...]  # of the gradients
@@ -78,20 +80,21 @@ def both_passes(
         both = grad.vjp(plan, wrt, search)
         if limit is None:
             return both, len(plan.steps)
-        taken = _copied_bytes(both, [dtype for _, dtype in operands], compute)
+        taken = _copied_bytes(both, values, len(plan.steps), [dtype for _, dtype in operands], compute)
         return checkpointed(both, limit, len(plan.steps), taken)
 
     both, forward = _either(joint, _search(options.optimize))
     inputs = len(both.inputs)
     early = [*range(len(plan.inputs)), *range(inputs, inputs + forward)]
     first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
-    kept = len(first.outputs) - values
+    kept, owner = len(first.outputs) - values, first.owners()
     check_shapes(None, both)
     return BothPasses(
         compute,
         bind_own(first, place, options.precision, kept),
         bind_own(rest, place, options.precision),
         kept,
+        _bytes(first, {owner[output] for output in first.outputs[:kept]}, compute),
         both,
         tuple((plan.shape(output), target) for output in plan.outputs),
         tuple(operands[position][1] for position in wrt),
@@ -117,6 +120,7 @@ def backward_plan(
     listed = positions_of(wrt, len(plan.inputs))
     if not listed:
         raise OperandError(f"wrt={wrt!r} lists no operand, and a plan needs an output")
+    options_of(None, "K", "safe", optimize, None, None, None)
     limit = bytes_limit(memory_limit)
     if limit is None:
         return grad.vjp(plan, listed, _search(optimize), values=False)
@@ -124,8 +128,7 @@ def backward_plan(
     def fitted(search: Optimize) -> Plan:
         return checkpointed(grad.vjp(plan, listed, search, values=False), limit)[0]
 
-    fitting = _either(fitted, _search(optimize))
-    return needed(fitting, fitting.outputs)
+    return _either(fitted, _search(optimize))
 
 
 def tangent_plan(plan: Plan, wrt: int | Sequence[int] | None) -> Plan:
@@ -165,8 +168,14 @@ def _either(plan: Callable[[Optimize], _T], search: Optimize) -> _T:
         return plan(None)
 
 
-def _copied_bytes(plan: Plan, dtypes: Sequence[Dtype], compute: Dtype) -> int:
-    """Bytes of casts of operands, and of copies of outputs that would be others' memory."""
+def _copied_bytes(plan: Plan, values: int, forward: int, dtypes: Sequence[Dtype], compute: Dtype) -> int:
+    """Bytes of casts of operands, and of copies of outputs that would be others' memory, or what a pullback keeps."""
+    owner = plan.owners()
     cast = [k for k, dtype in enumerate(dtypes) if dtype != compute]
-    copied = [plan.outputs[position] for position in plan.borrowed()]
-    return sum(math.prod(plan.shape(register)) for register in [*cast, *copied]) * compute.itemsize
+    kept = {owner[source] for step in plan.steps[forward:] for source in step.sources}
+    copied = {*plan.borrowed(), *(k for k in range(values) if owner[plan.outputs[k]] in kept)}
+    return _bytes(plan, [*cast, *(plan.outputs[position] for position in copied)], compute)
+
+
+def _bytes(plan: Plan, registers: Iterable[int], compute: Dtype) -> int:
+    return sum(math.prod(plan.shape(register)) for register in registers) * compute.itemsize

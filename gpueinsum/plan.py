@@ -173,7 +173,7 @@ class Plan:
         first = list(range(len(self.inputs)))  # to hold the value of each register
         known: dict[Step, int] = {}
         for register, step in enumerate(self.steps, len(self.inputs)):
-            first.append(known.setdefault(step.reading(*[first[source] for source in step.sources]), register))
+            first.append(known.setdefault(renumbered(step, first), register))
         return {register: earlier for register, earlier in enumerate(first) if earlier != register}
 
     def last_uses(self) -> tuple[tuple[int, ...], ...]:
@@ -213,11 +213,12 @@ class Plan:
         It is run as `run_plan(plan.vjp(), *inputs, cotangent)`, and can be printed, kept as JSON, differentiated again.
         `wrt` lists positions among the inputs, all by default. Up to three gradients may be planned anew, by
         `optimize`, where that takes fewer flops than the way back through this plan. Intermediates that do not fit in
-        `memory_limit` (bytes, or "4GiB") are computed again, and shown as such. The convention is `gpueinsum.vjp`'s.
+        `memory_limit` (bytes, or "4GiB") are computed again, and shown as such. An `optimize` that is no name counts as
+        "auto". The convention is `gpueinsum.vjp`'s.
 
         A plan has one dtype: in a complex plan every input counts as complex, and the gradient of one that is real in
         fact is the real part of what comes out. Raises OperandError for positions that are none, DtypeError for a plan
-        of integers, PlanError for a limit that cannot be kept.
+        of integers, OptimizerError, and PlanError for a limit that cannot be kept or is a share of a device.
 
         >>> from gpueinsum import einsum_plan
         >>> print(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).vjp())
@@ -298,6 +299,11 @@ def check_is_plan(plan: object) -> None:
     """Raise PlanError, saying where plans come from, for anything else."""
     if not isinstance(plan, Plan):
         raise PlanError(f"{plan!r:.60} is no Plan: einsum_plan makes one, Plan.from_json reads one from its JSON text")
+
+
+def renumbered(step: Step, number: Sequence[int] | Mapping[int, int]) -> Step:
+    """The step of the registers that have these numbers elsewhere."""
+    return step.reading(*[number[source] for source in step.sources])
 
 
 def check_takes(plan: Plan, shapes: tuple[Shape, ...]) -> None:

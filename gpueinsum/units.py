@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from fractions import Fraction
 
-_BYTES = re.compile(r"(?P<number>\d+(\.\d+)?(e\d+)?)\s*((?P<prefix>[kmgtp])(?P<binary>i)?)?b?", re.IGNORECASE)
+_BYTES = re.compile(r"(?P<number>\d+(\.\d+)?(e\d{1,2})?)\s*((?P<prefix>[kmgtp])(?P<binary>i)?)?b?", re.IGNORECASE)
 _SHARE = re.compile(r"(?P<percent>\d+(\.\d+)?)\s*%")
 
 
@@ -37,7 +38,7 @@ def read_bytes(text: str) -> int | None:
     if written is None:
         return None
     unit = (1024 if written["binary"] else 1000) ** " kmgtp".index((written["prefix"] or " ").lower())
-    return int(Decimal(written["number"]) * unit)
+    return int(Fraction(written["number"]) * unit)
 
 
 def read_share(text: str) -> float | None:

@@ -2,7 +2,7 @@
 // `out` is contiguous, and may be an operand that is read where it is written: so a longer sum adds up in place.
 //
 // Launch: any 1-D grid; one thread per output at a time. The nest sums nothing.
-// Moves outputs * (2 * sizeof(In) + sizeof(Out)) bytes, in as many additions; halves are added in float32, rounded once.
+// Moves outputs * (2 * sizeof(In) + sizeof(Out)) bytes, in outputs additions; halves are added in float32, rounded once.
 extern "C" __global__ void ENTRY(const __grid_constant__ Nest<2> nest, const In* lhs, const In* rhs, Out* out,
                                  long long outputs) {
   using Sum = typename Accumulator<In>::type;

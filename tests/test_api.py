@@ -195,6 +195,9 @@ def test_a_plan_is_run_on_operands_of_its_shapes(rng):
         ge.run_plan(plan, b)
     with pytest.raises(ge.DtypeError, match="operand 0 is complex128"):
         ge.run_plan(plan, a + 0j, b)
+    wide = ge.einsum_plan((1,) * 40, range(40), (1,) * 40, range(40, 80), range(80))
+    with pytest.raises(ge.SubscriptsError, match="needs an array of 80 dimensions"):
+        ge.run_plan(wide, np.ones((1,) * 40), np.ones((1,) * 40))
     operand, product, again = ge.run_plan(dataclasses.replace(plan, outputs=(0, 2, 2)), a, b)
     np.testing.assert_array_equal(operand, a)
     np.testing.assert_array_equal(product, again)

@@ -9,7 +9,7 @@ import gpueinsum as ge
 from gpueinsum.checkpoint import checkpointed
 from gpueinsum.cost import peak_bytes, total_flops
 from gpueinsum.grad import vjp
-from gpueinsum.parts import split
+from gpueinsum.parts import needed, split
 from gpueinsum.plan import Contract, Plan, Reduce, check_plan
 
 
@@ -79,6 +79,20 @@ def test_what_a_pullback_keeps_stays_within_the_limit_too(share):
     assert kept + peak_bytes(rest) <= limit
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_nothing_is_computed_that_nothing_reads(seed):
+    plan = circuit(6, 12, seed)
+    both = vjp(plan, range(len(plan.inputs)))
+    for share in (1.0, 0.7, 0.5):
+        try:
+            fitting, forward = checkpointed(both, int(share * peak_bytes(both)), len(plan.steps))
+        except ge.PlanError:
+            continue
+        assert needed(fitting, fitting.outputs) == fitting
+        cotangent = len(plan.inputs)
+        assert all(cotangent not in step.sources for step in fitting.steps[:forward])
+
+
 def test_a_limit_that_cannot_be_kept_is_refused_with_one_that_can():
     with pytest.raises(ge.PlanError, match="a memory_limit of 1000 B is too small") as caught:
         CIRCUIT.vjp(memory_limit=1000)
@@ -103,7 +117,7 @@ def test_views_are_given_up_with_the_memory_that_they_look_at():
     unit = 8 * 50 * 50
     assert peak_bytes(plan) == 3 * unit
     fitting, _ = checkpointed(plan, 3 * unit)
-    assert fitting.steps == plan.steps
+    assert fitting == needed(plan, plan.outputs)
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -238,10 +238,16 @@ def test_explain_shows_derivatives(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("ij,jk,ik->jk,ij  float64")
     assert main([*expression, "--jvp", "--json"]) == 0
     assert ge.Plan.from_json(capsys.readouterr().out) == ge.einsum_plan("ij,jk->ik", (3, 5), (5, 7)).jvp()
+    assert main([*expression, "--vjp", "--bytes", "1kB", "--optimize", "dp"]) == 0
+    capsys.readouterr()
+    assert main([*expression, "--vjp", "--bytes", "1B"]) == 2
+    assert "a memory_limit of 1 B is too small" in capsys.readouterr().err
+    assert main([*expression, "--bytes", "1B"]) == 2
+    assert "--bytes goes with --vjp" in capsys.readouterr().err
     assert main([*expression, "--wrt", "1"]) == 2
     assert "--wrt goes with --vjp or --jvp" in capsys.readouterr().err
     assert main([*expression, "--vjp", "--wrt", "2"]) == 2
-    assert "the 2 operands have 0 to 1" in capsys.readouterr().err
+    assert "the positions are 0 to 1" in capsys.readouterr().err
 
 
 def test_explain_obeys_the_memory_limit(capsys: pytest.CaptureFixture[str]) -> None:

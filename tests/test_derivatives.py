@@ -164,6 +164,9 @@ def test_a_pullback_keeps_what_it_needs_and_nothing_else(chain):
     assert pullback.nbytes == 8 * 2 * 5
     assert ge.vjp("ij->i", chain[0])[1].nbytes == 0
     assert ge.vjp("ij,ji->", chain[0], chain[0].T)[1].nbytes == 2 * chain[0].nbytes
+    cube = np.ones((5, 5, 5))
+    assert ge.vjp("iij,jk->k", cube, np.ones((5, 7)), wrt=1)[1].nbytes == 8 * 5  # a sum over its diagonal
+    assert ge.vjp("iij,jk->ik", cube, np.ones((5, 7)), wrt=1)[1].nbytes == cube.nbytes  # a view of it
 
 
 def test_the_plan_of_a_pullback_is_that_of_both_passes(chain):
@@ -248,6 +251,10 @@ def test_a_limit_of_memory_changes_no_gradient(rng):
     for got, wanted in zip(pull_limited(y), pullback(y), strict=True):
         np.testing.assert_array_equal(got, wanted)
     assert ge.vjp(equation, *operands, memory_limit="50%")[0].shape == y.shape
+    plan = ge.einsum_plan("ij,jk,ki->i", *(rng.random((20, 20)) for _ in "xyz"), optimize=[(0, 1), (0, 1)])
+    both = dataclasses.replace(plan, outputs=(3, 4))  # the first of which is kept, too: it must be copied
+    with pytest.raises(ge.PlanError, match="too small"):
+        ge.vjp(both, *(rng.random((20, 20)) for _ in "xyz"), memory_limit=int(8 * 400 * 5.25))
     with pytest.raises(ge.PlanError, match="too small"):
         ge.vjp("ij->ij", operands[0], memory_limit=2 * operands[0].nbytes - 1)  # copies of value and gradient
     assert ge.vjp("ij->ij", operands[0], memory_limit=2 * operands[0].nbytes)[0].shape == (8, 6)
@@ -342,7 +349,7 @@ REFUSED = [
     (
         lambda: ge.vjp("ij,jk->ik", A, B, wrt=2),
         ge.OperandError,
-        "wrt=2 lists positions, but the 2 operands have 0 to 1",
+        "wrt=2 names an operand that is not there: the positions are 0 to 1",
     ),
     (lambda: ge.vjp("ij,jk->ik", A, B, wrt=[-1]), ge.OperandError, "0 to 1"),
     (lambda: ge.vjp("ij,jk->ik", A, B, wrt="0"), ge.OperandError, "wrt='0' does not list positions"),
@@ -395,7 +402,9 @@ REFUSED = [
         "tangent 1 has shape (2, 3), but its operand has (3, 5)",
     ),
     (lambda: ge.jvp("ij->i", (A,), (A * 1j,)), ge.DtypeError, "tangent 0 is complex128, but its operand is float64"),
-    (lambda: ge.jvp("ij->i", (A.astype(int),), (A.astype(int),)), ge.DtypeError, "operand 0 is int64"),
+    (lambda: ge.jvp("ij->i", (A.astype(int),), (A,)), ge.DtypeError, "operand 0 is int64, which has no derivative"),
+    (lambda: ge.vjp("ij->i", A, memory_limit="1e999999999"), ge.PlanError, "is no number of bytes"),
+    (lambda: ge.einsum_plan("ij,jk->ik", A, B).vjp(optimize=5), ge.OptimizerError, "optimize=5"),
     (lambda: ge.einsum_plan("ij->i", A).vjp(memory_limit="50%"), ge.PlanError, "a plan has none: give bytes"),
     (
         lambda: ge.vjp("ij->i", A, memory_limit="4 apples"),
