@@ -16,7 +16,8 @@ from dataclasses import replace
 from gpueinsum.cost import peak_bytes, step_costs
 from gpueinsum.errors import PlanError
 from gpueinsum.parts import needed, written_for
-from gpueinsum.plan import Plan, Step, renumbered
+from gpueinsum.plan import Plan
+from gpueinsum.steps import Step, renumbered
 from gpueinsum.units import bytes_text
 
 # Parts of the limit that the forward pass may leave to the backward pass; what remains is room to compute in.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpueinsum.plan import Add, Contract, Expand, Plan, Reduce, Step
+from gpueinsum.plan import Plan
+from gpueinsum.steps import Add, Contract, Expand, Reduce, Step
 from gpueinsum.subscripts import Label, Term
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from gpueinsum.plan import Plan, Step
+from gpueinsum.plan import Plan
+from gpueinsum.steps import Step
 from gpueinsum.subscripts import Label
 
 Array = Any  # numpy's or CuPy's

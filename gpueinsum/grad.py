@@ -24,8 +24,9 @@ from dataclasses import replace
 from gpueinsum.cost import total_flops
 from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.parts import needed, once
-from gpueinsum.plan import Add, Contract, Expand, Plan, Reduce, Step, renumbered
+from gpueinsum.plan import Plan
 from gpueinsum.planner import lower
+from gpueinsum.steps import Add, Contract, Expand, Reduce, Step, renumbered
 from gpueinsum.subscripts import Subscripts, Term
 
 # Each gradient planned anew takes a search for its path; among more, their shares of the way back are small.

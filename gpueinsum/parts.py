@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from gpueinsum.plan import Plan, renumbered
+from gpueinsum.plan import Plan
+from gpueinsum.steps import renumbered
 
 
 def once(plan: Plan) -> Plan:

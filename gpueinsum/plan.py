@@ -1,148 +1,23 @@
-"""The plan: a short list of typed steps over numbered registers, an immutable value that holds no array.
+"""The plan: a short list of steps over numbered registers, an immutable value that holds no array.
 
-Registers 0 .. n-1 are the operands and every step writes the next one. Each step is a small einsum of its own and can
-say which (`equation`); a label has one size throughout a plan.
+Registers 0 .. n-1 are the operands and every step writes the next one; a label has one size throughout a plan.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from gpueinsum.errors import PlanError
+from gpueinsum.steps import Add, Contract, Expand, Reduce, Step, distinct, renumbered, sides
 from gpueinsum.subscripts import Label, Shape, Term
 
 # The names of the dtypes whose elements are multiplied and added.
 NUMBERS = frozenset(np.dtype(code).name for code in "?bhilqBHILQefdgFDGO") | {"bfloat16"}
-
-
-@dataclass(frozen=True, slots=True)
-class _OfOneArray:
-    source: int
-    term: Term
-    out: Term
-
-    def __str__(self) -> str:
-        return self.equation
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        return (self.source,)
-
-    def reading(self, *sources: int) -> Self:
-        """The same step of other registers."""
-        [source] = sources
-        return replace(self, source=source)
-
-    @property
-    def equation(self) -> str:
-        return f"{self.term}->{self.out}"
-
-    @property
-    def summed(self) -> Term:
-        return _without(_distinct(self.term), self.out)
-
-    def is_view(self, size: Mapping[Label, int]) -> bool:
-        """Whether the result is the source's memory seen through other strides, for labels of these sizes."""
-        gained = _without(self.out, self.term)
-        repeats = len(set(self.out)) < len(self.out)
-        return not repeats and all(size[label] == 1 for label in self.summed + gained)
-
-
-@dataclass(frozen=True, slots=True)
-class Reduce(_OfOneArray):
-    """Diagonal, trace, sum and permutation of one array in one pass, e.g. `iijk->kj`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expand(_OfOneArray):
-    """The transpose of `Reduce`: embed on the diagonal and broadcast, e.g. `j->jjk`, zero off the diagonal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """The pair: a batched matrix product, e.g. `bij,bjk->bik`. No term repeats a label.
-
-    Its labels have four roles: `batch` is in both sides and the result, `summed` in both sides only, `left` in the left
-    side and the result, `right` in the right side and the result. Either side may enter as its complex conjugate, shown
-    as `ij*`.
-    """
-
-    lhs: int
-    rhs: int
-    lhs_term: Term
-    rhs_term: Term
-    out: Term
-    conj_lhs: bool = False
-    conj_rhs: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.lhs_term}{'*' * self.conj_lhs},{self.rhs_term}{'*' * self.conj_rhs}->{self.out}"
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        return (self.lhs, self.rhs)
-
-    def reading(self, *sources: int) -> Self:
-        """The same step of other registers."""
-        lhs, rhs = sources
-        return replace(self, lhs=lhs, rhs=rhs)
-
-    def is_view(self, size: Mapping[Label, int]) -> bool:
-        return False
-
-    @property
-    def equation(self) -> str:
-        return f"{self.lhs_term},{self.rhs_term}->{self.out}"
-
-    @property
-    def batch(self) -> Term:
-        return _within(_within(self.lhs_term, self.rhs_term), self.out)
-
-    @property
-    def left(self) -> Term:
-        return _without(self.lhs_term, self.rhs_term)
-
-    @property
-    def right(self) -> Term:
-        return _without(self.rhs_term, self.lhs_term)
-
-    @property
-    def summed(self) -> Term:
-        return _without(_within(self.lhs_term, self.rhs_term), self.out)
-
-
-@dataclass(frozen=True, slots=True)
-class Add:
-    """The elementwise sum of arrays of one term, `ij+ij->ij`; that of no arrays is zeros."""
-
-    sources: tuple[int, ...]
-    out: Term
-
-    def __str__(self) -> str:
-        return self.equation
-
-    def reading(self, *sources: int) -> Self:
-        """The same step of other registers."""
-        return replace(self, sources=sources)
-
-    @property
-    def equation(self) -> str:
-        return f"{'+'.join(f'{self.out}' for _ in self.sources) or '0'}->{self.out}"
-
-    @property
-    def summed(self) -> Term:
-        return ""
-
-    def is_view(self, size: Mapping[Label, int]) -> bool:
-        return False
-
-
-Step = Reduce | Expand | Contract | Add
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +132,7 @@ class Plan:
             return " ".join(f"{label}={size[label]}" for label in labels) or "-"
 
         again = self.recomputed()
-        lines = [f"{self.equation}  {self.dtype}  {sized(_distinct(''.join(self.inputs)))}"]
+        lines = [f"{self.equation}  {self.dtype}  {sized(distinct(''.join(self.inputs)))}"]
         for register, step in enumerate(self.steps, len(self.inputs)):
             sources = ", ".join(f"%{source}" for source in step.sources)
             roles = [(role, getattr(step, role, "")) for role in ("batch", "left", "right", "summed")]
@@ -301,11 +176,6 @@ def check_is_plan(plan: object) -> None:
         raise PlanError(f"{plan!r:.60} is no Plan: einsum_plan makes one, Plan.from_json reads one from its JSON text")
 
 
-def renumbered(step: Step, number: Sequence[int] | Mapping[int, int]) -> Step:
-    """The step of the registers that have these numbers elsewhere."""
-    return step.reading(*[number[source] for source in step.sources])
-
-
 def check_takes(plan: Plan, shapes: tuple[Shape, ...]) -> None:
     """Raise PlanError unless operands of these shapes are the plan's."""
     size = dict(plan.sizes)
@@ -333,7 +203,7 @@ def check_plan(plan: Plan) -> None:
         is_list = not isinstance(step, Add) or isinstance(step.sources, tuple)
         check(is_list, f"step {number}: the sources of a sum are a list of registers")
         where = f"step {number}, {step.equation}: "
-        for source, term in _sides(step):
+        for source, term in sides(step):
             known = type(source) is int and 0 <= source < len(terms)
             check(known, where + f"register {source!r} is not there yet")
             fits = isinstance(term, str) and [size.get(x) for x in term] == [size[x] for x in terms[source]]
@@ -381,24 +251,3 @@ def _checked_sizes(plan: Plan) -> dict[Label, int]:
     if not (isinstance(plan.dtype, str) and plan.dtype in NUMBERS):
         raise PlanError(f"dtype {plan.dtype!r} is no name of a dtype of numbers")
     return sizes
-
-
-def _sides(step: Step) -> list[tuple[int, Term]]:
-    match step:
-        case Contract():
-            return [(step.lhs, step.lhs_term), (step.rhs, step.rhs_term)]
-        case Add():
-            return [(source, step.out) for source in step.sources]
-    return [(step.source, step.term)]
-
-
-def _within(term: Term, other: Term) -> Term:
-    return "".join(label for label in term if label in other)
-
-
-def _without(term: Term, other: Term) -> Term:
-    return "".join(label for label in term if label not in other)
-
-
-def _distinct(term: Term) -> Term:
-    return "".join(dict.fromkeys(term))

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from gpueinsum.order import Path, find_path
-from gpueinsum.plan import Contract, Expand, Plan, Reduce, Step
+from gpueinsum.plan import Plan
+from gpueinsum.steps import Contract, Expand, Reduce, Step
 from gpueinsum.subscripts import Label, Subscripts, Term
 
 Operand = tuple[int, Term]  # a register and its term

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from gpueinsum.cost import Cost, elements, peak_bytes, step_costs
 from gpueinsum.errors import visible
-from gpueinsum.plan import Contract, Plan, Reduce, Step, check_is_plan
+from gpueinsum.plan import Plan, check_is_plan
+from gpueinsum.steps import Contract, Reduce, Step
 from gpueinsum.subscripts import Label
 from gpueinsum.units import bytes_text, count_text
 

@@ -10,7 +10,8 @@ from gpueinsum.checkpoint import checkpointed
 from gpueinsum.cost import peak_bytes, total_flops
 from gpueinsum.grad import vjp
 from gpueinsum.parts import needed, split
-from gpueinsum.plan import Contract, Plan, Reduce, check_plan
+from gpueinsum.plan import Plan, check_plan
+from gpueinsum.steps import Contract, Reduce
 
 
 def circuit(qubits, gates, seed=1):

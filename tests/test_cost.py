@@ -1,6 +1,7 @@
 from gpueinsum import einsum_plan
 from gpueinsum.cost import peak_bytes, step_costs
-from gpueinsum.plan import Contract, Plan, Reduce
+from gpueinsum.plan import Plan
+from gpueinsum.steps import Contract, Reduce
 
 
 def costs(*args, **options):

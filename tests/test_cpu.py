@@ -9,8 +9,8 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 import gpueinsum as ge
-from gpueinsum import plan
 from gpueinsum.backends import cpu
+from gpueinsum.steps import Contract
 
 TOOLS = [  # expression, shapes
     ("bi,bi->b", [(3, 67), (3, 67)]),  # long dots
@@ -157,7 +157,7 @@ def test_an_empty_sum_is_zero_whatever_the_other_operands_hold(expression, einsu
 @pytest.mark.parametrize("equation", ["i,i->", ",->", "ij,jk->ik", "j,ij->i"])
 def test_conjugates_of_every_dtype(equation, flags, rng):
     (x_term, y_term), out = equation.split("->")[0].split(","), equation.split("->")[1]
-    step = plan.Contract(0, 1, x_term, y_term, out, *flags)
+    step = Contract(0, 1, x_term, y_term, out, *flags)
     sizes = {"i": 3, "j": 5, "k": 2}
     for dtype in ("bool", "int32", "float32", "complex64", "complex128", "object"):
         x, y = (rng.integers(-3, 4, [sizes[label] for label in term]) for term in (x_term, y_term))

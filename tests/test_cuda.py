@@ -12,7 +12,7 @@ from gpueinsum.backends import gemm
 from gpueinsum.backends.cpu import CpuBackend
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.backends.launch import KERNELS
-from gpueinsum.plan import Add, Contract, Expand, Reduce
+from gpueinsum.steps import Add, Contract, Expand, Reduce
 
 ROUTES = [  # expression, shapes, what is launched for float32, and for int32
     ("ij,jk->ik", [(2, 3), (3, 5)], ["gemm"], ["integer_gemm"]),

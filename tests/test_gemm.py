@@ -8,7 +8,7 @@ import pytest
 
 from gpueinsum.backends import gemm
 from gpueinsum.backends.gemm import Gemm, blas_calls, route
-from gpueinsum.plan import Contract
+from gpueinsum.steps import Contract
 
 RNG = np.random.default_rng(0)
 SIZES = {"a": 2, "b": 3, "c": 5, "i": 7, "j": 4, "k": 6, "l": 2, "m": 3, "n": 5}

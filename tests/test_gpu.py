@@ -9,7 +9,7 @@ from conftest import real_runtime
 import gpueinsum as ge
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.cost import peak_bytes
-from gpueinsum.plan import Add, Contract
+from gpueinsum.steps import Add, Contract
 
 pytestmark = pytest.mark.gpu
 

@@ -11,7 +11,8 @@ from gpueinsum.backends.axes import contiguous
 from gpueinsum.backends.gemm import route
 from gpueinsum.cost import peak_bytes, total_flops
 from gpueinsum.grad import as_expression, vjp
-from gpueinsum.plan import Add, Contract, Reduce, check_plan
+from gpueinsum.plan import check_plan
+from gpueinsum.steps import Add, Contract, Reduce
 
 SIZES = dict(zip("abcdefghijklmnopq", (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59), strict=True))
 

@@ -30,7 +30,7 @@ from random_gradients import (
 from test_random import assert_layout, one_of_each, oracle_einsum
 
 import gpueinsum as ge
-from gpueinsum.plan import Add, Contract
+from gpueinsum.steps import Add, Contract
 
 BATCHES, BATCH = 20, 250
 Make = Callable[[Random], Call]

@@ -4,7 +4,8 @@ import json
 import pytest
 
 from gpueinsum import PlanError, einsum_plan
-from gpueinsum.plan import Contract, Expand, Plan, Reduce, check_plan
+from gpueinsum.plan import Plan, check_plan
+from gpueinsum.steps import Contract, Expand, Reduce
 
 CHAIN = einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10))
 

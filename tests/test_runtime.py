@@ -20,7 +20,7 @@ from gpueinsum.backends.gemm import Gemm
 from gpueinsum.backends.launch import KERNELS, kernel_text
 from gpueinsum.backends.runtime import CupyRuntime
 from gpueinsum.errors import DeviceError, OperandError
-from gpueinsum.plan import Contract
+from gpueinsum.steps import Contract
 
 TEXTS = {(kernel_text(kernel), kernel.entry): kernel for kernel in KERNELS}
 OPERATION_N, OPERATION_T, OPERATION_C = 0, 1, 2  # cublasOperation_t

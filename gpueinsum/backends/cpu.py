@@ -20,7 +20,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from gpueinsum.backends.axes import label_strides, points
 from gpueinsum.errors import OperandError
-from gpueinsum.plan import Add, Contract, Expand, Reduce, Step
+from gpueinsum.steps import Add, Contract, Expand, Reduce, Step
 from gpueinsum.subscripts import Label, Term
 
 try:  # `np.einsum` without its dispatch in Python, which takes 0.6 us of the 1.5 us of a small call

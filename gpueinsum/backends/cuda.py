@@ -20,7 +20,7 @@ from gpueinsum.backends.gemm import LHS, OUT, RHS, Route, blas_calls, route
 from gpueinsum.backends.launch import KERNELS, Kernel, accumulator, expand_nest, nest
 from gpueinsum.backends.runtime import Runtime
 from gpueinsum.errors import DtypeError, OperandError
-from gpueinsum.plan import Add, Contract, Expand, Reduce, Step
+from gpueinsum.steps import Add, Contract, Expand, Reduce, Step
 from gpueinsum.subscripts import Label, Term, alphabet
 
 Array = Any  # CuPy's, or the simulated device's

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gpueinsum.backends.axes import Axis, axes, contiguous, fuse, label_strides, points
-from gpueinsum.plan import Contract
+from gpueinsum.steps import Contract
 from gpueinsum.subscripts import Label, Term
 
 Sizes = Mapping[Label, int]

@@ -1,0 +1,162 @@
+"""What a plan is made of: four kinds of steps, closed under differentiation; each can say which small einsum it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from gpueinsum.subscripts import Label, Term
+
+
+@dataclass(frozen=True, slots=True)
+class _OfOneArray:
+    source: int
+    term: Term
+    out: Term
+
+    def __str__(self) -> str:
+        return self.equation
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        return (self.source,)
+
+    def reading(self, *sources: int) -> Self:
+        """The same step of other registers."""
+        [source] = sources
+        return replace(self, source=source)
+
+    @property
+    def equation(self) -> str:
+        return f"{self.term}->{self.out}"
+
+    @property
+    def summed(self) -> Term:
+        return _without(distinct(self.term), self.out)
+
+    def is_view(self, size: Mapping[Label, int]) -> bool:
+        """Whether the result is the source's memory seen through other strides, for labels of these sizes."""
+        gained = _without(self.out, self.term)
+        repeats = len(set(self.out)) < len(self.out)
+        return not repeats and all(size[label] == 1 for label in self.summed + gained)
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce(_OfOneArray):
+    """Diagonal, trace, sum and permutation of one array in one pass, e.g. `iijk->kj`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expand(_OfOneArray):
+    """The transpose of `Reduce`: embed on the diagonal and broadcast, e.g. `j->jjk`, zero off the diagonal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The pair: a batched matrix product, e.g. `bij,bjk->bik`. No term repeats a label.
+
+    Its labels have four roles: `batch` is in both sides and the result, `summed` in both sides only, `left` in the left
+    side and the result, `right` in the right side and the result. Either side may enter as its complex conjugate, shown
+    as `ij*`.
+    """
+
+    lhs: int
+    rhs: int
+    lhs_term: Term
+    rhs_term: Term
+    out: Term
+    conj_lhs: bool = False
+    conj_rhs: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.lhs_term}{'*' * self.conj_lhs},{self.rhs_term}{'*' * self.conj_rhs}->{self.out}"
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        return (self.lhs, self.rhs)
+
+    def reading(self, *sources: int) -> Self:
+        """The same step of other registers."""
+        lhs, rhs = sources
+        return replace(self, lhs=lhs, rhs=rhs)
+
+    def is_view(self, size: Mapping[Label, int]) -> bool:
+        return False
+
+    @property
+    def equation(self) -> str:
+        return f"{self.lhs_term},{self.rhs_term}->{self.out}"
+
+    @property
+    def batch(self) -> Term:
+        return _within(_within(self.lhs_term, self.rhs_term), self.out)
+
+    @property
+    def left(self) -> Term:
+        return _without(self.lhs_term, self.rhs_term)
+
+    @property
+    def right(self) -> Term:
+        return _without(self.rhs_term, self.lhs_term)
+
+    @property
+    def summed(self) -> Term:
+        return _without(_within(self.lhs_term, self.rhs_term), self.out)
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """The elementwise sum of arrays of one term, `ij+ij->ij`; that of no arrays is zeros."""
+
+    sources: tuple[int, ...]
+    out: Term
+
+    def __str__(self) -> str:
+        return self.equation
+
+    def reading(self, *sources: int) -> Self:
+        """The same step of other registers."""
+        return replace(self, sources=sources)
+
+    @property
+    def equation(self) -> str:
+        return f"{'+'.join(f'{self.out}' for _ in self.sources) or '0'}->{self.out}"
+
+    @property
+    def summed(self) -> Term:
+        return ""
+
+    def is_view(self, size: Mapping[Label, int]) -> bool:
+        return False
+
+
+Step = Reduce | Expand | Contract | Add
+
+
+def renumbered(step: Step, number: Sequence[int] | Mapping[int, int]) -> Step:
+    """The step of the registers that have these numbers elsewhere."""
+    return step.reading(*[number[source] for source in step.sources])
+
+
+def sides(step: Step) -> list[tuple[int, Term]]:
+    """Each register that a step reads, and the term by which it does."""
+    match step:
+        case Contract():
+            return [(step.lhs, step.lhs_term), (step.rhs, step.rhs_term)]
+        case Add():
+            return [(source, step.out) for source in step.sources]
+    return [(step.source, step.term)]
+
+
+def distinct(term: Term) -> Term:
+    """Each label of a term once."""
+    return "".join(dict.fromkeys(term))
+
+
+def _within(term: Term, other: Term) -> Term:
+    return "".join(label for label in term if label in other)
+
+
+def _without(term: Term, other: Term) -> Term:
+    return "".join(label for label in term if label not in other)
