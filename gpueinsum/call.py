@@ -140,7 +140,8 @@ def _call(
     shapes, dtypes = zip(*operands, strict=True)
     target, compute = call_dtypes(dtypes, out, options, place)
     plan = plan_for(expression, shapes, compute, options)
-    check_shapes(out, plan)
+    check_dimensions(plan)
+    check_out_shape(out, plan)
     run = bind_single(plan, place, options.precision)
     is_view = plan.borrowed() and len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
     as_it_is = options.dtype is None or options.dtype == dtypes[0]
@@ -155,7 +156,7 @@ def _plan_call(plan: Plan, operands: Signature, options: Options, place: Backend
     check_takes(plan, tuple(shape for shape, _ in operands))
     dtypes = [dtype for _, dtype in operands]
     target, compute = call_dtypes(dtypes, None, options, place)
-    check_shapes(None, plan)
+    check_dimensions(plan)
     run = bind_own(replace(plan, dtype=compute.name), place, options.precision)
     return Call(run, *casts(dtypes, compute, target))
 
@@ -214,13 +215,17 @@ def resolve(expression: Expression, shapes: tuple[Shape, ...]) -> Subscripts:
     return parse_interleaved(*expression, shapes)
 
 
-def check_shapes(out: tuple[Shape, Dtype] | None, plan: Plan) -> None:
-    """Refuse an `out=` of another shape than the result, and arrays of more dimensions than numpy's and CuPy's have."""
+def check_dimensions(plan: Plan) -> None:
+    """Refuse arrays of more dimensions than numpy's and CuPy's have."""
     widest = max((len(step.out) for step in plan.steps), default=0)
     if widest > _MAX_DIMENSIONS:
         raise SubscriptsError(
             f"{plan.equation} needs an array of {widest} dimensions, and {_MAX_DIMENSIONS} is the limit"
         )
+
+
+def check_out_shape(out: tuple[Shape, Dtype] | None, plan: Plan) -> None:
+    """Refuse an `out=` of another shape than the result."""
     shape = plan.shape(plan.outputs[0])
     if out is not None and out[0] != shape:
         raise OutError(f"out has shape {out[0]}, but the result has {shape}")

@@ -70,11 +70,12 @@ def _found(plan: Plan, limit: int, forward: int | None) -> tuple[Plan, int] | No
             found.append(walk.found())
             if not walk.again:
                 break
-    return min(found, key=lambda fitting: _work(fitting[0]), default=None)
+    return min(found, key=lambda fitting: sum(_prices(fitting[0])), default=None)
 
 
-def _work(plan: Plan) -> int:
-    return sum(cost.flops + cost.bytes_moved for cost in step_costs(plan))
+def _prices(plan: Plan) -> list[int]:
+    """What each step takes: flops and bytes moved alike, so that sums and copies have a price, too."""
+    return [cost.flops + cost.bytes_moved for cost in step_costs(plan)]
 
 
 class _Walk:
@@ -85,9 +86,8 @@ class _Walk:
         self.operands = len(plan.inputs)
         self.forward = forward
         self.limit = limit
-        costs = step_costs(plan)
-        self.bytes = [0] * self.operands + [cost.result_bytes for cost in costs]
-        self.price = [0] * self.operands + [cost.flops + cost.bytes_moved for cost in costs]
+        self.bytes = [0] * self.operands + [cost.result_bytes for cost in step_costs(plan)]
+        self.price = [0] * self.operands + _prices(plan)
         self.is_view = [owner != register for register, owner in enumerate(plan.owners())]
         self.uses: list[list[int]] = [[] for _ in self.bytes]  # the steps that read a register, the next one last
         for at in range(len(plan.steps) - 1, -1, -1):

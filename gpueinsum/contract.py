@@ -12,7 +12,17 @@ import opt_einsum
 from opt_einsum.contract import PathInfo
 
 from gpueinsum.backends import HOST, Backend, as_array, choose
-from gpueinsum.call import Call, casts, check_shapes, conclude, evaluate, plan_for, resolve, signature
+from gpueinsum.call import (
+    Call,
+    casts,
+    check_dimensions,
+    check_out_shape,
+    conclude,
+    evaluate,
+    plan_for,
+    resolve,
+    signature,
+)
 from gpueinsum.door import (
     Array,
     Dtype,
@@ -29,7 +39,8 @@ from gpueinsum.door import (
 from gpueinsum.execute import bind, bind_single
 from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.parts import fold_constants
-from gpueinsum.subscripts import Shape, Subscripts, Term
+from gpueinsum.steps import distinct
+from gpueinsum.subscripts import Shape, Subscripts
 
 _BACKENDS: dict[str | None, str | None] = {
     **dict.fromkeys(("auto", "gpueinsum", None), None),
@@ -234,7 +245,8 @@ def _fold(
     shapes, dtypes = zip(*_filled(known, late), strict=True)
     target, compute = call_dtypes(dtypes, out, options, place)
     plan = plan_for(expression, shapes, compute, options)
-    check_shapes(out, plan)
+    check_dimensions(plan)
+    check_out_shape(out, plan)
     first, rest = fold_constants(plan, tuple(constants))
     run = bind_single(rest, place, options.precision) if rest.steps else partial(_copied, rest.outputs[0])
     call = Call(run, *casts(dtypes, compute, target))
@@ -271,22 +283,18 @@ def _core(subscripts: Any, operands: Sequence[Any], shapes: bool = False) -> Sub
 
 
 def _path(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path:
-    terms = tuple(_distinct(term) for term in core.inputs)
-    return find_path(terms, _distinct(core.output), dict(core.sizes), optimize, memory_limit)
+    terms = tuple(distinct(term) for term in core.inputs)
+    return find_path(terms, distinct(core.output), dict(core.sizes), optimize, memory_limit)
 
 
 def _equation(core: Subscripts) -> str:
     """The expression as opt_einsum and numpy take it, whose outputs repeat no label."""
-    return f"{','.join(core.inputs)}->{_distinct(core.output)}"
+    return f"{','.join(core.inputs)}->{distinct(core.output)}"
 
 
 def _shapes(core: Subscripts) -> list[Shape]:
     size = dict(core.sizes)
     return [tuple(size[label] for label in term) for term in core.inputs]
-
-
-def _distinct(term: Term) -> Term:
-    return "".join(dict.fromkeys(term))
 
 
 def _backend(name: str | None) -> str | None:

@@ -119,12 +119,13 @@ class Pullback:
         call, place, stays = self._call, self._place, self._stays
         count = len(call.values)
         cotangents = [cotangent] if count == 1 else _listed(cotangent, count, "cotangents")
-        arrays = [
-            place.asarray(np.zeros(*kind))
-            if given is None and count > 1
-            else _fitting(given, f"cotangent {k}" if count > 1 else "the cotangent", "the value", *kind, place, stays)
-            for k, (given, kind) in enumerate(zip(cotangents, call.values, strict=True))
-        ]
+        arrays = []
+        for k, (given, (shape, kind)) in enumerate(zip(cotangents, call.values, strict=True)):
+            if given is None and count > 1:
+                arrays.append(place.asarray(np.zeros(shape, kind)))
+            else:
+                name = "the cotangent" if count == 1 else f"cotangent {k}"
+                arrays.append(_fitting(given, name, "the value", shape, kind, place, stays))
         kept = map(place.asarray, self._kept)  # refused here if they are on another device than the current one
         gradients = call.backward(*call.cast(arrays), *kept)
         return tuple(
@@ -164,17 +165,13 @@ def jvp(
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
     options = _options(asked, dtype, order, casting, optimize, backend, precision)
     place, arrays = placed(backend, given)
-    stays = stays_on_device(place, given)
-    listed = _listed(tangents, len(given), "tangents")
-    for position, array in enumerate(arrays):
-        if listed[position] is not None:
-            check_differentiable(array.dtype, f"operand {position}")
-    moved = {
-        position: _fitting(tangent, f"tangent {position}", "its operand", array.shape, array.dtype, place, stays)
-        for position, (tangent, array) in enumerate(zip(listed, arrays, strict=True))
-        if tangent is not None
-    }
-    call = tangent_pass(asked, signature(arrays), tuple(moved), options, place)
+    kinds, stays = signature(arrays), stays_on_device(place, given)
+    moved: dict[int, Array] = {}  # the tangents that there are
+    for k, (tangent, (shape, kind)) in enumerate(zip(_listed(tangents, len(given), "tangents"), kinds, strict=True)):
+        if tangent is not None:
+            check_differentiable(kind, f"operand {k}")
+            moved[k] = _fitting(tangent, f"tangent {k}", "its operand", shape, kind, place, stays)
+    call = tangent_pass(asked, kinds, tuple(moved), options, place)
     outputs = call.run(*call.cast([*arrays, *moved.values()]))
     arranged = layout(order, given)
     handed = [hand_over(output, call.target, arranged, place, stays) for output in outputs]

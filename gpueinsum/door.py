@@ -192,7 +192,7 @@ def check_differentiable(dtype: Dtype, owner: str) -> None:
     """Raise DtypeError for integers, bools and objects, in whose direction nothing can be moved."""
     if dtype.kind not in "fc" and dtype.name != "bfloat16":
         raise DtypeError(
-            f"{owner} is {dtype}, which has no derivative: convert it to a floating dtype, or leave it out"
+            f"{owner} is {dtype}, which has no derivative: convert it to a floating dtype, or ask for others"
         )
 
 

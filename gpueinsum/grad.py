@@ -23,10 +23,10 @@ from dataclasses import replace
 
 from gpueinsum.cost import total_flops
 from gpueinsum.order import Optimize, Path, find_path
-from gpueinsum.parts import needed, once
+from gpueinsum.parts import needed
 from gpueinsum.plan import Plan
 from gpueinsum.planner import lower
-from gpueinsum.steps import Add, Contract, Expand, Reduce, Step, renumbered
+from gpueinsum.steps import Add, Contract, Expand, Reduce, Step, rearranged, renumbered
 from gpueinsum.subscripts import Subscripts, Term
 
 # Each gradient planned anew takes a search for its path; among more, their shares of the way back are small.
@@ -34,14 +34,13 @@ _FEW = 3
 
 
 def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: bool = True) -> Plan:
-    """The outputs of a plan (if `values`) and the gradients of these inputs.
+    """The outputs of a plan that `once` left (if `values`), and the gradients of these inputs.
 
-    Takes the plan's inputs and then a cotangent for each output. Everything is computed once and shared: the plan's own
-    steps come first, those that `once` leaves. Where a few gradients are wanted, each is also planned anew, as the
+    Takes the plan's inputs and then a cotangent for each output. Everything is computed once and shared; the plan's own
+    steps come first. Where a few gradients are wanted, each is also planned anew, as the
     plan's expression transposed, by the optimizer of this name, and that is taken if it lowers the flops of all. None
     leaves them to the way back.
     """
-    plan = once(plan)
 
     def way(alone: Mapping[int, Plan]) -> Plan:
         joint = _joint(plan, wrt, alone)
@@ -59,11 +58,10 @@ def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: boo
 
 
 def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
-    """The outputs of a plan (if `values`) and their tangents.
+    """The outputs of a plan that `once` left (if `values`), and their tangents.
 
     Takes the plan's inputs and then a tangent for each of those in `wrt`; the others do not change.
     """
-    plan = once(plan)
     new = _Growing(plan, [plan.inputs[operand] for operand in wrt])
     operands = len(plan.inputs)
     number = list(range(operands))  # of each register of the plan
@@ -137,7 +135,8 @@ def _pulled(step: Step, cotangent: int, number: Sequence[int], is_complex: bool)
             yield step.lhs, _pulled_side(step, cotangent, number, is_complex)
             yield step.rhs, _pulled_side(_swapped(step), cotangent, number, is_complex)
         case Reduce() | Expand():
-            yield step.source, _rearranged(cotangent, step.out, step.term)
+            is_same = step.term == step.out
+            yield step.source, None if is_same else rearranged(cotangent, step.out, step.term)
         case Add():
             yield from ((source, None) for source in step.sources)
 
@@ -151,14 +150,6 @@ def _pulled_side(step: Contract, cotangent: int, number: Sequence[int], is_compl
 
 def _swapped(step: Contract) -> Contract:
     return Contract(step.rhs, step.lhs, step.rhs_term, step.lhs_term, step.out, step.conj_rhs, step.conj_lhs)
-
-
-def _rearranged(source: int, term: Term, out: Term) -> Reduce | Expand | None:
-    """`term->out` as the step that it is."""
-    if term == out:
-        return None
-    is_reduction = len(set(out)) == len(out) and set(out) <= set(term)
-    return (Reduce if is_reduction else Expand)(source, term, out)
 
 
 # ---------------------------------------------------------------- a gradient alone

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from gpueinsum import grad
 from gpueinsum.backends import Backend
-from gpueinsum.call import bind_own, check_shapes, plan_for
+from gpueinsum.call import bind_own, check_dimensions, plan_for
 from gpueinsum.checkpoint import checkpointed
 from gpueinsum.door import (
     Array,
@@ -88,7 +88,7 @@ def both_passes(
     early = [*range(len(plan.inputs)), *range(inputs, inputs + forward)]
     first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
     kept, owner = len(first.outputs) - values, first.owners()
-    check_shapes(None, both)
+    check_dimensions(both)
     return BothPasses(
         compute,
         bind_own(first, place, options.precision, kept),
@@ -108,7 +108,7 @@ def tangent_pass(
     """Plan values and tangents together and bind them."""
     plan, compute, target = _planned(asked, operands, wrt, options, place)
     both = grad.jvp(plan, wrt)
-    check_shapes(None, both)
+    check_dimensions(both)
     return TangentPass(compute, bind_own(both, place, options.precision), target)
 
 
@@ -120,8 +120,8 @@ def backward_plan(
     listed = positions_of(wrt, len(plan.inputs))
     if not listed:
         raise OperandError(f"wrt={wrt!r} lists no operand, and a plan needs an output")
-    options_of(None, "K", "safe", optimize, None, None, None)
-    limit = bytes_limit(memory_limit)
+    options_of(None, "K", "safe", optimize, None, None, None)  # refuses what is no way to optimize
+    limit, plan = bytes_limit(memory_limit), once(plan)
     if limit is None:
         return grad.vjp(plan, listed, _search(optimize), values=False)
 
@@ -134,7 +134,7 @@ def backward_plan(
 def tangent_plan(plan: Plan, wrt: int | Sequence[int] | None) -> Plan:
     """`Plan.jvp`."""
     check_differentiable(dtype_of(plan.dtype), "the plan's dtype")
-    return grad.jvp(plan, positions_of(wrt, len(plan.inputs)), values=False)
+    return grad.jvp(once(plan), positions_of(wrt, len(plan.inputs)), values=False)
 
 
 # ---------------------------------------------------------------- planning
@@ -151,8 +151,9 @@ def _planned(
     for position in wrt:
         check_differentiable(dtypes[position], f"operand {position}")
     check_differentiable(target, "the value")
-    plan = asked if isinstance(asked, Plan) else plan_for(asked, shapes, compute, options)
-    return replace(once(plan), dtype=compute.name), compute, target
+    if isinstance(asked, Plan):
+        return replace(once(asked), dtype=compute.name), compute, target
+    return plan_for(asked, shapes, compute, options), compute, target  # which computes nothing twice or for nothing
 
 
 def _search(optimize: Optimize) -> Optimize:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from gpueinsum.order import Path, find_path
 from gpueinsum.plan import Plan
-from gpueinsum.steps import Contract, Expand, Reduce, Step
+from gpueinsum.steps import Contract, Expand, Reduce, Step, rearranged, reduces
 from gpueinsum.subscripts import Label, Subscripts, Term
 
 Operand = tuple[int, Term]  # a register and its term
@@ -28,7 +28,7 @@ def lower(subscripts: Subscripts, order: FindPath, dtype: str) -> Plan:
     terms = lowering.terms()
     output = "".join(label for label in dict.fromkeys(subscripts.output) if any(label in term for term in terms))
     path = order(terms, output)
-    empty = {label for label, size in subscripts.sizes if size == 0 and label not in output}
+    empty = {label for label, size in subscripts.sizes if size == 0 and label not in subscripts.output}
     if empty:
         return _empty_sum(subscripts, empty, dtype)
     for positions in path:
@@ -65,7 +65,7 @@ class _Lowering:
         alone = len(self.operands) == 1
         for number, (register, term) in enumerate(self.operands):
             needed = "".join(label for label in dict.fromkeys(term) if self.holders[label] > 1)
-            wanted = self.subscripts.output if alone and _reduces(term, self.subscripts.output) else needed
+            wanted = self.subscripts.output if alone and reduces(term, self.subscripts.output) else needed
             self.operands[number] = self._reduced(register, term, wanted)
 
     def contract(self, positions: tuple[int, ...]) -> None:
@@ -82,10 +82,8 @@ class _Lowering:
     def finish(self, dtype: str) -> Plan:
         [(register, term)] = self.operands
         output = self.subscripts.output
-        if _reduces(term, output):
-            register, _ = self._reduced(register, term, output)
-        else:
-            register = self._append(Expand(register, term, output))
+        if term != output:
+            register = self._append(rearranged(register, term, output))
         subscripts = self.subscripts
         return Plan(subscripts.inputs, tuple(self.steps), (register,), subscripts.sizes, dtype)
 
@@ -118,8 +116,3 @@ def _taken(operands: list[Operand], positions: tuple[int, ...]) -> list[Operand]
     for position in sorted(positions, reverse=True):
         del operands[position]
     return chosen
-
-
-def _reduces(term: Term, output: Term) -> bool:
-    """Whether the output has labels of the term only, once each."""
-    return len(set(output)) == len(output) and set(output) <= set(term)

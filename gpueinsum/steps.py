@@ -139,6 +139,16 @@ def renumbered(step: Step, number: Sequence[int] | Mapping[int, int]) -> Step:
     return step.reading(*[number[source] for source in step.sources])
 
 
+def reduces(term: Term, out: Term) -> bool:
+    """Whether `out` has labels of the term only, once each."""
+    return len(set(out)) == len(out) and set(out) <= set(term)
+
+
+def rearranged(source: int, term: Term, out: Term) -> Reduce | Expand:
+    """`term->out` as the step that it is."""
+    return (Reduce if reduces(term, out) else Expand)(source, term, out)
+
+
 def sides(step: Step) -> list[tuple[int, Term]]:
     """Each register that a step reads, and the term by which it does."""
     match step:

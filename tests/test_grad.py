@@ -157,6 +157,16 @@ def test_a_label_that_nothing_has_does_not_matter():
     assert len(plan.vjp(wrt=0).steps) == 2
 
 
+def test_a_sum_over_nothing_has_a_gradient_of_no_elements():
+    sizes = {"i": 2, "x": 0, "j": 3, "k": 5}
+    steps = Reduce(0, "ix", "i"), Contract(3, 1, "i", "ij", "ij"), Contract(4, 2, "ij", "jk", "ik")
+    plan = plan_from(("ix", "ij", "jk"), steps, (5,), sizes)
+    for operand in range(3):
+        gradient = ge.run_plan(plan.vjp(wrt=operand), *(np.ones(plan.shape(k)) for k in range(3)), np.ones((2, 5)))
+        assert gradient.shape == plan.shape(operand)
+        assert not gradient.any()
+
+
 @pytest.mark.parametrize(
     "optimize", ["dp", False, [(0, 1), (0, 1)], opt_einsum.RandomGreedy(max_repeats=4), cotengra.GreedyOptimizer()]
 )

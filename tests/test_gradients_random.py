@@ -51,9 +51,9 @@ def test_random_tangents_are_sums_of_the_expression(batch: int) -> None:
 @pytest.mark.parametrize("batch", range(2))
 def test_random_derivatives_of_plans(batch: int) -> None:
     """`vjp` and `jvp` of what einsum_plan makes of the same call."""
-    for seeds in (range(batch * BATCH, (batch + 1) * BATCH),):
-        assert_passes(lambda call: check_vjp(vjp_of_plan, call), seeds)
-        assert_passes(lambda call: check_jvp(jvp_of_plan, call), seeds)
+    seeds = range(batch * BATCH, (batch + 1) * BATCH)
+    assert_passes(lambda call: check_vjp(vjp_of_plan, call), seeds)
+    assert_passes(lambda call: check_jvp(jvp_of_plan, call), seeds)
 
 
 @pytest.mark.parametrize("batch", range(5))
