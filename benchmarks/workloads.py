@@ -1,18 +1,17 @@
-"""The rows of the tables: which contractions are measured, at which sizes, and where each comes from."""
+"""What one row of the suite is: an equation, sizes, a dtype, where it comes from; its operands and its reference."""
 
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
 
-Array = Any  # numpy's or CuPy's
+Array = Any  # numpy's, CuPy's, PyTorch's or JAX'
 _SEED = 20250817
+_DRAWS = 16_777_213  # a prime, so that no axis has this period; a GPU's operands would take seconds to draw
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
 
 
@@ -20,17 +19,36 @@ _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
 class Workload:
     """One row: an equation and the size of each of its labels, `"i=40 j=30"`.
 
-    `plain(xp, *operands)` is the function of numpy that one would call without einsum. With `patches` the first
-    operand, `xyij`, is the view of an image that holds the patch of i by j pixels at every pixel.
+    `large` are the sizes on a GPU, if they are others; `where` is "cpu" or "cuda" for a row of one of them alone. With
+    `patches` the first operand is a view of an image: each pair of labels, as `"xi yj"`, shares one axis of it.
     """
 
+    family: str
     name: str
     equation: str
     sizes: str
     source: str
     dtype: str = "float32"
-    plain: Callable[..., Array] | None = None
-    patches: bool = False
+    large: str = ""
+    precision: str | None = None
+    where: str = ""
+    patches: str = ""
+
+    def but(self, **changed: Any) -> Workload:
+        """The same row with some fields changed."""
+        return replace(self, **changed)
+
+    def on(self, kind: str) -> Workload | None:
+        """The row as it is measured on a device of this kind, "cpu" or "cuda"; None if it is not."""
+        if self.where not in ("", kind):
+            return None
+        return replace(self, sizes=self.large) if self.large and kind == "cuda" else self
+
+    def tiny(self) -> Workload:
+        """The same row at sizes that are distinct primes, but where it is as small already."""
+        sizes = zip(self.size.items(), _PRIMES * 20, strict=False)
+        small = " ".join(f"{label}={min(size, prime)}" for (label, size), prime in sizes)
+        return replace(self, sizes=small, large="")
 
     @property
     def size(self) -> Mapping[str, int]:
@@ -43,17 +61,17 @@ class Workload:
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(self.size[label] for label in term) for term in self.terms[:-1])
+        size = self.size
+        return tuple(tuple(size[label] for label in term) for term in self.terms[:-1])
 
     @property
-    def products(self) -> int:
-        """How many products one loop over all labels forms."""
-        return math.prod(self.size.values())
+    def result_shape(self) -> tuple[int, ...]:
+        return tuple(self.size[label] for label in self.terms[-1])
 
-    def tiny(self) -> Workload:
-        """The same row at sizes that are distinct primes, but where it is as small already."""
-        sizes = zip(self.size.items(), _PRIMES * 3, strict=False)
-        return replace(self, sizes=" ".join(f"{label}={min(size, prime)}" for (label, size), prime in sizes))
+    @property
+    def points(self) -> int:
+        """How many index points one loop over all labels visits."""
+        return math.prod(self.size.values())
 
     def transposed(self, position: int) -> str:
         """The equation of one operand's gradient, for a cotangent in its place: it and the result change places."""
@@ -61,256 +79,69 @@ class Workload:
         inputs[position], output = output, inputs[position]
         return f"{','.join(inputs)}->{output}"
 
-    def operands(self, xp: Any = np) -> list[Array]:
-        """Seeded operands in the array library `xp`, the same numbers in every library."""
+    def stored(self) -> list[np.ndarray[Any, Any]]:
+        """The arrays that hold the operands, seeded: the operands themselves, but for the image behind patches."""
         rng = np.random.default_rng(_SEED)
         shapes = list(self.shapes)
         if self.patches:
-            x, y, i, j = shapes[0]
-            shapes[0] = (x + i - 1, y + j - 1)
-        operands = [xp.asarray(_random(rng, shape, self.dtype)) for shape in shapes]
+            shapes[0] = tuple(self.size[axis[0]] + sum(self.size[i] - 1 for i in axis[1:]) for axis in self._image_axes)
+        return [random_array(rng, shape, self.dtype) for shape in shapes]
+
+    def operands(
+        self, stored: Sequence[Array] | None = None, as_strided: Callable[..., Array] | None = None
+    ) -> list[Array]:
+        """The operands in these arrays, of the library of `as_strided(array, shape, strides in elements)`."""
+        arrays = list(self.stored() if stored is None else stored)
         if self.patches:
-            image = operands[0]
-            operands[0] = xp.lib.stride_tricks.as_strided(image, self.shapes[0], image.strides * 2)
-        return operands
+            image = arrays[0]
+            strides = _contiguous(image.shape)
+            by_label = {label: stride for axis, stride in zip(self._image_axes, strides, strict=True) for label in axis}
+            arrays[0] = (as_strided or numpy_strided)(
+                image, self.shapes[0], [by_label[label] for label in self.terms[0]]
+            )
+        return arrays
 
-    def cotangent(self, xp: Any = np) -> Array:
+    @property
+    def _image_axes(self) -> list[str]:
+        """The labels that share each axis of the image behind patches, in the first operand's order."""
+        pairs = self.patches.split()
+        inner = {label for pair in pairs for label in pair[1:]}
+        return [
+            next((pair for pair in pairs if pair[0] == label), label) for label in self.terms[0] if label not in inner
+        ]
+
+    def cotangent(self) -> np.ndarray[Any, Any]:
         """Seeded, of the result's shape."""
-        shape = tuple(self.size[label] for label in self.terms[-1])
-        return xp.asarray(_random(np.random.default_rng(_SEED + 1), shape, self.dtype))
+        return random_array(np.random.default_rng(_SEED + 1), self.result_shape, self.dtype)
 
 
-def reference(equation: str, *operands: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The result in double precision, by numpy."""
-    wide = np.result_type(np.float64, *operands)
-    return np.asarray(np.einsum(equation, *(x.astype(wide) for x in operands), optimize="greedy"))
+def numpy_strided(array: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
+    """numpy's view of other strides, these counted in elements."""
+    return np.lib.stride_tricks.as_strided(array, shape, [stride * array.itemsize for stride in strides])
 
 
-def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:
-    if np.dtype(dtype).kind in "iu":
-        return rng.integers(0, 8, shape).astype(dtype)
-    values = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        return (values + 1j * rng.standard_normal(shape)).astype(dtype)
-    return values.astype(dtype)
+def random_array(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> np.ndarray[Any, Any]:
+    """Normally distributed, real and imaginary; integers below 8. After `_DRAWS` elements the draws come again."""
+    kind = numpy_dtype(dtype)
+    count = min(math.prod(shape), _DRAWS)
+    if kind.kind in "iu":
+        draws = rng.integers(0, 8, count).astype(kind)
+    elif kind.kind == "c":
+        draws = (rng.standard_normal(count) + 1j * rng.standard_normal(count)).astype(kind)
+    else:
+        draws = rng.standard_normal(count, np.float64 if dtype == "float64" else np.float32).astype(kind, copy=False)
+    return np.resize(draws, shape)
 
 
-def _chain(name: str, length: int, sizes: Sequence[int], source: str, dtype: str) -> Workload:
-    """A product of matrices, whose sizes are these over and over."""
-    labels = string.ascii_letters[: length + 1]
-    terms = ",".join(labels[i : i + 2] for i in range(length))
-    return Workload(
-        name,
-        f"{terms}->{labels[0]}{labels[-1]}",
-        " ".join(f"{label}={sizes[i % len(sizes)]}" for i, label in enumerate(labels)),
-        source,
-        dtype,
-        lambda xp, *matrices: reduce(xp.matmul, matrices),
-    )
+def numpy_dtype(dtype: str) -> np.dtype[Any]:
+    """By its name; numpy has bfloat16 from ml_dtypes."""
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(dtype)
 
 
-_TINY = "matrices of 2 x 3, 3 x 4, 4 x 2, ...: nothing but the overhead of a call"
-
-
-WORKLOADS = (
-    Workload(
-        "matmul",
-        "ij,jk->ik",
-        "i=384 j=384 k=384",
-        "the plain GEMM",
-        plain=lambda xp, a, b: xp.matmul(a, b),
-    ),
-    Workload(
-        "transposed output",
-        "ij,jk->ki",
-        "i=512 j=256 k=384",
-        "a GEMM whose result is wanted transposed, as in column-major code",
-        "float64",
-        lambda xp, a, b: xp.matmul(a, b).T,
-    ),
-    Workload(
-        "batched matmul",
-        "bij,bjk->bik",
-        "b=32 i=96 j=64 k=80",
-        "a layer applied per head or per expert",
-        plain=lambda xp, a, b: xp.matmul(a, b),
-    ),
-    Workload(
-        "attention scores",
-        "bqhd,bkhd->bhqk",
-        "b=2 q=192 k=192 h=8 d=64",
-        "Vaswani et al. 2017, queries times keys, heads as flax lays them out",
-        plain=lambda xp, q, k: xp.matmul(q.transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1)),
-    ),
-    Workload(
-        "attention values",
-        "bhqk,bkhd->bqhd",
-        "b=2 q=192 k=192 h=8 d=64",
-        "Vaswani et al. 2017, weights times values",
-        plain=lambda xp, w, v: xp.matmul(w, v.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3),
-    ),
-    Workload(
-        "batched matrix-vector",
-        "bij,bj->bi",
-        "b=256 i=64 j=64",
-        "one linear map per sample",
-        plain=lambda xp, a, x: xp.matmul(a, x[..., None])[..., 0],
-    ),
-    Workload(
-        "large matrix-vector",
-        "bij,bj->bi",
-        "b=128 i=256 j=192",
-        "the same past the processor's caches",
-        "float64",
-        lambda xp, a, x: xp.matmul(a, x[..., None])[..., 0],
-    ),
-    Workload(
-        "exchange matrix",
-        "prqs,rs->pq",
-        "p=56 q=56 r=56 s=56",
-        "K of Hartree-Fock from the two-electron integrals and the density; Szabo and Ostlund 1996",
-        "float64",
-        lambda xp, eri, d: xp.tensordot(eri, d, ((1, 3), (0, 1))),
-    ),
-    Workload(
-        "batched dots",
-        "bi,bi->b",
-        "b=4096 i=128",
-        "similarity of paired embeddings",
-        plain=lambda xp, x, y: xp.multiply(x, y).sum(-1),
-    ),
-    Workload(
-        "Hadamard, broadcast",
-        "bhqk,bqk->bhqk",
-        "b=4 h=8 q=128 k=128",
-        "an attention mask, the same for all heads",
-        plain=lambda xp, w, mask: xp.multiply(w, mask[:, None]),
-    ),
-    Workload(
-        "outer product",
-        "i,j->ij",
-        "i=1000 j=1200",
-        "a rank-one update",
-        "float64",
-        lambda xp, x, y: xp.multiply.outer(x, y),
-    ),
-    Workload(
-        "partial trace",
-        "aibi->ab",
-        "a=48 b=48 i=48",
-        "a reduced density matrix",
-        "float64",
-        lambda xp, a: xp.trace(a, axis1=1, axis2=3),
-    ),
-    Workload(
-        "sum of diagonals",
-        "bii->i",
-        "b=1024 i=64",
-        "the mean variances of a batch of covariance matrices",
-        "float64",
-        lambda xp, a: xp.diagonal(a, axis1=1, axis2=2).sum(0),
-    ),
-    Workload(
-        "permuted sum",
-        "ijk->k",
-        "i=128 j=160 k=96",
-        "the gradient of a bias",
-        plain=lambda xp, a: a.sum((0, 1)),
-    ),
-    Workload(
-        "MTTKRP",
-        "ijk,jr,kr->ir",
-        "i=96 j=80 k=64 r=16",
-        "the kernel of CP decomposition; Kolda and Bader 2009",
-        "float64",
-    ),
-    Workload(
-        "Tucker",
-        "abc,ai,bj,ck->ijk",
-        "a=24 b=20 c=16 i=64 j=56 k=48",
-        "a core tensor times a factor per mode; Kolda and Bader 2009",
-        "float64",
-    ),
-    Workload(
-        "MPS overlap",
-        "pa,aqb,brc,csd,dt,pe,eqf,frg,gsh,ht->",
-        "p=2 q=2 r=2 s=2 t=2 a=24 b=32 c=32 d=24 e=24 f=32 g=32 h=24",
-        "the overlap of two matrix product states of five sites; Schollwöck 2011",
-        "complex128",
-    ),
-    Workload(
-        "batch of 4 x 4",
-        "bij,bjk->bik",
-        "b=8192 i=4 j=4 k=4",
-        "poses times poses in graphics and robotics",
-        plain=lambda xp, a, b: xp.matmul(a, b),
-    ),
-    Workload(
-        "integer matmul",
-        "ij,jk->ik",
-        "i=128 j=96 k=112",
-        "counting paths in a graph: no BLAS has the type",
-        "int64",
-        lambda xp, a, b: xp.matmul(a, b),
-    ),
-    Workload(
-        "convolution",
-        "xyij,ij->xy",
-        "x=128 y=120 i=7 j=5",
-        "patches seen through strides, times a filter",
-        plain=lambda xp, patches, kernel: xp.tensordot(patches, kernel),
-        patches=True,
-    ),
-    _chain("chain 10", 10, (2, 3, 4), _TINY, "float64"),
-    _chain("chain 20", 20, (2, 3, 4), _TINY, "float64"),
-)
-
-_NAMED = {workload.name: workload for workload in WORKLOADS}
-_DEEP_LINEAR = "a deep linear network, the product of its layers' weights; Saxe, McClelland and Ganguli 2014"
-_STANTON = "Stanton, Gauss, Watts and Bartlett 1991"
-
-GRADIENTS = (
-    _chain("matrix chain 3", 3, (512,), _DEEP_LINEAR, "float32"),
-    _chain("matrix chain 10", 10, (256, 288, 320), _DEEP_LINEAR, "float64"),
-    _chain("matrix chain 20", 20, (256, 288, 320), _DEEP_LINEAR, "float32"),
-    _chain(
-        "complex chain 5",
-        5,
-        (192, 224),
-        "a product of propagators, whose gradients steer a quantum system; Khaneja et al. 2005 (GRAPE)",
-        "complex128",
-    ),
-    _NAMED["attention scores"],
-    _NAMED["attention values"],
-    Workload(
-        "CCSD ladder",
-        "abcd,ijcd->ijab",
-        "a=30 b=30 c=30 d=30 i=10 j=10",
-        f"the particle-particle ladder of the T2 equations; {_STANTON}",
-        "float64",
-    ),
-    Workload(
-        "CCSD ring",
-        "klcd,acik,dblj->abij",
-        "a=30 b=30 c=30 d=30 i=10 j=10 k=10 l=10",
-        "the ring term of the T2 equations, quadratic in T2; Crawford and Schaefer 2000",
-        "float64",
-    ),
-    Workload(
-        "CCSD hole ladder",
-        "mnef,ijef,mnab->ijab",
-        "a=30 b=30 e=30 f=30 i=10 j=10 m=10 n=10",
-        f"the hole-hole ladder of the T2 equations, quadratic in T2; {_STANTON}",
-        "float64",
-    ),
-    Workload(
-        "CCSD singles",
-        "mbej,ie,ma->ijab",
-        "a=30 b=30 e=30 i=10 j=10 m=10",
-        f"the term of the T2 equations that is quadratic in T1; {_STANTON}",
-        "float64",
-    ),
-    _NAMED["MTTKRP"],
-    _NAMED["Tucker"],
-    _NAMED["MPS overlap"],
-)
+def _contiguous(shape: Sequence[int]) -> list[int]:
+    """The strides of a C-ordered array, in elements."""
+    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]

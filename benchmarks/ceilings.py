@@ -1,0 +1,164 @@
+"""The machine's limits: plain GEMMs, copies, the cost of a call; and the GEMMs and copies that equal a row's plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import gpueinsum as ge
+from benchmarks.devices import Call, Device
+from benchmarks.measure import Peer, measure
+from benchmarks.results import Ceilings, CopyCeiling, GemmCeiling, Overhead
+from gpueinsum.cost import elements, step_costs
+from gpueinsum.steps import Contract, Step
+
+_DTYPES = {
+    "cpu": ("float32", "float64", "complex64", "complex128"),
+    "cuda": ("float32", "tf32", "float64", "complex64", "complex128", "float16", "bfloat16"),
+}
+# Size class: batch, m, n, k.
+_SIZES = {
+    "cpu": {
+        "small": (1, 64, 64, 64),
+        "medium": (1, 384, 384, 384),
+        "large": (1, 1536, 1536, 1536),
+        "batched": (256, 64, 64, 64),
+    },
+    "cuda": {
+        "small": (1, 256, 256, 256),
+        "medium": (1, 2048, 2048, 2048),
+        "large": (1, 8192, 8192, 8192),
+        "batched": (2048, 128, 128, 128),
+    },
+}
+# Bytes copied, so half of what is moved: within the last cache, and many times past it.
+_COPIES = {"cpu": {"cached": 4 << 20, "memory": 256 << 20}, "cuda": {"cached": 8 << 20, "memory": 2 << 30}}
+
+# A product that touches fewer bytes is a matter of the call: its ceiling is a bare product, whatever the rates say.
+_TINY = 1 << 16
+
+
+# ---------------------------------------------------------------- the machine's
+
+
+def ceilings(place: Device, seconds: float, is_tiny: bool = False, step: Callable[[str], Any] = str) -> Ceilings:
+    """Measure them, each for so many seconds; `is_tiny` for sizes that only show that all of it runs."""
+    gemms, copies, overheads = _gemms(place, is_tiny), _copies(place, is_tiny), _calls(place)
+    measured = {}
+    for name, call in ({name: call for name, (_, call) in (gemms | copies).items()} | overheads).items():
+        step(f"ceiling: {name}")
+        times = measure({name: Peer([call])}, place, seconds)
+        if name in times.faults:
+            raise RuntimeError(f"the ceiling {name} cannot be measured: {times.faults[name]}")
+        measured[name] = times.seconds[name]
+    return Ceilings(
+        tuple(GemmCeiling(*facts, measured[name]) for name, (facts, _) in gemms.items()),
+        tuple(CopyCeiling(*facts, measured[name]) for name, (facts, _) in copies.items()),
+        tuple(Overhead(name, measured[name]) for name in overheads),
+    )
+
+
+def _gemms(place: Device, is_tiny: bool) -> dict[str, tuple[tuple[Any, ...], Call]]:
+    found = {}
+    for dtype in _DTYPES[place.kind]:
+        kind, precision = ("float32", "tf32") if dtype == "tf32" else (dtype, None)
+        for size, (batch, m, n, k) in _SIZES[place.kind].items():
+            if is_tiny:
+                batch, m, n, k = min(batch, 2), 7, 5, 3
+            flops = (8 if kind.startswith("complex") else 2) * batch * m * n * k
+            call = place.gemm(kind, precision, batch, m, n, k)
+            found[f"{size} GEMM, {dtype}"] = ((dtype, size, batch, m, n, k, flops), call)
+    return found
+
+
+def _copies(place: Device, is_tiny: bool) -> dict[str, tuple[tuple[Any, ...], Call]]:
+    sizes = {
+        size: 64 << number if is_tiny else nbytes for number, (size, nbytes) in enumerate(_COPIES[place.kind].items())
+    }
+    return {f"copy, {size}": ((size, 2 * nbytes), place.copy(nbytes)) for size, nbytes in sizes.items()}
+
+
+def _calls(place: Device) -> dict[str, Call]:
+    """Calls with next to nothing to do."""
+    xp = place.xp
+    a, b = (place.put(np.ones((2, 2))) for _ in range(2))
+    out = place.put(np.ones((2, 2)))
+    calls: dict[str, Call] = {
+        f"{xp.__name__}.add": lambda: xp.add(a, b, out),
+        f"{xp.__name__}.matmul": lambda: xp.matmul(a, b),
+        f"{xp.__name__}.einsum": lambda: xp.einsum("ij,jk->ik", a, b),
+        "gpueinsum.einsum": lambda: ge.einsum("ij,jk->ik", a, b),
+    }
+    if place.kind == "cuda":
+        nothing = xp.RawKernel('extern "C" __global__ void nothing() {}', "nothing")
+        calls |= {
+            "launch of an empty kernel": lambda: nothing((1,), (1,), ()),
+            "launch and wait": lambda: (nothing((1,), (1,), ()), xp.cuda.get_current_stream().synchronize()),
+        }
+    return calls
+
+
+# ---------------------------------------------------------------- a row's
+
+
+def equal_work(plan: ge.Plan, precision: str | None, found: Ceilings, place: Device) -> Call:
+    """A call that does the plan's work as plain GEMMs and copies, each step the one that takes the longer."""
+    calls = [
+        _product(step, plan, precision, place) if is_product else place.copy(cost.bytes_moved // 2)
+        for step, cost, is_product in zip(
+            plan.steps, step_costs(plan), _are_products(plan, precision, found), strict=True
+        )
+        if cost.bytes_moved
+    ]
+    if len(calls) == 1:
+        return calls[0]
+
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
+def bound(plan: ge.Plan, precision: str | None, found: Ceilings) -> str:
+    """ "gemm" or "copy": which of them takes most of the time of the equal work, by the measured rates."""
+    rate, bandwidth = _rates(plan, precision, found)
+    gemm = copy = 0.0
+    for cost, is_product in zip(step_costs(plan), _are_products(plan, precision, found), strict=True):
+        if is_product:
+            gemm += cost.flops / rate
+        else:
+            copy += cost.bytes_moved / bandwidth
+    return "gemm" if gemm > copy else "copy"
+
+
+def _are_products(plan: ge.Plan, precision: str | None, found: Ceilings) -> list[bool]:
+    rate, bandwidth = _rates(plan, precision, found)
+    return [
+        isinstance(step, Contract)
+        and (cost.flops / rate > cost.bytes_moved / bandwidth or (cost.bytes_moved < _TINY and _has_all_sides(step)))
+        for step, cost in zip(plan.steps, step_costs(plan), strict=True)
+    ]
+
+
+def _has_all_sides(step: Contract) -> bool:
+    return bool(step.left and step.right and step.summed)
+
+
+def _rates(plan: ge.Plan, precision: str | None, found: Ceilings) -> tuple[float, float]:
+    """Operations and bytes a second; a dtype without a GEMM of its own has that of its size or the next larger."""
+    wider: Mapping[str, Sequence[str]] = {"float16": ["float32"], "bfloat16": ["float32"]}
+    names = [precision or plan.dtype, *wider.get(plan.dtype, ["float64"])]
+    rate = next(rate for name in names if (rate := found.flops_per_second(name)))
+    bandwidth = found.bytes_per_second
+    assert bandwidth is not None
+    return rate, bandwidth
+
+
+def _product(step: Step, plan: ge.Plan, precision: str | None, place: Device) -> Call:
+    assert isinstance(step, Contract)
+    size = dict(plan.sizes)
+    batch, m, n, k = (elements(labels, size) for labels in (step.batch, step.left, step.right, step.summed))
+    return place.gemm(plan.dtype, precision, batch, m, n, k)

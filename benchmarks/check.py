@@ -1,0 +1,104 @@
+"""Is a result right? Compared with a reference in double precision: each element, or the whole where it is large.
+
+A large result is compared by a projection: summed with random weights along every axis, it is one number, which the
+operands, summed with the same weights, give at the price of reading them once (Freivalds 1977). The weights are between
+1/2 and 3/2, of either sign, so that no element is lost and no two cancel. An element that is off by e moves the
+projection by about e, and rounding errors of n elements move it by about their size times √n.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import opt_einsum
+
+import gpueinsum as ge
+from benchmarks.workloads import Workload, numpy_dtype
+from gpueinsum.cost import total_flops
+
+Host = np.ndarray[Any, Any]
+
+# The error that we accept, as a part of the largest element of the result, or of its norm where it is projected:
+# rounding of operands, result and intermediates, with long sums allowed for.
+_TOLERANCE = {
+    "float16": 4e-3,
+    "bfloat16": 3e-2,
+    "tf32": 4e-3,
+    "float32": 1e-5,
+    "complex64": 1e-5,
+    "float64": 1e-13,
+    "complex128": 1e-13,
+}
+# Up to so many operations and elements the whole result is computed in double precision: about a tenth of a second.
+_MOST_FLOPS, _MOST_ELEMENTS = 2 * 10**9, 10**7
+_SEED = 19770101
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a result of this equation has to be; the operands are kept only where they are needed again."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    tolerance: float
+    whole: Host | None = None
+    weights: Sequence[Host] = ()  # of each axis
+    projection: complex = 0
+
+    def fault(self, array: Host, dtype: str) -> str | None:
+        """What is wrong with a result, on the host and of this dtype where it was computed; None if it is right."""
+        if array.shape != self.shape or dtype != self.dtype:
+            return f"{dtype} {array.shape}, not {self.dtype} {self.shape}"
+        if self.whole is not None:
+            off = float(np.max(np.abs(array - self.whole), initial=0))
+            allowed = self.tolerance * float(np.max(np.abs(self.whole), initial=0))
+            how = ""
+        else:
+            wide = array.astype(np.result_type(np.float64, array.dtype))
+            off = abs(_projected(wide, self.weights) - self.projection)
+            allowed = self.tolerance * float(np.linalg.norm(wide.ravel()))
+            how = " in a projection"
+        if not off <= allowed:  # which NaN is not
+            return f"off by {off:.1e} where {allowed:.1e} is allowed{how}"
+        return None
+
+
+def expected(workload: Workload, equation: str, operands: Sequence[Host]) -> Expected:
+    """What this equation of these operands, in the workload's dtype, has to be."""
+    terms, result = equation.split("->")
+    size = {
+        label: n
+        for term, x in zip(terms.split(","), operands, strict=True)
+        for label, n in zip(term, x.shape, strict=True)
+    }
+    shape = tuple(size[label] for label in result)
+    tolerance = _TOLERANCE.get(workload.precision or workload.dtype, 0.0)
+    if not result or _is_small(equation, operands, shape):
+        return Expected(shape, workload.dtype, tolerance, whole=reference(equation, *operands))
+    rng = np.random.default_rng(_SEED)
+    weights = [rng.choice([-1.0, 1.0], length) * rng.uniform(0.5, 1.5, length) for length in shape]
+    projection = complex(reference(f"{terms},{','.join(result)}->", *operands, *weights))
+    return Expected(shape, workload.dtype, tolerance, weights=weights, projection=projection)
+
+
+def reference(equation: str, *operands: Host) -> Host:
+    """The result in double precision, by numpy in opt_einsum's order."""
+    wide = np.result_type(np.float64, *(x.dtype for x in operands if x.dtype != numpy_dtype("bfloat16")))
+    return np.asarray(opt_einsum.contract(equation, *(x.astype(wide) for x in operands), optimize="auto"))
+
+
+def _is_small(equation: str, operands: Sequence[Host], shape: Sequence[int]) -> bool:
+    if math.prod(shape) > _MOST_ELEMENTS:
+        return False
+    return total_flops(ge.einsum_plan(equation, *(x.shape for x in operands), dtype="float64")) <= _MOST_FLOPS
+
+
+def _projected(array: Host, weights: Sequence[Host]) -> complex:
+    """Summed over all axes with these weights, the last axis first."""
+    for axis in reversed(weights):
+        array = array @ axis
+    return complex(array)

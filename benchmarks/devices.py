@@ -1,0 +1,222 @@
+"""What the suite runs on: the host with numpy, or a GPU with CuPy; each with its clock, its facts and its limits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+
+import gpueinsum as ge
+from benchmarks.workloads import Workload, numpy_dtype, numpy_strided
+from gpueinsum import backends
+from gpueinsum.backends.gemm import Gemm
+
+Array = Any
+Call = Callable[[], Any]
+
+THREADS = "OPENBLAS_NUM_THREADS"
+_DEFAULT_CACHE = 32 << 20
+
+
+class Device(Protocol):
+    """A place where arrays live and calls are timed."""
+
+    kind: str  # "cpu" or "cuda"
+    xp: Any
+    cache_bytes: int
+
+    def put(self, array: np.ndarray[Any, Any]) -> Array:
+        """A new array on the device."""
+
+    def as_strided(self, array: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
+        """A view with other strides, counted in elements."""
+
+    def time(self, calls: Iterator[Call], count: int, wait: Callable[[Any], Any]) -> float:
+        """Seconds that so many calls take, one after the other, until `wait` has the last one's result."""
+
+    def gemm(self, dtype: str, precision: str | None, batch: int, m: int, n: int, k: int) -> Call:
+        """A plain product of row-major matrices into memory that is there already."""
+
+    def copy(self, nbytes: int) -> Call:
+        """A copy of so many bytes into memory that is there already."""
+
+    def facts(self) -> dict[str, Any]: ...
+    def versions(self) -> dict[str, str]: ...
+
+
+def threads() -> int:
+    """How many threads each library may use: as many as OpenBLAS, which is told at its start, or all cores."""
+    return int(os.environ.get(THREADS) or cores())
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Host:
+    """The processor, by numpy."""
+
+    kind = "cpu"
+    xp = np
+
+    def __init__(self) -> None:
+        self.cache_bytes = _last_level_cache()
+
+    def put(self, array: np.ndarray[Any, Any]) -> Array:
+        return array.copy()
+
+    as_strided = staticmethod(numpy_strided)
+
+    def time(self, calls: Iterator[Call], count: int, wait: Callable[[Any], Any]) -> float:
+        batch = list(islice(calls, count))
+        start = perf_counter()
+        for call in batch:
+            result = call()
+        wait(result)
+        return perf_counter() - start
+
+    def gemm(self, dtype: str, precision: str | None, batch: int, m: int, n: int, k: int) -> Call:
+        """Halves and integers have no GEMM in BLAS: they are measured against float32's and float64's."""
+        kind = np.dtype({"float16": "float32", "bfloat16": "float32"}.get(dtype, dtype))
+        kind = kind if kind.kind in "fc" else np.dtype(np.float64)
+        stack = (batch,) if batch > 1 else ()
+        a, b, c = (_ones(np.empty(stack + shape, kind)) for shape in ((m, k), (k, n), (m, n)))
+        return lambda: np.matmul(a, b, out=c)
+
+    def copy(self, nbytes: int) -> Call:
+        source, target = (_ones(np.empty(max(nbytes // 8, 1))) for _ in range(2))
+        return lambda: np.copyto(target, source)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "name": _cpu_model(),
+            "cores": cores(),
+            "threads": threads(),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "cache_bytes": self.cache_bytes,
+        }
+
+    def versions(self) -> dict[str, str]:
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+        return {"numpy": np.__version__, "blas": f"{blas['name']} {blas['version']}"}
+
+
+class Cuda:
+    """The current GPU, by CuPy; plain GEMMs by cuBLAS itself, so that no library's copies stand in the way."""
+
+    kind = "cuda"
+
+    def __init__(self, cupy: Any) -> None:
+        self.xp = cupy
+        self._runtime = backends.cuda_backend().runtime  # type: ignore[attr-defined]
+        self._properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
+        self.cache_bytes = int(self._properties["l2CacheSize"]) or _DEFAULT_CACHE
+
+    def put(self, array: np.ndarray[Any, Any]) -> Array:
+        return self.xp.asarray(array)
+
+    def as_strided(self, array: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
+        in_bytes = [stride * array.itemsize for stride in strides]
+        return self.xp.lib.stride_tricks.as_strided(array, shape, in_bytes)
+
+    def time(self, calls: Iterator[Call], count: int, wait: Callable[[Any], Any]) -> float:
+        """By events, from an idle device to the end of the last call's work: the host counts where the device waits."""
+        batch = list(islice(calls, count))
+        stream = self.xp.cuda.get_current_stream()
+        start, stop = self.xp.cuda.Event(), self.xp.cuda.Event()
+        self.xp.cuda.Device().synchronize()
+        start.record(stream)
+        for call in batch:
+            result = call()
+        wait(result)
+        stop.record(stream)
+        stop.synchronize()
+        return float(self.xp.cuda.get_elapsed_time(start, stop)) / 1e3
+
+    def gemm(self, dtype: str, precision: str | None, batch: int, m: int, n: int, k: int) -> Call:
+        """Row-major, so that cuBLAS, which is column-major, multiplies the second by the first. Integers as float64."""
+        kind = numpy_dtype(dtype)
+        kind = kind if kind.kind not in "iub" else np.dtype(np.float64)
+        runtime = self._runtime
+        a, b, c = (_ones(runtime.empty((batch * rows, columns), kind)) for rows, columns in ((m, k), (k, n), (m, n)))
+        call = Gemm(False, False, n, m, k, n, k, n, batch, k * n, m * k, m * n)
+        return lambda: runtime.gemm(call, kind.name, *map(runtime.pointer, (b, a, c)), precision)
+
+    def copy(self, nbytes: int) -> Call:
+        source, target = (_ones(self.xp.empty(max(nbytes // 8, 1), np.float64)) for _ in range(2))
+        return lambda: self.xp.copyto(target, source)
+
+    def facts(self) -> dict[str, Any]:
+        runtime, properties = self.xp.cuda.runtime, self._properties
+        return {
+            "kind": self.kind,
+            "name": properties["name"].decode(),
+            "multiprocessors": int(properties["multiProcessorCount"]),
+            "compute_capability": f"{properties['major']}.{properties['minor']}",
+            "memory_bytes": int(properties["totalGlobalMem"]),
+            "cache_bytes": self.cache_bytes,
+            "driver": _cuda_version(runtime.driverGetVersion()),
+            "host": _cpu_model(),
+            "cores": cores(),
+            "threads": threads(),
+        }
+
+    def versions(self) -> dict[str, str]:
+        runtime = _cuda_version(self.xp.cuda.runtime.runtimeGetVersion())
+        return Host().versions() | {"cupy": self.xp.__version__, "cuda": runtime}
+
+
+def device(kind: str | None = None) -> Device:
+    """The one asked for, else a GPU where one can be used. Raises DeviceError where the GPU asked for is missing."""
+    if kind == "cuda":
+        backends.cuda_backend()  # says what is missing
+    xp = np if kind == "cpu" else ge.array_module()
+    return Host() if xp is np else Cuda(xp)
+
+
+def input_sets(workload: Workload, place: Device) -> int:
+    """How many copies of its operands a row rotates through, so that none is in the cache when its turn comes again."""
+    nbytes = sum(array.nbytes for array in workload.stored())
+    return min(max(1, -(-_TIMES_THE_CACHE * place.cache_bytes // max(nbytes, 1))), _MOST_SETS)
+
+
+_TIMES_THE_CACHE = 2
+_MOST_SETS = 64  # so rows of a hundredth of the cache and less stay in it; they are a matter of overhead
+
+
+def _ones(array: Array) -> Array:
+    """Filled, so that its pages are there; no special values that arithmetic would be slower or faster on."""
+    array[...] = 1
+    return array
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if models:
+            return models[0]
+    return platform.processor() or platform.machine()
+
+
+def _last_level_cache() -> int:
+    """Bytes of the largest cache that Linux tells of; a usual one where it tells nothing."""
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        with contextlib.suppress(OSError, ValueError):
+            text = path.read_text().strip()
+            sizes.append(int(text.rstrip("KM")) << {"K": 10, "M": 20}.get(text[-1], 0))
+    return max(sizes, default=_DEFAULT_CACHE)

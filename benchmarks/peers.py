@@ -1,0 +1,331 @@
+"""Who is measured on a row: gpueinsum, and every library that is installed, each as its users call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import opt_einsum
+
+import gpueinsum as ge
+from benchmarks import libraries
+from benchmarks.check import expected
+from benchmarks.devices import Call, Device
+from benchmarks.measure import Peer, nothing
+from benchmarks.results import OURS
+from benchmarks.workloads import Array, Workload
+
+# A loop over all labels forms 10^8 to 10^9 products a second: past this it would take the row's time, and is left out.
+_MOST_POINTS = 5 * 10**7
+# Past this a call takes ten milliseconds to seconds on a CPU, and those that hand a pair to another peer are left out.
+_LONG = 10**9
+# The letters that numpy, CuPy and PyTorch have for labels.
+_LETTERS = 52
+
+
+class LeftOutError(Exception):
+    """Why a peer is not tried on a row."""
+
+
+Builder = Callable[["Job"], Sequence[Call]]  # a call for each set of operands
+
+
+class Job:
+    """One row on one device: its operands in every library, so many sets of them."""
+
+    def __init__(self, workload: Workload, place: Device, sets: int, with_cotangent: bool = False) -> None:
+        self.workload = workload
+        self.place = place
+        self.stored = workload.stored()
+        self.extra = [workload.cotangent()] if with_cotangent else []
+        self._sets = range(sets)
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._opened.close()
+
+    def open(self, manager: Any) -> Any:
+        """What a peer holds until the row is done."""
+        return self._opened.enter_context(manager)
+
+    @property
+    def host(self) -> list[Array]:
+        """The operands, and the cotangent if there is one, as numpy's."""
+        return [*self.workload.operands(self.stored), *self.extra]
+
+    @cached_property
+    def sets(self) -> list[list[Array]]:
+        """On the device: an array each, in each set, and the cotangent in each."""
+        return [self._seen(self.place.put, self.place.as_strided) for _ in self._sets]
+
+    @cached_property
+    def torch_sets(self) -> list[list[Array]]:
+        """On the CPU the memory of `sets`."""
+        torch = _installed(libraries.torch())
+        if self.place.kind == "cpu":
+            return [[_as_torch(torch, x) for x in arrays] for arrays in self.sets]
+        if not torch.cuda.is_available():
+            raise LeftOutError("PyTorch is installed without CUDA")
+        return [self._seen(lambda x: _as_torch(torch, x).to("cuda"), torch.as_strided) for _ in self._sets]
+
+    @cached_property
+    def jax_sets(self) -> list[list[Array]]:
+        """Its arrays have no strides, so patches are written out."""
+        jax = _installed(libraries.jax())
+        platform = {"cpu": "cpu", "cuda": "gpu"}[self.place.kind]
+        try:
+            [home, *_] = jax.devices(platform)
+        except RuntimeError as error:
+            raise LeftOutError("JAX is installed without CUDA") from error
+        return [[jax.device_put(np.array(x, order="C"), home) for x in self.host] for _ in self._sets]
+
+    def _seen(self, put: Callable[[Array], Array], as_strided: Callable[..., Array]) -> list[Array]:
+        stored = [put(array) for array in self.stored]
+        return [*self.workload.operands(stored, as_strided), *map(put, self.extra)]
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Who is measured on a row, why others are not, and the plan that gpueinsum runs; `own` of the peers are ours."""
+
+    peers: Mapping[str, Peer]
+    left_out: Mapping[str, str]
+    plan: ge.Plan
+    own: Sequence[str] = (OURS,)
+
+
+def peers(job: Job) -> Peers:
+    """Everybody on a row of the table of einsums."""
+    wanted = [expected(job.workload, job.workload.equation, job.host)]
+    found, left_out = build(job, _ON_CPU if job.place.kind == "cpu" else _ON_CUDA)
+    waits = {"jax": wait_for_jax(job), "opt_einsum jax": wait_for_jax(job)}
+    timed = {name: Peer(calls, wanted, waits.get(name, nothing)) for name, calls in found.items()}
+    return Peers(timed, left_out, plan_of(job.workload))
+
+
+def plan_of(workload: Workload) -> ge.Plan:
+    """The plan that gpueinsum runs for a row of the table of einsums."""
+    return ge.einsum_plan(workload.equation, *workload.shapes, dtype=workload.dtype)
+
+
+def build(job: Job, builders: Mapping[str, Builder]) -> tuple[dict[str, Sequence[Call]], dict[str, str]]:
+    """The calls that each builder makes, and why some make none; where one fails, a call that fails so."""
+    found: dict[str, Sequence[Call]] = {}
+    left_out = {}
+    for name, builder in builders.items():
+        try:
+            found[name] = builder(job)
+        except LeftOutError as reason:
+            left_out[name] = str(reason)
+        except Exception as error:  # which the check of its result will report
+            found[name] = [partial(_fail, error)]
+    return found, left_out
+
+
+def _fail(error: Exception) -> Array:
+    raise error
+
+
+def wait_for_jax(job: Job) -> Callable[[Any], Any]:
+    """On a GPU its work is in a stream of its own, and waited for at a sample's end; on a CPU each call waits."""
+    if job.place.kind == "cpu" or libraries.jax() is None:
+        return nothing
+    wait: Callable[[Any], Any] = libraries.jax().block_until_ready
+    return wait
+
+
+# ---------------------------------------------------------------- each library, as its users call it
+
+
+def _ours(job: Job) -> Sequence[Call]:
+    precision = job.workload.precision
+    return [partial(ge.einsum, job.workload.equation, *arrays, precision=precision) for arrays in job.sets]
+
+
+def _one_loop(job: Job) -> Sequence[Call]:
+    """The library's einsum without an order: numpy's loop over all labels."""
+    if job.workload.points > _MOST_POINTS:
+        raise LeftOutError(f"more than {_MOST_POINTS:.0e} products in one loop")
+    return _einsum(job, optimize=False)
+
+
+def _optimized(job: Job) -> Sequence[Call]:
+    return _einsum(job, optimize=True)
+
+
+def _einsum(job: Job, optimize: bool) -> Sequence[Call]:
+    _needs_letters(job)
+    xp = job.place.xp
+    return [partial(xp.einsum, job.workload.equation, *arrays, optimize=optimize) for arrays in job.sets]
+
+
+def _cupy(job: Job) -> Sequence[Call]:
+    """In pairs by CuPy's own matmul; in tf32 where the row says so."""
+    calls = _optimized(job)
+    if job.workload.precision == "tf32":
+        return [partial(_with_tf32, call) for call in calls]
+    return calls
+
+
+def _with_tf32(call: Call) -> Array:
+    from cupy._core import _routines_linalg as linalg
+
+    before = linalg.get_compute_type(np.float32)
+    linalg.set_compute_type(np.float32, linalg.COMPUTE_TYPE_TF32)
+    try:
+        return call()
+    finally:
+        linalg.set_compute_type(np.float32, before)
+
+
+def _cupy_cutensor(job: Job) -> Sequence[Call]:
+    accelerator = _installed(libraries.cutensor())
+    if job.workload.precision or job.workload.dtype not in ("float32", "float64", "complex64", "complex128"):
+        raise LeftOutError(f"CuPy does not hand {job.workload.precision or job.workload.dtype} to cuTENSOR")
+    return [partial(_with_cutensor, accelerator, call) for call in _optimized(job)]
+
+
+def _with_cutensor(accelerator: Any, call: Call) -> Array:
+    before = accelerator.get_routine_accelerators()
+    accelerator.set_routine_accelerators(["cutensor"])
+    try:
+        return call()
+    finally:
+        accelerator.set_routine_accelerators(before)
+
+
+def _opt_einsum(job: Job) -> Sequence[Call]:
+    _is_no_long_pair(job)
+    _is_float32(job)
+    return _expression(job, job.sets)
+
+
+def _opt_einsum_torch(job: Job) -> Sequence[Call]:
+    _is_no_long_pair(job)
+    sets = job.torch_sets
+    with _torch_precision(job):
+        return _expression(job, sets)
+
+
+def _opt_einsum_jax(job: Job) -> Sequence[Call]:
+    _is_no_long_pair(job)
+    _is_float32(job)
+    return each_waiting(job, _expression(job, job.jax_sets))
+
+
+def _expression(job: Job, sets: Sequence[Sequence[Array]]) -> Sequence[Call]:
+    """With the path found before, as opt_einsum advises for repeated calls."""
+    expression = opt_einsum.contract_expression(job.workload.equation, *job.workload.shapes, optimize="auto")
+    return [partial(expression, *arrays) for arrays in sets]
+
+
+def _cotengra(job: Job) -> Sequence[Call]:
+    _is_float32(job)
+    cotengra = _installed(libraries.cotengra())
+    # Its own default, but that it starts no processes to search in, which would outlive the search.
+    einsum = partial(cotengra.einsum, optimize=cotengra.AutoOptimizer(parallel=False))
+    return [partial(einsum, job.workload.equation, *arrays) for arrays in job.sets]
+
+
+def _torch(job: Job) -> Sequence[Call]:
+    _needs_letters(job)
+    sets = job.torch_sets
+    with _torch_precision(job):
+        return [partial(libraries.torch().einsum, job.workload.equation, *arrays) for arrays in sets]
+
+
+@contextmanager
+def _torch_precision(job: Job) -> Iterator[None]:
+    """PyTorch has it for the whole process; the rows are measured one after the other."""
+    libraries.torch().backends.cuda.matmul.allow_tf32 = job.workload.precision == "tf32"
+    yield
+
+
+def _jax(job: Job) -> Sequence[Call]:
+    """Compiled; "highest" is true float32, which is not what JAX does by itself on a GPU."""
+    sets, jax = job.jax_sets, libraries.jax()
+    precision = "tensorfloat32" if job.workload.precision == "tf32" else "highest"
+    einsum = jax.jit(partial(jax.numpy.einsum, job.workload.equation, precision=precision))
+    return each_waiting(job, [partial(einsum, *arrays) for arrays in sets])
+
+
+def each_waiting(job: Job, calls: Sequence[Call]) -> Sequence[Call]:
+    if job.place.kind == "cuda":
+        return calls
+    wait = libraries.jax().block_until_ready
+    return [partial(_then, wait, call) for call in calls]
+
+
+def _then(wait: Callable[[Array], Array], call: Call) -> Array:
+    return wait(call())
+
+
+def _cutensornet(job: Job) -> Sequence[Call]:
+    """A `Network` that is kept, with the path found before, as NVIDIA advises for repeated calls."""
+    _is_float32(job)
+    open_network = _installed(libraries.cutensornet()).Network
+    networks = [job.open(open_network(job.workload.equation, *arrays)) for arrays in job.sets]
+    for network in networks:
+        network.contract_path()
+    return [network.contract for network in networks]
+
+
+_ON_CPU: dict[str, Builder] = {
+    OURS: _ours,
+    "numpy": _one_loop,
+    "numpy optimized": _optimized,
+    "opt_einsum": _opt_einsum,
+    "opt_einsum torch": _opt_einsum_torch,
+    "opt_einsum jax": _opt_einsum_jax,
+    "cotengra": _cotengra,
+    "torch": _torch,
+    "jax": _jax,
+}
+_ON_CUDA: dict[str, Builder] = {
+    OURS: _ours,
+    "cupy": _cupy,
+    "cupy cutensor": _cupy_cutensor,
+    "opt_einsum": _opt_einsum,
+    "opt_einsum torch": _opt_einsum_torch,
+    "opt_einsum jax": _opt_einsum_jax,
+    "cotengra": _cotengra,
+    "torch": _torch,
+    "jax": _jax,
+    "cutensornet": _cutensornet,
+}
+
+
+def _installed(library: Any) -> Any:
+    if library is None:
+        raise LeftOutError("not installed")
+    return library
+
+
+def _needs_letters(job: Job) -> None:
+    if len(job.workload.size) > _LETTERS:
+        raise LeftOutError(f"more than {_LETTERS} labels")
+
+
+def _is_float32(job: Job) -> None:
+    if job.workload.precision:
+        raise LeftOutError(f"cannot be told {job.workload.precision}")
+
+
+def _is_no_long_pair(job: Job) -> None:
+    """opt_einsum hands a pair to one call of the library, which is measured as itself."""
+    if job.place.kind == "cpu" and len(job.stored) == 2 and 2 * job.workload.points > _LONG:
+        raise LeftOutError("a long call, which for a pair is the library's own")
+
+
+def _as_torch(torch: Any, array: np.ndarray[Any, Any]) -> Any:
+    """The same memory and strides as a tensor; numpy's bfloat16 is unknown to PyTorch."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

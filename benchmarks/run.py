@@ -1,0 +1,122 @@
+"""Measure the suite on a device, row by row, into a `Run`."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import Any
+
+from benchmarks import ceilings as limits
+from benchmarks import gradients, libraries, peers
+from benchmarks.devices import Device, input_sets
+from benchmarks.measure import Peer, Times, failure, measure
+from benchmarks.peers import Job, Peers, plan_of
+from benchmarks.results import FLOOR, OURS, Ceilings, Row, Run
+from benchmarks.suite import EINSUMS, GRADIENTS
+from benchmarks.workloads import Workload
+from gpueinsum.cost import step_costs, total_flops
+
+# Seconds for the rounds of one row, and for each ceiling; rows whose rounds take longer have three all the same.
+SECONDS, QUICK_SECONDS = {"cpu": 2.0, "cuda": 1.0}, 0.1
+_CEILING_SECONDS, _QUICK_CEILING_SECONDS = 0.5, 0.05
+# A quick look takes the first few rows of each family that have no more operations than these.
+_QUICK_ROWS, _QUICK_FLOPS = 3, {"cpu": 4 * 10**9, "cuda": 2 * 10**12}
+
+Units = Sequence[tuple[str, Workload]]  # the table's name and the row
+
+
+def rows_of(place: Device, names: Sequence[str] | None = None, quick: bool = False, tiny: bool = False) -> Units:
+    """The rows for this device; of these names or families, if some are given."""
+    found = [
+        (table, row.tiny() if tiny else row)
+        for table, rows in (("einsum", EINSUMS), ("gradients", GRADIENTS))
+        for workload in rows
+        if (row := workload.on(place.kind)) and (not names or row.name in names or row.family in names)
+    ]
+    return list(_quick(found, place)) if quick and not names else found
+
+
+def _quick(rows: Units, place: Device) -> Iterator[tuple[str, Workload]]:
+    """Of each family the first few, but for those that take long."""
+    seen: Counter[str] = Counter()
+    for table, row in rows:
+        if seen[row.family] < _QUICK_ROWS and total_flops(plan_of(row)) <= _QUICK_FLOPS[place.kind]:
+            seen[row.family] += 1
+            yield table, row
+
+
+def run(
+    place: Device,
+    rows: Units,
+    quick: bool = False,
+    tiny: bool = False,
+    minutes: float | None = None,
+    step: Callable[[str], Any] = str,
+) -> Iterator[Run]:
+    """Measure the ceilings, then row after row: what there is after each of them. `step` is told what comes next.
+
+    With `tiny` everything has sizes that only show that it runs. After so many `minutes` no row but the first is begun.
+    """
+    started, date = perf_counter(), datetime.datetime.now(datetime.UTC)
+    seconds = QUICK_SECONDS if quick else SECONDS[place.kind]
+    found = limits.ceilings(place, _QUICK_CEILING_SECONDS if quick else _CEILING_SECONDS, tiny, step)
+    facts, versions = place.facts(), libraries.versions(place)
+    measured: list[Row] = []
+    for table, workload in rows:
+        if measured and minutes is not None and perf_counter() - started > 60 * minutes:
+            break
+        step(f"{workload.name}, {workload.precision or workload.dtype}")
+        measured.append(_row(table, workload, place, found, seconds))
+        method = {
+            "quick": quick,
+            "tiny": tiny,
+            "rows_planned": len(rows),
+            "rows_measured": len(measured),
+            "seconds_per_row": seconds,
+            "seconds_taken": perf_counter() - started,
+            "clock": "CUDA events" if place.kind == "cuda" else "the host's",
+        }
+        yield Run(date.isoformat(timespec="seconds"), facts, versions, method, found, tuple(measured))
+
+
+def _row(table: str, workload: Workload, place: Device, found: Ceilings, seconds: float) -> Row:
+    """The row; if even its beginning fails (memory that is not there, say), with that for a result."""
+    try:
+        return measure_row(table, workload, place, found, seconds)
+    except Exception as error:  # one row is not the end of the run
+        plan = plan_of(workload)
+        empty = Peers({}, {}, plan, gradients.OWN if table == "gradients" else (OURS,))
+        return _as_row(table, workload, empty, found, 0, Times({}, {OURS: failure(error)}))
+
+
+def measure_row(table: str, workload: Workload, place: Device, found: Ceilings, seconds: float) -> Row:
+    """Everybody on one row, the plain GEMMs and copies that equal our plan among them."""
+    sets = input_sets(workload, place)
+    with Job(workload, place, sets, with_cotangent=table == "gradients") as job:
+        who = gradients.peers(job) if table == "gradients" else peers.peers(job)
+        floor = Peer([limits.equal_work(who.plan, workload.precision, found, place) for _ in range(sets)])
+        times = measure({**who.peers, FLOOR: floor}, place, seconds)
+    return _as_row(table, workload, who, found, sets, times)
+
+
+def _as_row(table: str, workload: Workload, who: Peers, found: Ceilings, sets: int, times: Times) -> Row:
+    return Row(
+        table=table,
+        family=workload.family,
+        name=workload.name,
+        equation=workload.equation,
+        sizes=workload.size,
+        dtype=workload.dtype,
+        precision=workload.precision,
+        source=workload.source,
+        flops=total_flops(who.plan),
+        bytes_moved=sum(cost.bytes_moved for cost in step_costs(who.plan)),
+        bound=limits.bound(who.plan, workload.precision, found),
+        input_sets=sets,
+        seconds=times.seconds,
+        own=who.own,
+        faults=times.faults,
+        left_out=who.left_out,
+    )
