@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import gpueinsum as ge
 from benchmarks.devices import Call, Device
-from benchmarks.measure import Peer, measure
+from benchmarks.measure import Peer, Times, failure, measure, nothing
 from benchmarks.results import Ceilings, CopyCeiling, GemmCeiling, Overhead
 from gpueinsum.cost import elements, step_costs
 from gpueinsum.steps import Contract, Step
@@ -43,61 +44,67 @@ _TINY = 1 << 16
 # ---------------------------------------------------------------- the machine's
 
 
-def ceilings(place: Device, seconds: float, is_tiny: bool = False, step: Callable[[str], Any] = str) -> Ceilings:
+def ceilings(place: Device, seconds: float, is_tiny: bool = False, step: Callable[[str], Any] = nothing) -> Ceilings:
     """Measure them, each for so many seconds; `is_tiny` for sizes that only show that all of it runs."""
-    gemms, copies, overheads = _gemms(place, is_tiny), _copies(place, is_tiny), _calls(place)
-    measured = {}
-    for name, call in ({name: call for name, (_, call) in (gemms | copies).items()} | overheads).items():
+    wanted = [*_gemms(place, is_tiny), *_copies(place, is_tiny), *_calls(place)]
+    measured: list[Any] = []
+    faults = {}
+    for name, make, prepare in wanted:
         step(f"ceiling: {name}")
-        times = measure({name: Peer([call])}, place, seconds)
-        if name in times.faults:
-            raise RuntimeError(f"the ceiling {name} cannot be measured: {times.faults[name]}")
-        measured[name] = times.seconds[name]
-    return Ceilings(
-        tuple(GemmCeiling(*facts, measured[name]) for name, (facts, _) in gemms.items()),
-        tuple(CopyCeiling(*facts, measured[name]) for name, (facts, _) in copies.items()),
-        tuple(Overhead(name, measured[name]) for name in overheads),
-    )
+        try:
+            times = measure({name: Peer([prepare()], compiles=place.kind == "cuda")}, place, seconds)
+        except Exception as error:  # memory that is not there, say
+            times = Times({}, {name: failure(error)})
+        measured += [make(times.seconds[name])] if name in times.seconds else []
+        faults.update(times.faults)
+    of = {kind: tuple(item for item in measured if isinstance(item, kind)) for kind in _KINDS}
+    return Ceilings(of[GemmCeiling], of[CopyCeiling], of[Overhead], faults)
 
 
-def _gemms(place: Device, is_tiny: bool) -> dict[str, tuple[tuple[Any, ...], Call]]:
-    found = {}
+_KINDS: tuple[Any, ...] = (GemmCeiling, CopyCeiling, Overhead)
+Wanted = tuple[str, Callable[[Sequence[float]], Any], Callable[[], Call]]  # its name, from its times to it, its call
+
+
+def _gemms(place: Device, is_tiny: bool) -> Iterator[Wanted]:
     for dtype in _DTYPES[place.kind]:
         kind, precision = ("float32", "tf32") if dtype == "tf32" else (dtype, None)
         for size, (batch, m, n, k) in _SIZES[place.kind].items():
             if is_tiny:
                 batch, m, n, k = min(batch, 2), 7, 5, 3
             flops = (8 if kind.startswith("complex") else 2) * batch * m * n * k
-            call = place.gemm(kind, precision, batch, m, n, k)
-            found[f"{size} GEMM, {dtype}"] = ((dtype, size, batch, m, n, k, flops), call)
-    return found
+            make = partial(GemmCeiling, dtype, size, batch, m, n, k, flops)
+            yield f"{size} GEMM, {dtype}", make, partial(place.gemm, kind, precision, batch, m, n, k)
 
 
-def _copies(place: Device, is_tiny: bool) -> dict[str, tuple[tuple[Any, ...], Call]]:
-    sizes = {
-        size: 64 << number if is_tiny else nbytes for number, (size, nbytes) in enumerate(_COPIES[place.kind].items())
-    }
-    return {f"copy, {size}": ((size, 2 * nbytes), place.copy(nbytes)) for size, nbytes in sizes.items()}
+def _copies(place: Device, is_tiny: bool) -> Iterator[Wanted]:
+    for number, (size, nbytes) in enumerate(_COPIES[place.kind].items()):
+        nbytes = 64 << number if is_tiny else nbytes
+        yield f"copy, {size}", partial(CopyCeiling, size, 2 * nbytes), partial(place.copy, nbytes)
 
 
-def _calls(place: Device) -> dict[str, Call]:
+def _calls(place: Device) -> Iterator[Wanted]:
     """Calls with next to nothing to do."""
     xp = place.xp
-    a, b = (place.put(np.ones((2, 2))) for _ in range(2))
-    out = place.put(np.ones((2, 2)))
-    calls: dict[str, Call] = {
-        f"{xp.__name__}.add": lambda: xp.add(a, b, out),
-        f"{xp.__name__}.matmul": lambda: xp.matmul(a, b),
-        f"{xp.__name__}.einsum": lambda: xp.einsum("ij,jk->ik", a, b),
-        "gpueinsum.einsum": lambda: ge.einsum("ij,jk->ik", a, b),
+    a, b, out = (place.put(np.ones((2, 2))) for _ in range(3))
+    calls: dict[str, Callable[[], Call]] = {
+        f"{xp.__name__}.add": lambda: partial(xp.add, a, b, out),
+        f"{xp.__name__}.matmul": lambda: partial(xp.matmul, a, b),
+        f"{xp.__name__}.einsum": lambda: partial(xp.einsum, "ij,jk->ik", a, b),
+        "gpueinsum.einsum": lambda: partial(ge.einsum, "ij,jk->ik", a, b),
     }
     if place.kind == "cuda":
-        nothing = xp.RawKernel('extern "C" __global__ void nothing() {}', "nothing")
+        nothing = partial(xp.RawKernel, 'extern "C" __global__ void nothing() {}', "nothing")
+
+        def launch_and_wait() -> Call:
+            kernel = nothing()
+            return lambda: (kernel((1,), (1,), ()), xp.cuda.get_current_stream().synchronize())
+
         calls |= {
-            "launch of an empty kernel": lambda: nothing((1,), (1,), ()),
-            "launch and wait": lambda: (nothing((1,), (1,), ()), xp.cuda.get_current_stream().synchronize()),
+            "launch of an empty kernel": lambda: partial(nothing(), (1,), (1,), ()),
+            "launch and wait": launch_and_wait,
         }
-    return calls
+    for name, prepare in calls.items():
+        yield name, partial(Overhead, name), prepare
 
 
 # ---------------------------------------------------------------- a row's

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import gpueinsum as ge
-from benchmarks.workloads import Workload, numpy_dtype, numpy_strided
+from benchmarks.workloads import Workload, numpy_dtype, numpy_strided, random_array
 from gpueinsum import backends
 from gpueinsum.backends.gemm import Gemm
 
@@ -46,6 +48,9 @@ class Device(Protocol):
 
     def copy(self, nbytes: int) -> Call:
         """A copy of so many bytes into memory that is there already."""
+
+    def tidy(self) -> None:
+        """Give back memory that no array holds any more."""
 
     def facts(self) -> dict[str, Any]: ...
     def versions(self) -> dict[str, str]: ...
@@ -88,12 +93,15 @@ class Host:
         kind = np.dtype({"float16": "float32", "bfloat16": "float32"}.get(dtype, dtype))
         kind = kind if kind.kind in "fc" else np.dtype(np.float64)
         stack = (batch,) if batch > 1 else ()
-        a, b, c = (_ones(np.empty(stack + shape, kind)) for shape in ((m, k), (k, n), (m, n)))
+        a, b, c = (_filled(np.empty(stack + shape, kind), np.asarray) for shape in ((m, k), (k, n), (m, n)))
         return lambda: np.matmul(a, b, out=c)
 
     def copy(self, nbytes: int) -> Call:
-        source, target = (_ones(np.empty(max(nbytes // 8, 1))) for _ in range(2))
+        source, target = (_filled(np.empty(max(nbytes // 8, 1)), np.asarray) for _ in range(2))
         return lambda: np.copyto(target, source)
+
+    def tidy(self) -> None:
+        pass
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -147,13 +155,18 @@ class Cuda:
         kind = numpy_dtype(dtype)
         kind = kind if kind.kind not in "iub" else np.dtype(np.float64)
         runtime = self._runtime
-        a, b, c = (_ones(runtime.empty((batch * rows, columns), kind)) for rows, columns in ((m, k), (k, n), (m, n)))
+        shapes = ((batch * m, k), (batch * k, n), (batch * m, n))
+        a, b, c = (_filled(runtime.empty(shape, kind), self.put) for shape in shapes)
         call = Gemm(False, False, n, m, k, n, k, n, batch, k * n, m * k, m * n)
         return lambda: runtime.gemm(call, kind.name, *map(runtime.pointer, (b, a, c)), precision)
 
     def copy(self, nbytes: int) -> Call:
-        source, target = (_ones(self.xp.empty(max(nbytes // 8, 1), np.float64)) for _ in range(2))
+        empty = partial(self._runtime.empty, (max(nbytes // 8, 1),), np.dtype(np.float64))
+        source, target = (_filled(empty(), self.put) for _ in range(2))
         return lambda: self.xp.copyto(target, source)
+
+    def tidy(self) -> None:
+        self.xp.get_default_memory_pool().free_all_blocks()
 
     def facts(self) -> dict[str, Any]:
         runtime, properties = self.xp.cuda.runtime, self._properties
@@ -184,8 +197,12 @@ def device(kind: str | None = None) -> Device:
 
 
 def input_sets(workload: Workload, place: Device) -> int:
-    """How many copies of its operands a row rotates through, so that none is in the cache when its turn comes again."""
-    nbytes = sum(array.nbytes for array in workload.stored())
+    """How many copies of its operands a row rotates through, so that none is in the cache when its turn comes again.
+
+    A result is written to the cache, too: with a large one the operands have gone from it by the next call.
+    """
+    elements = sum(map(math.prod, (*workload.shapes, workload.result_shape)))
+    nbytes = elements * numpy_dtype(workload.dtype).itemsize
     return min(max(1, -(-_TIMES_THE_CACHE * place.cache_bytes // max(nbytes, 1))), _MOST_SETS)
 
 
@@ -193,10 +210,16 @@ _TIMES_THE_CACHE = 2
 _MOST_SETS = 64  # so rows of a hundredth of the cache and less stay in it; they are a matter of overhead
 
 
-def _ones(array: Array) -> Array:
-    """Filled, so that its pages are there; no special values that arithmetic would be slower or faster on."""
-    array[...] = 1
+def _filled(array: Array, put: Callable[[np.ndarray[Any, Any]], Array]) -> Array:
+    """The same array with random numbers, the same ones over and over: on all zeros or ones a GPU's clock is higher."""
+    draws = random_array(np.random.default_rng(0), (min(array.size, _DRAWS),), array.dtype.name)
+    pattern, flat = put(draws.view(np.uint8)), array.reshape(-1).view(np.uint8)
+    for start in range(0, flat.size, pattern.size):
+        flat[start : start + pattern.size] = pattern[: flat.size - start]
     return array
+
+
+_DRAWS = 1 << 20
 
 
 def _cuda_version(number: int) -> str:

@@ -10,7 +10,7 @@ from benchmarks import libraries
 from benchmarks.check import Expected, expected
 from benchmarks.devices import Call
 from benchmarks.measure import Peer, nothing
-from benchmarks.peers import Job, Peers, build, each_waiting, wait_for_jax
+from benchmarks.peers import Job, Peers, build, compiles, each_waiting, wait_for_jax
 from benchmarks.results import OURS
 from benchmarks.workloads import Array
 
@@ -22,9 +22,13 @@ def peers(job: Job) -> Peers:
     """Everybody on a row. The job's sets have the cotangent last."""
     wanted = wanted_gradients(job)
     found, left_out = build(job, {OURS: _vjp, FORWARD: _forward, SEPARATE: _separate, "torch": _torch, "jax": _jax})
-    wants = {FORWARD: wanted[:1], "jax": wanted_gradients(job, is_adjoint=False)}
+    is_complex = job.workload.dtype.startswith("complex")
+    wants = {FORWARD: wanted[:1], "jax": wanted_gradients(job, is_adjoint=False) if is_complex else wanted}
     waits = {"jax": wait_for_jax(job)}
-    timed = {name: Peer(calls, wants.get(name, wanted), waits.get(name, nothing)) for name, calls in found.items()}
+    timed = {
+        name: Peer(calls, wants.get(name, wanted), waits.get(name, nothing), compiles(name, job))
+        for name, calls in found.items()
+    }
     return Peers(timed, left_out, joint_plan(job), OWN)
 
 
@@ -102,7 +106,7 @@ def _torch(job: Job) -> Sequence[Call]:
 
 def _jax(job: Job) -> Sequence[Call]:
     sets, jax = job.jax_sets, libraries.jax()
-    einsum = partial(jax.numpy.einsum, job.workload.equation, precision="highest")
+    einsum = partial(jax.numpy.einsum, job.workload.equation)
 
     @jax.jit
     def joint(*arrays: Array) -> tuple[Array, ...]:

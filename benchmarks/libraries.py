@@ -30,7 +30,7 @@ def torch() -> Any:
 
 @cache
 def jax() -> Any:
-    """JAX with double precision.
+    """JAX with double precision, and with true float32, which is not its own choice on a GPU.
 
     XLA sizes its pool by NPROC. The flags that are passed from hand to hand, --xla_cpu_multi_thread_eigen=false and
     intra_op_parallelism_threads=1, leave it two threads on two cores; NPROC=1 leaves one (jaxlib 0.10.2).
@@ -42,6 +42,7 @@ def jax() -> Any:
     except ImportError:
         return None
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_default_matmul_precision", "highest")
     return jax
 
 
@@ -57,6 +58,10 @@ def cotengra() -> Any:
 @cache
 def cutensor() -> Any:
     """The setting of CuPy by which its einsum uses cuTENSOR, or None where that cannot be loaded."""
+    with contextlib.suppress(Exception):  # CuPy 14.2 finds one of cuTENSOR's two libraries among the wheels, not this
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        load_nvidia_dynamic_lib("cutensorMg")
     try:
         from cupy._core import _accelerator
         from cupyx import cutensor  # noqa: F401  # without it CuPy's einsum would go on without a word

@@ -6,7 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from time import perf_counter
 from typing import Any
@@ -19,13 +19,18 @@ from benchmarks.workloads import numpy_dtype
 
 # A sample repeats its call for this many seconds, so that neither the clock nor the loop around it shows.
 _SAMPLE = 5e-3
-# A sample of calls shorter than this begins with one that is not timed: threads of the library before it still spin.
-_SETTLING = 20e-3
+# Before a sample of calls shorter than this come as many that are not timed: the threads of the library that was timed
+# before spin for some milliseconds, on cores that this one needs (PyTorch took twice its time after OpenBLAS).
+_SETTLING = 50e-3
 _FEWEST_ROUNDS, _MOST_ROUNDS = 3, 101
+# A peer whose checked call took this many seconds, and so many times as long as the fastest, is timed no further.
+_SLOW, _TIMES_AS_SLOW = 0.3, 20
+# Rows on which everybody's calls together take more seconds than this have two rounds.
+_LONG_ROUND = 5.0
 
 
-def nothing(result: Any) -> None:
-    """Waits for nothing: the device's clock does."""
+def nothing(anything: Any) -> None:
+    """Nothing is done with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,55 +40,89 @@ class Peer:
     calls: Sequence[Call]
     expected: Sequence[Expected] = ()  # empty: not checked
     wait: Callable[[Any], Any] = nothing  # until a result is there, for a library that the device's clock does not see
+    compiles: bool = False  # so that its first call is no measure of the others
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds per call in each round for those who were right, and what was wrong with the others."""
+    """Seconds per call in each round; what was wrong with those who have none, or how slow they were."""
 
     seconds: Mapping[str, Sequence[float]]
     faults: Mapping[str, str]
+    slow: Mapping[str, str] = field(default_factory=dict)
 
 
-def measure(peers: Mapping[str, Peer], place: Device, seconds: float) -> Times:
+def measure(peers: Mapping[str, Peer], place: Device, seconds: float, always: Sequence[str] = ()) -> Times:
     """Check each peer's result against what it has to be, then time those that are right, for about so many seconds.
+
+    One that is hopelessly slow would take the time of the others, and is left at its first call; but not those `always`
+    to be timed.
 
     Every round times every peer once, and the next round begins with the next peer, so that whatever else the machine
     does falls on all of them alike.
     """
-    faults = {name: fault for name, peer in peers.items() if (fault := _fault(peer))}
-    right = {name: peer for name, peer in peers.items() if name not in faults}
-    if not right:
-        return Times({}, faults)
-    turns = {name: _Turn(peer, place) for name, peer in right.items()}
-    names = list(turns)
+    turns = {name: _Turn(peer, place) for name, peer in peers.items()}
+    faults = {name: fault for name, turn in turns.items() if (fault := turn.check())}
+    slow = _slow({name: turn for name, turn in turns.items() if name not in faults}, always)
+    names = [name for name in turns if name not in faults and name not in slow]
+    if not names:
+        return Times({}, faults, slow)
     with _no_garbage_collection():
         end = perf_counter() + seconds
         rounds = [{name: turns[name].calibrate() for name in names}]
-        if any(turn.loops > 1 for turn in turns.values()):
-            rounds.clear()  # it was too short for some; where it was not, a call takes long, and this was a round
-        while len(rounds) < _FEWEST_ROUNDS or (len(rounds) < _MOST_ROUNDS and perf_counter() < end):
+        if any(turns[name].loops > 1 for name in names):
+            rounds.clear()  # one call was too short a sample for some; where it was not, the check was a round
+        fewest = _FEWEST_ROUNDS if not rounds or sum(rounds[0].values()) < _LONG_ROUND else 2
+        while len(rounds) < fewest or (len(rounds) < _MOST_ROUNDS and perf_counter() < end):
             first = len(rounds) % len(names)
             taken = {name: turns[name].sample() for name in names[first:] + names[:first]}
             rounds.append({name: taken[name] for name in names})
-    return Times({name: tuple(times[name] for times in rounds) for name in names}, faults)
+    return Times({name: tuple(times[name] for times in rounds) for name in names}, faults, slow)
+
+
+def _slow(turns: Mapping[str, _Turn], always: Sequence[str]) -> dict[str, str]:
+    """Whose calls take far longer than the fastest one's, and how long; a second one, for the first may prepare."""
+    fastest = min((turn.first for turn in turns.values()), default=0)
+    limit = max(_SLOW, _TIMES_AS_SLOW * fastest)
+    found = {}
+    for name, turn in turns.items():
+        if name not in always and turn.first > limit and (seconds := turn.sample()) > limit:
+            found[name] = f"too slow: a call took {seconds:.2g} s, the fastest {fastest:.2g} s"
+    return found
 
 
 class _Turn:
     """One peer's samples: its calls, from one set of operands to the next, as often as a sample needs."""
 
     def __init__(self, peer: Peer, place: Device) -> None:
-        self._calls = cycle(peer.calls)
-        self._wait = peer.wait
+        self._peer = peer
         self._place = place
+        self._calls = cycle(peer.calls)
+        self.first = 0.0
         self.loops = 1
         self._settles = False
 
+    def check(self) -> str | None:
+        """Call once, and time it; what is wrong with the result, or None."""
+        try:
+            if self._peer.compiles:
+                self._peer.wait(self._peer.calls[0]())
+            kept: list[Any] = []
+
+            def keep(result: Any) -> None:
+                self._peer.wait(result)
+                kept.append(result)
+
+            self.first = self._place.time(self._calls, 1, keep)
+            return _fault(kept[0], self._peer.expected)
+        except Exception as error:  # a peer that cannot do it is a finding, not the end of the run
+            return failure(error)
+
     def calibrate(self) -> float:
-        """Seconds of one call, warm by now; settles how many make a sample."""
-        taken = self.sample()
-        if taken < _SAMPLE:
-            taken = min(taken, self.sample(), self.sample())
+        """Seconds of one call; settles how many make a sample."""
+        taken = self.first
+        if taken < 10 * _SAMPLE:  # the first one may have found something to prepare
+            taken = min(self.sample() for _ in range(3))
         self.loops = math.ceil(_SAMPLE / max(taken, 1e-9))
         self._settles = taken < _SETTLING
         return taken
@@ -91,23 +130,18 @@ class _Turn:
     def sample(self) -> float:
         """Seconds per call."""
         if self._settles:
-            self._place.time(self._calls, 1, self._wait)
-        return self._place.time(self._calls, self.loops, self._wait) / self.loops
+            self._place.time(self._calls, self.loops, self._peer.wait)
+        return self._place.time(self._calls, self.loops, self._peer.wait) / self.loops
 
 
-def _fault(peer: Peer) -> str | None:
-    """Call once; what is wrong with the result, or None."""
-    try:
-        result = peer.calls[0]()
-        peer.wait(result)
-        if not peer.expected:
-            return None
-        arrays = [_on_host(array) for array in (result if isinstance(result, tuple) else (result,))]
-    except Exception as error:  # a peer that cannot do it is a finding, not the end of the run
-        return failure(error)
-    if len(arrays) != len(peer.expected):
-        return f"WRONG: {len(arrays)} arrays, not {len(peer.expected)}"
-    for number, ((array, dtype), expected) in enumerate(zip(arrays, peer.expected, strict=True)):
+def _fault(result: Any, wanted: Sequence[Expected]) -> str | None:
+    """What is wrong with a result, or None."""
+    if not wanted:
+        return None
+    arrays = [_on_host(array) for array in (result if isinstance(result, tuple) else (result,))]
+    if len(arrays) != len(wanted):
+        return f"WRONG: {len(arrays)} arrays, not {len(wanted)}"
+    for number, ((array, dtype), expected) in enumerate(zip(arrays, wanted, strict=True)):
         if fault := expected.fault(array, dtype):
             return f"WRONG: {fault}{f' in array {number} of {len(arrays)}' if len(arrays) > 1 else ''}"
     return None

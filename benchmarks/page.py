@@ -397,6 +397,8 @@ def _ceilings(run: Run) -> Iterator[str]:
     if found.overhead:
         columns = ["a call with next to nothing to do", *map(_Number, ("time", "quartiles"))]
         yield _table(columns, [_overhead_line(call) for call in found.overhead])
+    for name, fault in found.faults.items():
+        yield f"<p>{escape(name)}: {escape(fault)}</p>"
     yield "</section>"
 
 
@@ -427,11 +429,14 @@ def _method(run: Run) -> Iterator[str]:
     clock = _CLOCKS.get(run.device.get("kind", ""), "")
     points = [
         "<b>Right first.</b> Every peer’s first result is compared with one in double precision: element by element, "
-        "or through random projections where it is large. One that is wrong, or fails, is never timed, and said to "
+        "or through a random projection where it is large. One that is wrong, or fails, is never timed, and said to "
         "be so.",
         "<b>Interleaved rounds.</b> All peers of a row, gpueinsum and the ceiling are timed in one process, one after "
         "the other, round after round, each round beginning with the next of them; what else the machine does falls "
         f"on all alike. {clock}",
+        "<b>Threads.</b> All libraries have as many. Before a short sample come as many calls that are not timed, for "
+        "the threads of the library before it spin for a while on cores that this one needs; OpenBLAS’s spin is cut "
+        "short (OPENBLAS_THREAD_TIMEOUT). Rows on which everybody’s calls take seconds have two or three rounds.",
         "<b>Spread.</b> A time is the median over the rounds. A ratio is computed in each round; its median and its "
         "quartiles over the rounds are shown, so it can differ a little from the ratio of the medians.",
         f"<b>Lost</b> is a row whose upper quartile is below {1 - NOISE:g}, <b>won</b> one whose lower quartile is "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -21,9 +21,11 @@ from benchmarks.workloads import Array, Workload
 
 # A loop over all labels forms 10^8 to 10^9 products a second: past this it would take the row's time, and is left out.
 _MOST_POINTS = 5 * 10**7
-# Past this a call takes ten milliseconds to seconds on a CPU, and those that hand a pair to another peer are left out.
-_LONG = 10**9
-# The letters that numpy, CuPy and PyTorch have for labels.
+_MOST_OPERATIONS = 3 * 10**9  # likewise, of what numpy and CuPy make of several operands
+# On a CPU such calls take ten milliseconds, and more than a second: past them a pair is not measured with those that
+# hand it to numpy, PyTorch or JAX as it is; these are measured.
+_LONG, _LONGEST = 10**9, 10**11
+# The letters that numpy, CuPy, PyTorch and cuTensorNet have for labels.
 _LETTERS = 52
 
 
@@ -67,8 +69,9 @@ class Job:
 
     @cached_property
     def torch_sets(self) -> list[list[Array]]:
-        """On the CPU the memory of `sets`."""
+        """On the CPU the memory of `sets`. PyTorch's precision is the whole process's, so it is set for each row."""
         torch = _installed(libraries.torch())
+        torch.backends.cuda.matmul.allow_tf32 = self.workload.precision == "tf32"
         if self.place.kind == "cpu":
             return [[_as_torch(torch, x) for x in arrays] for arrays in self.sets]
         if not torch.cuda.is_available():
@@ -104,9 +107,9 @@ class Peers:
 def peers(job: Job) -> Peers:
     """Everybody on a row of the table of einsums."""
     wanted = [expected(job.workload, job.workload.equation, job.host)]
-    found, left_out = build(job, _ON_CPU if job.place.kind == "cpu" else _ON_CUDA)
+    found, left_out = build(job, _BUILDERS[job.place.kind])
     waits = {"jax": wait_for_jax(job), "opt_einsum jax": wait_for_jax(job)}
-    timed = {name: Peer(calls, wanted, waits.get(name, nothing)) for name, calls in found.items()}
+    timed = {name: Peer(calls, wanted, waits.get(name, nothing), compiles(name, job)) for name, calls in found.items()}
     return Peers(timed, left_out, plan_of(job.workload))
 
 
@@ -133,6 +136,11 @@ def _fail(error: Exception) -> Array:
     raise error
 
 
+def compiles(name: str, job: Job) -> bool:
+    """JAX does, and on a GPU everybody, if only their kernels."""
+    return "jax" in name or job.place.kind == "cuda"
+
+
 def wait_for_jax(job: Job) -> Callable[[Any], Any]:
     """On a GPU its work is in a stream of its own, and waited for at a sample's end; on a CPU each call waits."""
     if job.place.kind == "cpu" or libraries.jax() is None:
@@ -157,6 +165,13 @@ def _one_loop(job: Job) -> Sequence[Call]:
 
 
 def _optimized(job: Job) -> Sequence[Call]:
+    """In the order that numpy finds, which keeps intermediates smaller than the operands, if it takes ever so long."""
+    _needs_letters(job)
+    scalars = [np.broadcast_to(np.zeros(()), shape) for shape in job.workload.shapes]
+    path = np.einsum_path(job.workload.equation, *scalars, optimize=True)[0][1:]
+    operations = float(opt_einsum.contract_path(job.workload.equation, *scalars, optimize=path)[1].opt_cost)
+    if len(scalars) > 2 and operations > _MOST_OPERATIONS:
+        raise LeftOutError(f"takes {operations:.1e} operations in its own order, most of them in one loop")
     return _einsum(job, optimize=True)
 
 
@@ -209,9 +224,7 @@ def _opt_einsum(job: Job) -> Sequence[Call]:
 
 def _opt_einsum_torch(job: Job) -> Sequence[Call]:
     _is_no_long_pair(job)
-    sets = job.torch_sets
-    with _torch_precision(job):
-        return _expression(job, sets)
+    return _expression(job, job.torch_sets)
 
 
 def _opt_einsum_jax(job: Job) -> Sequence[Call]:
@@ -227,6 +240,7 @@ def _expression(job: Job, sets: Sequence[Sequence[Array]]) -> Sequence[Call]:
 
 
 def _cotengra(job: Job) -> Sequence[Call]:
+    _is_no_long_pair(job, _LONGEST)
     _is_float32(job)
     cotengra = _installed(libraries.cotengra())
     # Its own default, but that it starts no processes to search in, which would outlive the search.
@@ -237,21 +251,12 @@ def _cotengra(job: Job) -> Sequence[Call]:
 def _torch(job: Job) -> Sequence[Call]:
     _needs_letters(job)
     sets = job.torch_sets
-    with _torch_precision(job):
-        return [partial(libraries.torch().einsum, job.workload.equation, *arrays) for arrays in sets]
-
-
-@contextmanager
-def _torch_precision(job: Job) -> Iterator[None]:
-    """PyTorch has it for the whole process; the rows are measured one after the other."""
-    libraries.torch().backends.cuda.matmul.allow_tf32 = job.workload.precision == "tf32"
-    yield
+    return [partial(libraries.torch().einsum, job.workload.equation, *arrays) for arrays in sets]
 
 
 def _jax(job: Job) -> Sequence[Call]:
-    """Compiled; "highest" is true float32, which is not what JAX does by itself on a GPU."""
     sets, jax = job.jax_sets, libraries.jax()
-    precision = "tensorfloat32" if job.workload.precision == "tf32" else "highest"
+    precision = "tensorfloat32" if job.workload.precision == "tf32" else None
     einsum = jax.jit(partial(jax.numpy.einsum, job.workload.equation, precision=precision))
     return each_waiting(job, [partial(einsum, *arrays) for arrays in sets])
 
@@ -270,6 +275,7 @@ def _then(wait: Callable[[Array], Array], call: Call) -> Array:
 def _cutensornet(job: Job) -> Sequence[Call]:
     """A `Network` that is kept, with the path found before, as NVIDIA advises for repeated calls."""
     _is_float32(job)
+    _needs_letters(job)  # it takes other characters, but not all that opt_einsum's symbols have
     open_network = _installed(libraries.cutensornet()).Network
     networks = [job.open(open_network(job.workload.equation, *arrays)) for arrays in job.sets]
     for network in networks:
@@ -277,10 +283,7 @@ def _cutensornet(job: Job) -> Sequence[Call]:
     return [network.contract for network in networks]
 
 
-_ON_CPU: dict[str, Builder] = {
-    OURS: _ours,
-    "numpy": _one_loop,
-    "numpy optimized": _optimized,
+_ANYWHERE: dict[str, Builder] = {
     "opt_einsum": _opt_einsum,
     "opt_einsum torch": _opt_einsum_torch,
     "opt_einsum jax": _opt_einsum_jax,
@@ -288,17 +291,9 @@ _ON_CPU: dict[str, Builder] = {
     "torch": _torch,
     "jax": _jax,
 }
-_ON_CUDA: dict[str, Builder] = {
-    OURS: _ours,
-    "cupy": _cupy,
-    "cupy cutensor": _cupy_cutensor,
-    "opt_einsum": _opt_einsum,
-    "opt_einsum torch": _opt_einsum_torch,
-    "opt_einsum jax": _opt_einsum_jax,
-    "cotengra": _cotengra,
-    "torch": _torch,
-    "jax": _jax,
-    "cutensornet": _cutensornet,
+_BUILDERS: dict[str, dict[str, Builder]] = {
+    "cpu": {OURS: _ours, "numpy": _one_loop, "numpy optimized": _optimized, **_ANYWHERE},
+    "cuda": {OURS: _ours, "cupy": _cupy, "cupy cutensor": _cupy_cutensor, **_ANYWHERE, "cutensornet": _cutensornet},
 }
 
 
@@ -318,9 +313,9 @@ def _is_float32(job: Job) -> None:
         raise LeftOutError(f"cannot be told {job.workload.precision}")
 
 
-def _is_no_long_pair(job: Job) -> None:
-    """opt_einsum hands a pair to one call of the library, which is measured as itself."""
-    if job.place.kind == "cpu" and len(job.stored) == 2 and 2 * job.workload.points > _LONG:
+def _is_no_long_pair(job: Job, longest: int = _LONG) -> None:
+    """opt_einsum and cotengra leave a pair to the library, which is measured as itself."""
+    if job.place.kind == "cpu" and len(job.stored) == 2 and 2 * job.workload.points > longest:
         raise LeftOutError("a long call, which for a pair is the library's own")
 
 

@@ -181,6 +181,7 @@ class Ceilings:
     gemm: Sequence[GemmCeiling]
     copy: Sequence[CopyCeiling]
     overhead: Sequence[Overhead]
+    faults: Mapping[str, str] = field(default_factory=dict)  # which of them could not be measured, and why
 
     def flops_per_second(self, dtype: str) -> float | None:
         """The fastest plain GEMM of a dtype (or precision), over all size classes."""

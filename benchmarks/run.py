@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
@@ -11,23 +12,23 @@ from typing import Any
 from benchmarks import ceilings as limits
 from benchmarks import gradients, libraries, peers
 from benchmarks.devices import Device, input_sets
-from benchmarks.measure import Peer, Times, failure, measure
+from benchmarks.measure import Peer, Times, failure, measure, nothing
 from benchmarks.peers import Job, Peers, plan_of
 from benchmarks.results import FLOOR, OURS, Ceilings, Row, Run
 from benchmarks.suite import EINSUMS, GRADIENTS
 from benchmarks.workloads import Workload
 from gpueinsum.cost import step_costs, total_flops
 
-# Seconds for the rounds of one row, and for each ceiling; rows whose rounds take longer have three all the same.
-SECONDS, QUICK_SECONDS = {"cpu": 2.0, "cuda": 1.0}, 0.1
+# Seconds for the rounds of one row, and for each ceiling; rows whose rounds take longer have two or three.
+SECONDS, QUICK_SECONDS = {"cpu": 1.5, "cuda": 1.0}, 0.1
 _CEILING_SECONDS, _QUICK_CEILING_SECONDS = 0.5, 0.05
 # A quick look takes the first few rows of each family that have no more operations than these.
 _QUICK_ROWS, _QUICK_FLOPS = 3, {"cpu": 4 * 10**9, "cuda": 2 * 10**12}
 
-Units = Sequence[tuple[str, Workload]]  # the table's name and the row
+Rows = Sequence[tuple[str, Workload]]  # the table's name, and what is measured
 
 
-def rows_of(place: Device, names: Sequence[str] | None = None, quick: bool = False, tiny: bool = False) -> Units:
+def rows_of(place: Device, names: Sequence[str] | None = None, quick: bool = False, tiny: bool = False) -> Rows:
     """The rows for this device; of these names or families, if some are given."""
     found = [
         (table, row.tiny() if tiny else row)
@@ -38,7 +39,7 @@ def rows_of(place: Device, names: Sequence[str] | None = None, quick: bool = Fal
     return list(_quick(found, place)) if quick and not names else found
 
 
-def _quick(rows: Units, place: Device) -> Iterator[tuple[str, Workload]]:
+def _quick(rows: Rows, place: Device) -> Iterator[tuple[str, Workload]]:
     """Of each family the first few, but for those that take long."""
     seen: Counter[str] = Counter()
     for table, row in rows:
@@ -49,11 +50,11 @@ def _quick(rows: Units, place: Device) -> Iterator[tuple[str, Workload]]:
 
 def run(
     place: Device,
-    rows: Units,
+    rows: Rows,
     quick: bool = False,
     tiny: bool = False,
     minutes: float | None = None,
-    step: Callable[[str], Any] = str,
+    step: Callable[[str], Any] = nothing,
 ) -> Iterator[Run]:
     """Measure the ceilings, then row after row: what there is after each of them. `step` is told what comes next.
 
@@ -69,6 +70,7 @@ def run(
             break
         step(f"{workload.name}, {workload.precision or workload.dtype}")
         measured.append(_row(table, workload, place, found, seconds))
+        place.tidy()
         method = {
             "quick": quick,
             "tiny": tiny,
@@ -77,6 +79,7 @@ def run(
             "seconds_per_row": seconds,
             "seconds_taken": perf_counter() - started,
             "clock": "CUDA events" if place.kind == "cuda" else "the host's",
+            "openblas_thread_timeout": os.environ.get("OPENBLAS_THREAD_TIMEOUT"),
         }
         yield Run(date.isoformat(timespec="seconds"), facts, versions, method, found, tuple(measured))
 
@@ -97,7 +100,7 @@ def measure_row(table: str, workload: Workload, place: Device, found: Ceilings, 
     with Job(workload, place, sets, with_cotangent=table == "gradients") as job:
         who = gradients.peers(job) if table == "gradients" else peers.peers(job)
         floor = Peer([limits.equal_work(who.plan, workload.precision, found, place) for _ in range(sets)])
-        times = measure({**who.peers, FLOOR: floor}, place, seconds)
+        times = measure({**who.peers, FLOOR: floor}, place, seconds, always=(*who.own, FLOOR))
     return _as_row(table, workload, who, found, sets, times)
 
 
@@ -118,5 +121,5 @@ def _as_row(table: str, workload: Workload, who: Peers, found: Ceilings, sets: i
         seconds=times.seconds,
         own=who.own,
         faults=times.faults,
-        left_out=who.left_out,
+        left_out={**who.left_out, **times.slow},
     )

@@ -71,30 +71,23 @@ _PUBLISHED = {
         abcdef-gfbc-dega  24 16 16 24 16 16 24
     """,
 }
-# Twelve of them take 2.7e11 operations and more each: in double precision three seconds a call on two cores.
-_LARGE = 10**11
 
 
 def _rows() -> tuple[Workload, ...]:
+    """In double precision on a GPU; in single precision on a CPU, where twelve take a second and more even so."""
     lines = [(family, *line.split()) for family, text in _PUBLISHED.items() for line in text.strip().splitlines()]
-    return tuple(row for family, published, *sizes in lines for row in _on_each_device(family, published, sizes))
+    rows = [_row(family, published, sizes) for family, published, *sizes in lines]
+    return tuple(row.but(where=kind, dtype=dtype) for kind, dtype in _DTYPES.items() for row in rows)
 
 
-def _on_each_device(family: str, published: str, sizes: list[str]) -> list[Workload]:
-    """In double precision; the large ones so on a GPU, and in single precision on a CPU."""
+_DTYPES = {"cuda": "float64", "cpu": "float32"}
+
+
+def _row(family: str, published: str, sizes: list[str]) -> Workload:
     result, left, right = (term[::-1] for term in published.split("-"))
-    labels = sorted({*result, *left, *right})
-    row = Workload(
-        family,
-        published,
-        f"{left},{right}->{result}",
-        " ".join(f"{label}={size}" for label, size in zip(labels, sizes, strict=True)),
-        _SOURCE,
-        "float64",
-    )
-    if 2 * row.points < _LARGE:
-        return [row]
-    return [row.but(where="cuda"), row.but(where="cpu", dtype="float32")]
+    labels = zip(sorted({*result, *left, *right}), sizes, strict=True)
+    named = " ".join(f"{label}={size}" for label, size in labels)
+    return Workload(family, published, f"{left},{right}->{result}", named, _SOURCE)
 
 
 TCCG = _rows()

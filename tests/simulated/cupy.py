@@ -142,6 +142,7 @@ def stand_in(monkeypatch):
 
     fake.asarray = asarray
     fake.__version__ = "0.0"
+    fake.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: None)
     fake.__getattr__ = functools.partial(_computed_by_numpy, simulated)
     fake.asnumpy = lambda x, order: np.array(x.view(np.ndarray), order=order)
     fake.empty = lambda shape, dtype: on_current_device(simulated.empty(shape, dtype).view(FakeArray))

@@ -1,0 +1,280 @@
+"""What the image runs, told from fake stages; and that the Dockerfile and its pins fit the project."""
+
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import gpueinsum as ge
+from benchmarks import container
+
+ROOT = container.ROOT
+DOCKERFILE = ROOT / "Dockerfile"
+
+
+class Machine:
+    """Stages that only say how they end: `statuses` by stage, 0 for the others."""
+
+    def __init__(self, monkeypatch, usable, visible):
+        self.ran, self.seconds, self.statuses = {}, {}, {}
+        monkeypatch.setattr(container, "gpu_is_usable", lambda: usable)
+        monkeypatch.setattr(container, "gpu_is_visible", lambda: visible)
+        monkeypatch.setattr(container, "run", self.run)
+        monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # as main leaves it without a GPU: this takes it back
+
+    def run(self, command, log, seconds):
+        self.ran[log.stem], self.seconds[log.stem] = " ".join(command), seconds
+        return self.statuses.get(log.stem, 0)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    return Machine(monkeypatch, usable=True, visible=True)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    return Machine(monkeypatch, usable=False, visible=False)
+
+
+@pytest.fixture
+def broken_gpu(monkeypatch):
+    return Machine(monkeypatch, usable=False, visible=True)
+
+
+@pytest.fixture
+def main(tmp_path):
+    return lambda *arguments: container.main(["--results", str(tmp_path), *arguments])
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def test_on_a_gpu_all_stages_run_there(gpu, main, tmp_path, capsys):
+    assert main() == 0
+    assert list(gpu.ran) == ["doctor", "tests", "suite"]
+    assert gpu.ran["doctor"] == "gpueinsum doctor --backend cuda"
+    assert gpu.ran["tests"].endswith("-m gpu")
+    assert gpu.ran["suite"] == f"benchmarks --backend cuda --out {tmp_path}"
+    shown = capsys.readouterr().out
+    assert shown.endswith(f"Everything is in {tmp_path}:\n  doctor  passed\n  tests   passed\n  suite   passed\n")
+    assert container._NO_GPU not in shown
+
+
+def test_without_a_gpu_it_says_so_and_runs_on_the_cpu(no_gpu, main, tmp_path, capsys):
+    assert main("--quick") == 0
+    assert no_gpu.ran["doctor"] == "gpueinsum doctor"
+    assert "-m gpu" not in no_gpu.ran["tests"]
+    assert no_gpu.ran["suite"] == f"benchmarks --backend cpu --out {tmp_path} --quick"
+    assert "No GPU here: tests and suite run on the CPU." in capsys.readouterr().out
+
+
+def test_a_broken_gpu_never_becomes_a_run_on_the_cpu(broken_gpu, main, capsys):
+    broken_gpu.statuses["doctor"] = 1  # as the doctor says of a GPU that is demanded, and cannot be used
+    assert main() == 1
+    assert broken_gpu.ran == {"doctor": "gpueinsum doctor --backend cuda"}
+    shown = capsys.readouterr().out
+    assert container._BROKEN in shown
+    assert shown.endswith("  doctor  FAILED (exit status 1)\n  tests   NOT RUN\n  suite   NOT RUN\n")
+
+
+def test_a_gpu_that_only_the_doctor_sees_never_becomes_a_run_on_the_cpu(no_gpu, main):
+    no_gpu.statuses["doctor"] = 1
+    assert main() == 1
+    assert list(no_gpu.ran) == ["doctor"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "status", "said"),
+    [
+        ("doctor", 1, "doctor  FAILED (exit status 1)"),
+        ("tests", 1, "tests   FAILED (exit status 1)"),
+        ("tests", None, "tests   OUT OF TIME"),
+        ("suite", -9, "suite   FAILED (exit status -9)"),
+    ],
+)
+def test_on_a_gpu_one_failure_keeps_no_other_stage_from_running(gpu, main, capsys, stage, status, said):
+    gpu.statuses[stage] = status
+    assert main() == 1
+    assert list(gpu.ran) == ["doctor", "tests", "suite"]
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert shown.count("  passed\n") == 2
+
+
+def test_the_minutes_are_for_all_stages_together(gpu, main, monkeypatch):
+    now = iter([0, 1, 2, 112])
+    monkeypatch.setattr(container, "monotonic", lambda: next(now))
+    main("--minutes", "10")
+    assert gpu.seconds == {"doctor": None, "tests": 200, "suite": 600 - 112}
+    assert gpu.ran["suite"].endswith(" --minutes 7.32")  # the last row, the plots and the page need some, too
+
+
+def test_without_minutes_every_stage_takes_its_time(gpu, main):
+    main()
+    assert set(gpu.seconds.values()) == {None}
+    assert "--minutes" not in gpu.ran["suite"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_forbids_writing_is_refused_before_anything_runs(gpu, tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert container.main(["--results", str(tmp_path)]) == 2
+    assert gpu.ran == {}
+    assert f"cannot write to {tmp_path} (Permission denied): give a folder of your own" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_a_folder_is_refused_in_one_line(gpu, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert container.main(["--results", str(tmp_path / "file")]) == 2
+    assert gpu.ran == {}
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cannot write to {tmp_path / 'file'} (File exists): give a folder of your own")
+    assert '--user "$(id -u):$(id -g)" -v "$PWD/results:/results"' in line
+
+
+def test_what_an_earlier_run_printed_is_not_taken_for_this_one(broken_gpu, main, tmp_path):
+    (tmp_path / "suite.txt").write_text("all is well")
+    broken_gpu.statuses["doctor"] = 1
+    main()
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- a stage in truth
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a module of this text as a stage."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(container, "_GRACE", 0.1)
+
+    def run_text(text, seconds=None):
+        (tmp_path / "the_stage.py").write_text(text)
+        return container.run(["the_stage"], tmp_path / "log", seconds)
+
+    return run_text
+
+
+def test_what_a_stage_prints_is_shown_and_kept(run, tmp_path, capsysbinary):
+    assert run("import sys; print('said'); print('complained', file=sys.stderr)") == 0
+    assert (tmp_path / "log").read_bytes() == capsysbinary.readouterr().out == b"said\ncomplained\n"
+
+
+def test_a_stage_fails_with_its_own_status(run):
+    assert run("raise SystemExit(7)") == 7
+
+
+def test_a_stage_out_of_time_says_so_far_what_it_can(run, tmp_path):
+    text = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('so far')"
+    assert run(text, 0.4) is None
+    assert (tmp_path / "log").read_text() == "so far\n"
+
+
+def test_a_stage_out_of_time_is_ended_with_its_workers(run):
+    deaf = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); os.fork(); signal.pause()"
+    assert run(deaf, 0.4) is None  # which comes only when nobody is left who could print
+
+
+def test_the_package_itself_says_whether_a_gpu_can_be_used():
+    assert container.gpu_is_usable() == (ge.array_module() is not np)
+
+
+# ---------------------------------------------------------------- the Dockerfile and its pins
+
+in_the_source = pytest.mark.skipif(not DOCKERFILE.exists(), reason="the image does not hold what it was made of")
+
+
+def instructions(kind):
+    """What follows that word in the Dockerfile, continued lines joined."""
+    lines = "".join(line for line in DOCKERFILE.read_text().splitlines(keepends=True) if line[0] != "#")
+    return [line.removeprefix(kind + " ") for line in lines.replace("\\\n", "").splitlines() if line.startswith(kind)]
+
+
+def pins():
+    """Versions by canonical name."""
+    lines = (ROOT / "benchmarks" / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(name): Version(version) for name, version in pairs}
+
+
+def extras():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def installed_extras():
+    """The extras that the Dockerfile's lines ask for."""
+    [names] = [found for line in instructions("RUN") for found in re.findall(r"/tmp/source\[([\w,-]+)\]", line)]
+    return names.split(",")
+
+
+def requirements(extra):
+    """All that an extra asks for, by way of other extras, too."""
+    for text in extras()[extra]:
+        requirement = Requirement(text)
+        if requirement.name == "gpueinsum":
+            for other in requirement.extras:
+                yield from requirements(other)
+        else:
+            yield requirement
+
+
+@in_the_source
+def test_the_base_is_pinned_to_a_full_version():
+    [base] = instructions("FROM")
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-[a-z]+", base)
+
+
+@in_the_source
+def test_everything_that_the_dockerfile_copies_is_there():
+    sources = [source for line in instructions("COPY") for source in shlex.split(line)[:-1]]
+    assert {"gpueinsum", "kernels", "tests", "benchmarks", "benchmarks/constraints.txt"} <= set(sources)
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
+@in_the_source
+def test_every_shell_line_of_the_dockerfile_parses():
+    for line in instructions("RUN"):
+        subprocess.run(["sh", "-n", "-c", line], check=True)
+
+
+@in_the_source
+def test_every_extra_that_the_dockerfile_installs_exists():
+    assert set(installed_extras()) <= extras().keys()
+
+
+@in_the_source
+@pytest.mark.parametrize("extra", ["test", "peers-cuda13"])
+def test_the_pins_satisfy_all_that_the_image_installs(extra):
+    assert extra in installed_extras()
+    found = pins()
+    for requirement in requirements(extra):
+        name = canonicalize_name(requirement.name)
+        assert name in found, name
+        assert requirement.specifier.contains(found[name]), requirement
+
+
+def test_the_pins_are_exact_and_name_no_address():
+    lines = (ROOT / "benchmarks" / "constraints.txt").read_text().splitlines()
+    pinned = [line for line in lines if not line.startswith("#")]
+    assert len(pinned) > 50
+    assert [line for line in pinned if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)] == []
+    assert not any(word in line for line in lines for word in ("://", "@", "file:"))
+
+
+@in_the_source
+def test_the_versions_that_the_dockerfile_states_are_the_pinned_ones():
+    head = " ".join(line.removeprefix("#") for line in DOCKERFILE.read_text().split("FROM")[0].splitlines())
+    stated = re.findall(r"([\w-]+) (\d[\d.]*\d)[,;.]", head.partition("Pinned")[2].partition("Size")[0])
+    assert len(stated) > 8
+    found = pins()
+    assert {name: Version(version) for name, version in stated} == {
+        name: found[canonicalize_name(name)] for name, _ in stated
+    }
