@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", choices=["cpu", "cuda"], help="a GPU where one can be used, if not given")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and no large rows: a look, no measurement")
     parser.add_argument(
-        *("--only",),
+        "--only",
         nargs="+",
         metavar="NAME",
         type=_one_of([*families, *names]),

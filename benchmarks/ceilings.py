@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -93,14 +94,14 @@ def _calls(place: Device) -> Iterator[Wanted]:
         "gpueinsum.einsum": lambda: partial(ge.einsum, "ij,jk->ik", a, b),
     }
     if place.kind == "cuda":
-        nothing = partial(xp.RawKernel, 'extern "C" __global__ void nothing() {}', "nothing")
+        empty = partial(xp.RawKernel, 'extern "C" __global__ void nothing() {}', "nothing")
 
         def launch_and_wait() -> Call:
-            kernel = nothing()
+            kernel = empty()
             return lambda: (kernel((1,), (1,), ()), xp.cuda.get_current_stream().synchronize())
 
         calls |= {
-            "launch of an empty kernel": lambda: partial(nothing(), (1,), (1,), ()),
+            "launch of an empty kernel": lambda: partial(empty(), (1,), (1,), ()),
             "launch and wait": launch_and_wait,
         }
     for name, prepare in calls.items():
@@ -155,13 +156,11 @@ def _has_all_sides(step: Contract) -> bool:
 
 
 def _rates(plan: ge.Plan, precision: str | None, found: Ceilings) -> tuple[float, float]:
-    """Operations and bytes a second; a dtype without a GEMM of its own has that of its size or the next larger."""
+    """Operations and bytes a second; a dtype without a GEMM of its own has another's; infinite if none was measured."""
     wider: Mapping[str, Sequence[str]] = {"float16": ["float32"], "bfloat16": ["float32"]}
     names = [precision or plan.dtype, *wider.get(plan.dtype, ["float64"])]
-    rate = next(rate for name in names if (rate := found.flops_per_second(name)))
-    bandwidth = found.bytes_per_second
-    assert bandwidth is not None
-    return rate, bandwidth
+    rate = next((rate for name in names if (rate := found.flops_per_second(name))), math.inf)
+    return rate, found.bytes_per_second or math.inf
 
 
 def _product(step: Step, plan: ge.Plan, precision: str | None, place: Device) -> Call:

@@ -75,12 +75,13 @@ def expected(workload: Workload, equation: str, operands: Sequence[Host]) -> Exp
         for label, n in zip(term, x.shape, strict=True)
     }
     shape = tuple(size[label] for label in result)
-    tolerance = _TOLERANCE.get(workload.precision or workload.dtype, 0.0)
+    tolerance = _TOLERANCE.get(workload.precision or workload.dtype, 0.0)  # integers are exact
     if not result or _is_small(equation, operands, shape):
         return Expected(shape, workload.dtype, tolerance, whole=reference(equation, *operands))
     rng = np.random.default_rng(_SEED)
     weights = [rng.choice([-1.0, 1.0], length) * rng.uniform(0.5, 1.5, length) for length in shape]
     projection = complex(reference(f"{terms},{','.join(result)}->", *operands, *weights))
+    tolerance = tolerance or _TOLERANCE["float64"]  # the projection of integers is not exact
     return Expected(shape, workload.dtype, tolerance, weights=weights, projection=projection)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -166,7 +168,10 @@ class Cuda:
         return lambda: self.xp.copyto(target, source)
 
     def tidy(self) -> None:
+        gc.collect()
         self.xp.get_default_memory_pool().free_all_blocks()
+        if torch := sys.modules.get("torch"):
+            torch.cuda.empty_cache()
 
     def facts(self) -> dict[str, Any]:
         runtime, properties = self.xp.cuda.runtime, self._properties
@@ -177,7 +182,7 @@ class Cuda:
             "compute_capability": f"{properties['major']}.{properties['minor']}",
             "memory_bytes": int(properties["totalGlobalMem"]),
             "cache_bytes": self.cache_bytes,
-            "driver": _cuda_version(runtime.driverGetVersion()),
+            "driver_cuda": _cuda_version(runtime.driverGetVersion()),
             "host": _cpu_model(),
             "cores": cores(),
             "threads": threads(),
@@ -201,7 +206,7 @@ def input_sets(workload: Workload, place: Device) -> int:
 
     A result is written to the cache, too: with a large one the operands have gone from it by the next call.
     """
-    elements = sum(map(math.prod, (*workload.shapes, workload.result_shape)))
+    elements = sum(map(math.prod, (*workload.stored_shapes, workload.result_shape)))
     nbytes = elements * numpy_dtype(workload.dtype).itemsize
     return min(max(1, -(-_TIMES_THE_CACHE * place.cache_bytes // max(nbytes, 1))), _MOST_SETS)
 

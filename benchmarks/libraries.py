@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import gpueinsum as ge
 from benchmarks.devices import Device, threads
 
 _DISTRIBUTIONS = (
@@ -86,7 +87,7 @@ def cutensornet() -> Any:
 
 def versions(place: Device) -> dict[str, str]:
     """The versions of all that may take part."""
-    found = {"python": platform.python_version(), "gpueinsum": version("gpueinsum")} | place.versions()
+    found = {"python": platform.python_version(), "gpueinsum": ge.__version__} | place.versions()
     for name in ("opt_einsum", *_DISTRIBUTIONS):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)

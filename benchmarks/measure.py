@@ -25,8 +25,9 @@ _SETTLING = 50e-3
 _FEWEST_ROUNDS, _MOST_ROUNDS = 3, 101
 # A peer whose checked call took this many seconds, and so many times as long as the fastest, is timed no further.
 _SLOW, _TIMES_AS_SLOW = 0.3, 20
-# Rows on which everybody's calls together take more seconds than this have two rounds.
-_LONG_ROUND = 5.0
+# Rows on which everybody's calls together take more seconds than this have two rounds; the first may be that whose
+# results were checked, if none of its calls was short.
+_LONG_ROUND, _LONG_CALL = 5.0, 0.5
 
 
 def nothing(anything: Any) -> None:
@@ -70,8 +71,8 @@ def measure(peers: Mapping[str, Peer], place: Device, seconds: float, always: Se
     with _no_garbage_collection():
         end = perf_counter() + seconds
         rounds = [{name: turns[name].calibrate() for name in names}]
-        if any(turns[name].loops > 1 for name in names):
-            rounds.clear()  # one call was too short a sample for some; where it was not, the check was a round
+        if any(turns[name].first < _LONG_CALL for name in names):
+            rounds.clear()  # where all calls take long, those that were checked are a round
         fewest = _FEWEST_ROUNDS if not rounds or sum(rounds[0].values()) < _LONG_ROUND else 2
         while len(rounds) < fewest or (len(rounds) < _MOST_ROUNDS and perf_counter() < end):
             first = len(rounds) % len(names)

@@ -121,6 +121,8 @@ def _header(run: Run) -> Iterator[str]:
     for mark, words in _WARNINGS.items():
         if run.method.get(mark):
             yield f'<p class="warning">{words}</p>'
+    if (measured := run.method.get("rows_measured", 0)) < (planned := run.method.get("rows_planned", 0)):
+        yield f'<p class="warning">The run ended after {measured} of {planned} rows: means are those of these rows.</p>'
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title in _LINKS.items())
     yield f"<nav>{links}</nav></header>"
 

@@ -21,7 +21,7 @@ from benchmarks.workloads import Array, Workload
 
 # A loop over all labels forms 10^8 to 10^9 products a second: past this it would take the row's time, and is left out.
 _MOST_POINTS = 5 * 10**7
-_MOST_OPERATIONS = 3 * 10**9  # likewise, of what numpy and CuPy make of several operands
+_MOST_OPERATIONS = 3 * 10**9  # likewise, of what numpy makes of several operands
 # On a CPU such calls take ten milliseconds, and more than a second: past them a pair is not measured with those that
 # hand it to numpy, PyTorch or JAX as it is; these are measured.
 _LONG, _LONGEST = 10**9, 10**11
@@ -128,7 +128,7 @@ def build(job: Job, builders: Mapping[str, Builder]) -> tuple[dict[str, Sequence
         except LeftOutError as reason:
             left_out[name] = str(reason)
         except Exception as error:  # which the check of its result will report
-            found[name] = [partial(_fail, error)]
+            found[name] = [partial(_fail, error.with_traceback(None))]  # whose frames hold the row's arrays
     return found, left_out
 
 
@@ -165,8 +165,10 @@ def _one_loop(job: Job) -> Sequence[Call]:
 
 
 def _optimized(job: Job) -> Sequence[Call]:
-    """In the order that numpy finds, which keeps intermediates smaller than the operands, if it takes ever so long."""
+    """In the library's own order; numpy's keeps intermediates smaller than the operands, if it takes ever so long."""
     _needs_letters(job)
+    if job.place.kind == "cuda":
+        return _einsum(job, optimize=True)
     scalars = [np.broadcast_to(np.zeros(()), shape) for shape in job.workload.shapes]
     path = np.einsum_path(job.workload.equation, *scalars, optimize=True)[0][1:]
     operations = float(opt_einsum.contract_path(job.workload.equation, *scalars, optimize=path)[1].opt_cost)
@@ -209,7 +211,7 @@ def _cupy_cutensor(job: Job) -> Sequence[Call]:
 
 def _with_cutensor(accelerator: Any, call: Call) -> Array:
     before = accelerator.get_routine_accelerators()
-    accelerator.set_routine_accelerators(["cutensor"])
+    accelerator.set_routine_accelerators([*before, "cutensor"])
     try:
         return call()
     finally:
@@ -230,13 +232,16 @@ def _opt_einsum_torch(job: Job) -> Sequence[Call]:
 def _opt_einsum_jax(job: Job) -> Sequence[Call]:
     _is_no_long_pair(job)
     _is_float32(job)
-    return each_waiting(job, _expression(job, job.jax_sets))
+    return each_waiting(job, _expression(job, job.jax_sets, libraries.jax().jit))
 
 
-def _expression(job: Job, sets: Sequence[Sequence[Array]]) -> Sequence[Call]:
-    """With the path found before, as opt_einsum advises for repeated calls."""
+def _expression(
+    job: Job, sets: Sequence[Sequence[Array]], compiled: Callable[[Call], Call] = lambda call: call
+) -> Sequence[Call]:
+    """With the path found before, as opt_einsum advises for repeated calls; JAX's compiled."""
     expression = opt_einsum.contract_expression(job.workload.equation, *job.workload.shapes, optimize="auto")
-    return [partial(expression, *arrays) for arrays in sets]
+    call = compiled(expression)
+    return [partial(call, *arrays) for arrays in sets]
 
 
 def _cotengra(job: Job) -> Sequence[Call]:
@@ -244,8 +249,9 @@ def _cotengra(job: Job) -> Sequence[Call]:
     _is_float32(job)
     cotengra = _installed(libraries.cotengra())
     # Its own default, but that it starts no processes to search in, which would outlive the search.
-    einsum = partial(cotengra.einsum, optimize=cotengra.AutoOptimizer(parallel=False))
-    return [partial(einsum, job.workload.equation, *arrays) for arrays in job.sets]
+    optimizer = cotengra.AutoOptimizer(parallel=False)
+    expression = cotengra.einsum_expression(job.workload.equation, *job.workload.shapes, optimize=optimizer)
+    return [partial(expression, *arrays) for arrays in job.sets]
 
 
 def _torch(job: Job) -> Sequence[Call]:
@@ -273,7 +279,7 @@ def _then(wait: Callable[[Array], Array], call: Call) -> Array:
 
 
 def _cutensornet(job: Job) -> Sequence[Call]:
-    """A `Network` that is kept, with the path found before, as NVIDIA advises for repeated calls."""
+    """A `Network` that is kept, with the path found before; not autotuned."""
     _is_float32(job)
     _needs_letters(job)  # it takes other characters, but not all that opt_einsum's symbols have
     open_network = _installed(libraries.cutensornet()).Network
@@ -310,7 +316,7 @@ def _needs_letters(job: Job) -> None:
 
 def _is_float32(job: Job) -> None:
     if job.workload.precision:
-        raise LeftOutError(f"cannot be told {job.workload.precision}")
+        raise LeftOutError(f"not told {job.workload.precision}")
 
 
 def _is_no_long_pair(job: Job, longest: int = _LONG) -> None:

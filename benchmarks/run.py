@@ -20,7 +20,7 @@ from benchmarks.workloads import Workload
 from gpueinsum.cost import step_costs, total_flops
 
 # Seconds for the rounds of one row, and for each ceiling; rows whose rounds take longer have two or three.
-SECONDS, QUICK_SECONDS = {"cpu": 1.5, "cuda": 1.0}, 0.1
+SECONDS, QUICK_SECONDS = 1.0, 0.1
 _CEILING_SECONDS, _QUICK_CEILING_SECONDS = 0.5, 0.05
 # A quick look takes the first few rows of each family that have no more operations than these.
 _QUICK_ROWS, _QUICK_FLOPS = 3, {"cpu": 4 * 10**9, "cuda": 2 * 10**12}
@@ -61,9 +61,11 @@ def run(
     With `tiny` everything has sizes that only show that it runs. After so many `minutes` no row but the first is begun.
     """
     started, date = perf_counter(), datetime.datetime.now(datetime.UTC)
-    seconds = QUICK_SECONDS if quick else SECONDS[place.kind]
+    seconds = QUICK_SECONDS if quick else SECONDS
     found = limits.ceilings(place, _QUICK_CEILING_SECONDS if quick else _CEILING_SECONDS, tiny, step)
+    place.tidy()
     facts, versions = place.facts(), libraries.versions(place)
+    rows = rows if minutes is None else _families_in_turn(rows)
     measured: list[Row] = []
     for table, workload in rows:
         if measured and minutes is not None and perf_counter() - started > 60 * minutes:
@@ -82,6 +84,17 @@ def run(
             "openblas_thread_timeout": os.environ.get("OPENBLAS_THREAD_TIMEOUT"),
         }
         yield Run(date.isoformat(timespec="seconds"), facts, versions, method, found, tuple(measured))
+
+
+def _families_in_turn(rows: Rows) -> Rows:
+    """The first row of every family, then the second: so that all families are there when the time is over."""
+    seen: Counter[str] = Counter()
+    place_within_family = []
+    for _, row in rows:
+        place_within_family.append(seen[row.family])
+        seen[row.family] += 1
+    order = sorted(range(len(rows)), key=place_within_family.__getitem__)
+    return [rows[number] for number in order]
 
 
 def _row(table: str, workload: Workload, place: Device, found: Ceilings, seconds: float) -> Row:

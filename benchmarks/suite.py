@@ -64,7 +64,7 @@ def _circuit(name: str, qubits: int, depth: int, source: str, is_closed: bool) -
     return Workload("circuits", name, f"{','.join(terms)}->{result}", sizes, source, "complex64")
 
 
-def _mps_overlap(name: str, bonds: Sequence[int], source: str, large: Sequence[int]) -> Workload:
+def _mps_overlap(name: str, bonds: Sequence[int], source: str) -> Workload:
     """The overlap of two matrix product states whose bonds have these sizes, with two levels at each site."""
     sites = len(bonds) + 1
     labels = iter(string.ascii_letters)
@@ -78,16 +78,9 @@ def _mps_overlap(name: str, bonds: Sequence[int], source: str, large: Sequence[i
             bond[-1] + physical[-1],
         )
     ]
-    small, wide = (
-        " ".join(
-            [
-                *(f"{label}=2" for label in physical),
-                *(f"{label}={n}" for label, n in zip(ket + bra, 2 * list(sizes), strict=True)),
-            ]
-        )
-        for sizes in (bonds, large)
-    )
-    return Workload("MPS and PEPS", name, f"{','.join(terms)}->", small, source, "complex128", wide)
+    sizes = dict.fromkeys(physical, 2) | dict(zip(ket + bra, 2 * list(bonds), strict=True))
+    named = " ".join(f"{label}={size}" for label, size in sizes.items())
+    return Workload("MPS and PEPS", name, f"{','.join(terms)}->", named, source, "complex128")
 
 
 _PLAIN = "the plain GEMM"
@@ -135,7 +128,9 @@ _TUCKER = Workload(
     "a=64 b=56 c=48 i=640 j=576 k=512",
 )
 _OVERLAP = _mps_overlap(
-    "MPS overlap", (24, 32, 32, 24), f"of two matrix product states of five sites; {_SCHOLLWOECK}", (256, 384, 384, 256)
+    "MPS overlap",
+    (2, 4, 8, 16, 32, 64, 32, 16, 8, 4, 2),
+    f"of two states of twelve sites, each bond as large as the state may need; {_SCHOLLWOECK}",
 )
 
 EINSUMS: tuple[Workload, ...] = (

@@ -37,7 +37,7 @@ def heading(device: Mapping[str, Any]) -> str:
         share="of max",
         remark="",
     )
-    facts = ", ".join(f"{key} {device[key]}" for key in ("cores", "threads", "driver") if key in device)
+    facts = ", ".join(f"{key} {device[key]}" for key in ("cores", "threads", "driver_cuda") if key in device)
     return f"{device['name']}: {facts}\n\n{columns.rstrip()}"
 
 

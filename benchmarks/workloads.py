@@ -82,10 +82,15 @@ class Workload:
     def stored(self) -> list[np.ndarray[Any, Any]]:
         """The arrays that hold the operands, seeded: the operands themselves, but for the image behind patches."""
         rng = np.random.default_rng(_SEED)
-        shapes = list(self.shapes)
-        if self.patches:
-            shapes[0] = tuple(self.size[axis[0]] + sum(self.size[i] - 1 for i in axis[1:]) for axis in self._image_axes)
-        return [random_array(rng, shape, self.dtype) for shape in shapes]
+        return [random_array(rng, shape, self.dtype) for shape in self.stored_shapes]
+
+    @property
+    def stored_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the arrays that hold the operands."""
+        if not self.patches:
+            return self.shapes
+        image = tuple(self.size[axis[0]] + sum(self.size[i] - 1 for i in axis[1:]) for axis in self._image_axes)
+        return (image, *self.shapes[1:])
 
     def operands(
         self, stored: Sequence[Array] | None = None, as_strided: Callable[..., Array] | None = None

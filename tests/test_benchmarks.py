@@ -55,8 +55,7 @@ def _short(monkeypatch):
     """Samples as short as can be."""
     monkeypatch.setattr(measure, "_SAMPLE", 1e-5)
     monkeypatch.setattr(measure, "_SETTLING", 0)
-    monkeypatch.setattr(suite, "SECONDS", {"cpu": 0, "cuda": 0})
-    for name in ("QUICK_SECONDS", "_CEILING_SECONDS", "_QUICK_CEILING_SECONDS"):
+    for name in ("SECONDS", "QUICK_SECONDS", "_CEILING_SECONDS", "_QUICK_CEILING_SECONDS"):
         monkeypatch.setattr(suite, name, 0)
 
 
@@ -201,7 +200,10 @@ def test_rounding_is_accepted(monkeypatch, dtype, is_large):
     assert want.fault(ge.einsum(row.equation, *operands), dtype) is None
 
 
-def test_integers_are_exact():
+@pytest.mark.parametrize("is_large", [False, True])
+def test_integers_are_exact(monkeypatch, is_large):
+    if is_large:
+        monkeypatch.setattr(check, "_MOST_ELEMENTS", 1)
     row = tiny("integer matmul")
     want = expected(row, row.equation, row.operands())
     right = np.einsum(row.equation, *row.operands())
@@ -225,7 +227,7 @@ def test_every_peer_that_is_installed_is_right(workload):
     assert {*row.seconds, *row.faults, *row.left_out} >= installed
     assert len({len(times) for times in row.seconds.values()}) == 1
     assert row.flops > 0
-    assert row.best() in row.peers
+    assert row.best() in row.peers or not row.peers  # of bfloat16 without PyTorch and JAX
 
 
 def _timed(call, want=()):
@@ -571,9 +573,26 @@ def test_when_its_minutes_are_over_what_there_is_is_kept(tmp_path):
     assert tiny_run("--backend", "cpu", "--only", "GEMM", "--minutes", "1e-9", "--out", str(tmp_path)) == 0
     [path] = tmp_path.glob("*.json")
     assert results.read(path).method["rows_measured"] == 1
+    [page] = tmp_path.glob("*.html")
+    assert "The run ended after 1 of 10 rows" in page.read_text("utf-8")
     place = Host()
     runs = list(suite.run(place, suite.rows_of(place, ["GEMM"], tiny=True), quick=True, tiny=True))
     assert [run.method["rows_measured"] for run in runs] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+
+
+def test_with_minutes_every_family_has_its_turn():
+    rows = suite.rows_of(PLACE)
+    turned = suite._families_in_turn(rows)
+    assert sorted(map(id, turned)) == sorted(map(id, rows))
+    families = list(dict.fromkeys(row.family for _, row in rows))
+    assert [row.family for _, row in turned[: len(families)]] == families
+
+
+@pytest.mark.usefixtures("_short", "_alone")
+def test_without_any_ceiling_rows_are_measured_all_the_same():
+    row = suite._row("einsum", tiny("matmul"), PLACE, Ceilings((), (), ()), 0)
+    assert OURS in row.seconds
+    assert row.bound == "copy"
 
 
 def test_a_quick_look_has_a_row_of_every_family_and_no_long_ones():
@@ -687,7 +706,7 @@ def test_the_whole_suite_runs_on_the_simulated_device(gpu, _nvidia, tmp_path, ca
     assert path.name.startswith("simulated-")
     run = results.read(path)
     assert run.device["name"] == "Simulated"
-    assert run.device["driver"] == "13.1"
+    assert run.device["driver_cuda"] == "13.1"
     assert run.versions["cuda"] == "13.0"
     assert len(run.rows) == len(suite.rows_of(device())) > 100
     for row in run.rows:
@@ -717,7 +736,7 @@ def test_precision_and_accelerators_are_set_for_their_own_calls_alone(gpu, _nvid
         peers._cupy(Job(row.but(precision=None), place, 1))[0]()
         peers._cupy_cutensor(Job(row.but(precision=None), place, 1))[0]()
     assert [each[np.float32] for each in seen] == [4, 0, 0]
-    assert [each["accelerators"] for each in seen] == [[1], [1], ["cutensor"]]
+    assert [each["accelerators"] for each in seen] == [[1], [1], [1, "cutensor"]]
 
 
 @pytest.mark.parametrize("table_name", ["einsum", "gradients"])
