@@ -23,7 +23,7 @@ from gpueinsum.cost import step_costs, total_flops
 SECONDS, QUICK_SECONDS = 1.0, 0.1
 _CEILING_SECONDS, _QUICK_CEILING_SECONDS = 0.5, 0.05
 # A quick look takes the first few rows of each family that have no more operations than these.
-_QUICK_ROWS, _QUICK_FLOPS = 3, {"cpu": 4 * 10**9, "cuda": 2 * 10**12}
+_QUICK_ROWS, _QUICK_FLOPS = 2, {"cpu": 4 * 10**9, "cuda": 2 * 10**12}
 
 Rows = Sequence[tuple[str, Workload]]  # the table's name, and what is measured
 
