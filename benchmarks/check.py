@@ -40,7 +40,7 @@ _SEED = 19770101
 
 @dataclass(frozen=True)
 class Expected:
-    """What a result of this equation has to be; the operands are kept only where they are needed again."""
+    """What a result has to be: all of it, or its projection by these weights."""
 
     shape: tuple[int, ...]
     dtype: str
