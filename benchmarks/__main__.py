@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def _measured(options: argparse.Namespace) -> Run:
     place = device(options.backend)
     rows = suite.rows_of(place, options.only, options.quick, options.tiny)
     print(heading(place.facts()))
+    if find_spec("ml_dtypes") is None:
+        print("bfloat16 is left out: ml_dtypes is not installed (pip install 'gpueinsum[bench]')")
     with _bar(len(rows)) as bar:
         for found in suite.run(place, rows, options.quick, options.tiny, options.minutes, bar.set_description):
             bar.write(line(found.rows[-1]))

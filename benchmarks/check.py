@@ -17,7 +17,7 @@ import numpy as np
 import opt_einsum
 
 import gpueinsum as ge
-from benchmarks.workloads import Workload, numpy_dtype
+from benchmarks.workloads import Workload
 from gpueinsum.cost import total_flops
 
 Host = np.ndarray[Any, Any]
@@ -87,7 +87,7 @@ def expected(workload: Workload, equation: str, operands: Sequence[Host]) -> Exp
 
 def reference(equation: str, *operands: Host) -> Host:
     """The result in double precision, by numpy in opt_einsum's order."""
-    wide = np.result_type(np.float64, *(x.dtype for x in operands if x.dtype != numpy_dtype("bfloat16")))
+    wide = np.result_type(np.float64, *(x.dtype for x in operands if x.dtype.name != "bfloat16"))
     return np.asarray(opt_einsum.contract(equation, *(x.astype(wide) for x in operands), optimize="auto"))
 
 

@@ -6,6 +6,7 @@ import datetime
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
 
@@ -29,12 +30,14 @@ Rows = Sequence[tuple[str, Workload]]  # the table's name, and what is measured
 
 
 def rows_of(place: Device, names: Sequence[str] | None = None, quick: bool = False, tiny: bool = False) -> Rows:
-    """The rows for this device; of these names or families, if some are given."""
+    """The rows for this device; of these names or families, if some are given. bfloat16 needs ml_dtypes."""
+    has_bfloat16 = find_spec("ml_dtypes") is not None
     found = [
         (table, row.tiny() if tiny else row)
         for table, rows in (("einsum", EINSUMS), ("gradients", GRADIENTS))
         for workload in rows
         if (row := workload.on(place.kind)) and (not names or row.name in names or row.family in names)
+        if has_bfloat16 or row.dtype != "bfloat16"
     ]
     return list(_quick(found, place)) if quick and not names else found
 
