@@ -20,7 +20,7 @@ import numpy as np
 import gpueinsum as ge
 from benchmarks.workloads import Workload, numpy_dtype, numpy_strided, random_array
 from gpueinsum import backends
-from gpueinsum.backends.gemm import Gemm
+from gpueinsum.gemm import Gemm
 
 Array = Any
 Call = Callable[[], Any]

@@ -23,7 +23,6 @@ from gpueinsum.door import (
     check_out,
 )
 from gpueinsum.errors import OutError, SubscriptsError
-from gpueinsum.execute import bind, bind_single
 from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.plan import Plan, check_takes
 from gpueinsum.planner import lower
@@ -142,7 +141,7 @@ def _call(
     plan = plan_for(expression, shapes, compute, options)
     check_dimensions(plan)
     check_out_shape(out, plan)
-    run = bind_single(plan, place, options.precision)
+    run = place.bind_single(plan, options.precision)
     is_view = plan.borrowed() and len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
     as_it_is = options.dtype is None or options.dtype == dtypes[0]
     if is_view and out is None and as_it_is:  # where numpy returns a view, so do we
@@ -163,7 +162,7 @@ def _plan_call(plan: Plan, operands: Signature, options: Options, place: Backend
 
 def bind_own(plan: Plan, place: Backend, precision: str | None, borrowing: int = 0) -> Callable[..., tuple[Array, ...]]:
     """`bind` with outputs that are memory of their own, each, but for the first `borrowing`."""
-    run = bind(plan, place, precision)
+    run = place.bind(plan, precision)
     copied = [position for position in plan.borrowed() if position >= borrowing]
     if not copied:
         return run

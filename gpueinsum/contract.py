@@ -36,7 +36,6 @@ from gpueinsum.door import (
     options_of,
     shape_listed,
 )
-from gpueinsum.execute import bind, bind_single
 from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.parts import fold_constants
 from gpueinsum.steps import distinct
@@ -248,9 +247,9 @@ def _fold(
     check_dimensions(plan)
     check_out_shape(out, plan)
     first, rest = fold_constants(plan, tuple(constants))
-    run = bind_single(rest, place, options.precision) if rest.steps else partial(_copied, rest.outputs[0])
+    run = place.bind_single(rest, options.precision) if rest.steps else partial(_copied, rest.outputs[0])
     call = Call(run, *casts(dtypes, compute, target))
-    return call, bind(first, place, options.precision)(*call.cast(list(constants.values())))
+    return call, place.bind(first, options.precision)(*call.cast(list(constants.values())))
 
 
 def _filled(constants: Mapping[int, Any], others: Sequence[Any]) -> list[Any]:

@@ -12,15 +12,25 @@ from gpueinsum.subscripts import Label
 Array = Any  # numpy's or CuPy's
 
 
-class Runs(Protocol):
-    """What `bind` asks of a backend: one step made into a function of its source arrays."""
+class Binds(Protocol):
+    """What runs whole plans: a backend."""
+
+    def bind(self, plan: Plan, precision: str | None = None) -> Callable[..., tuple[Array, ...]]:
+        """A function of operands of the plan's shapes and dtype, which gives the plan's outputs."""
+
+    def bind_single(self, plan: Plan, precision: str | None = None) -> Callable[..., Array]:
+        """`bind` for a plan of one output: that output itself."""
+
+
+class Prepares(Protocol):
+    """What makes one step into a function of its source arrays."""
 
     def prepare(
         self, step: Step, sizes: Mapping[Label, int], dtype: str, precision: str | None
     ) -> Callable[..., Array]: ...
 
 
-def bind(plan: Plan, backend: Runs, precision: str | None = None) -> Callable[..., tuple[Array, ...]]:
+def bind(plan: Plan, backend: Prepares, precision: str | None = None) -> Callable[..., tuple[Array, ...]]:
     """Prepare every step once; the function returned runs them on operands of the plan's shapes and dtype."""
     prepared = [
         (call, step.sources, done)
@@ -39,7 +49,7 @@ def bind(plan: Plan, backend: Runs, precision: str | None = None) -> Callable[..
     return run
 
 
-def bind_single(plan: Plan, backend: Runs, precision: str | None = None) -> Callable[..., Array]:
+def bind_single(plan: Plan, backend: Prepares, precision: str | None = None) -> Callable[..., Array]:
     """`bind` for a plan of one output: that output itself, by nothing but its step if there is only one."""
     operands = len(plan.inputs)
     if len(plan.steps) == 1 and plan.outputs == (operands,) and plan.steps[0].sources == tuple(range(operands)):
@@ -48,6 +58,6 @@ def bind_single(plan: Plan, backend: Runs, precision: str | None = None) -> Call
     return lambda *operands: run(*operands)[0]
 
 
-def _prepared(plan: Plan, backend: Runs, precision: str | None) -> list[Callable[..., Array]]:
+def _prepared(plan: Plan, backend: Prepares, precision: str | None) -> list[Callable[..., Array]]:
     sizes = dict(plan.sizes)
     return [backend.prepare(step, sizes, plan.dtype, precision) for step in plan.steps]

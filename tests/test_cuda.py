@@ -8,7 +8,7 @@ from simulated import SimulatedRuntime
 
 import gpueinsum as ge
 import gpueinsum.backends
-from gpueinsum.backends import gemm
+from gpueinsum import gemm
 from gpueinsum.backends.cpu import CpuBackend
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.backends.launch import KERNELS

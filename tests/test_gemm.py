@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpueinsum.backends import gemm
-from gpueinsum.backends.gemm import Gemm, blas_calls, route
+from gpueinsum import gemm
+from gpueinsum.gemm import Gemm, blas_calls, route
 from gpueinsum.steps import Contract
 
 RNG = np.random.default_rng(0)

@@ -7,9 +7,9 @@ import pytest
 
 import gpueinsum as ge
 from gpueinsum import Plan, einsum_plan
-from gpueinsum.backends.axes import contiguous
-from gpueinsum.backends.gemm import route
+from gpueinsum.axes import contiguous
 from gpueinsum.cost import peak_bytes, total_flops
+from gpueinsum.gemm import route
 from gpueinsum.grad import as_expression, vjp
 from gpueinsum.plan import check_plan
 from gpueinsum.steps import Add, Contract, Reduce

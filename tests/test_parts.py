@@ -5,7 +5,6 @@ import pytest
 
 from gpueinsum import einsum_plan
 from gpueinsum.backends.cpu import CpuBackend
-from gpueinsum.execute import bind
 from gpueinsum.parts import fold_constants
 from gpueinsum.plan import check_plan
 
@@ -19,8 +18,8 @@ def test_a_folded_plan_computes_the_same(constants, rng):
     check_plan(first)
     check_plan(rest)
     assert len(first.steps) + len(rest.steps) == len(PLAN.steps)
-    kept = bind(first, CpuBackend())(*[operands[i] for i in constants])
-    [result] = bind(rest, CpuBackend())(*(x for i, x in enumerate(operands) if i not in constants), *kept)
+    kept = CpuBackend().bind(first)(*[operands[i] for i in constants])
+    [result] = CpuBackend().bind(rest)(*(x for i, x in enumerate(operands) if i not in constants), *kept)
     np.testing.assert_allclose(result, np.einsum("ii,ij,jk,kl,l->il", *operands))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from simulated import SimulatedRuntime, host
 
-from gpueinsum.backends.gemm import Gemm
 from gpueinsum.backends.launch import Kernel, kernel_text, nest
+from gpueinsum.gemm import Gemm
 
 SUM = Kernel("reduce", "float32", "float32")
 PLAIN = Gemm(transpose_a=False, transpose_b=False, m=3, n=5, k=7, lda=3, ldb=7, ldc=3)

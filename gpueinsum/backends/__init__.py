@@ -11,13 +11,13 @@ import numpy as np
 
 from gpueinsum.backends.cpu import CpuBackend
 from gpueinsum.errors import DeviceError, DtypeError, OperandError
-from gpueinsum.execute import Runs
+from gpueinsum.execute import Binds
 
 Array = Any
 
 
-class Backend(Runs, Protocol):
-    """Runs prepared steps, and does for arrays what a call needs before and after."""
+class Backend(Binds, Protocol):
+    """Runs plans, and does for arrays what a call needs before and after."""
 
     name: str
 

@@ -11,15 +11,17 @@ import os
 import string
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from gpueinsum.backends.axes import label_strides, points
+from gpueinsum import execute
+from gpueinsum.axes import label_strides, points
+from gpueinsum.backends.matmul import CACHED, axes_of, fuses, matmul
 from gpueinsum.errors import OperandError
+from gpueinsum.plan import Plan
 from gpueinsum.steps import Add, Contract, Expand, Reduce, Step, distinct
 from gpueinsum.subscripts import Label, Term
 
@@ -39,10 +41,6 @@ _REAL_BLAS_DTYPES = {"float32", "float64"}
 _SMALL_MATRIX = 64
 # Dots of fewer elements, too: 50,000 of 16 took 267 us against 634 us, 4096 of 128 76 us against 52 us (float32).
 _LONG_DOT = 64
-# Past this many bytes a matrix is not copied for a product with a vector: in a loop against a copy and BLAS,
-# `prqs,rs->pq` of 80^4 took 24 ms against 137 ms, of 30^4 (6 MB) 0.35 ms against 0.84 ms, `abc,b->ac` of 300^3 7.6 ms
-# against 52 ms (float64); but patches of 7 x 5 of 128 x 120 pixels (2 MB) 0.71 ms against 0.11 ms (float32).
-_CACHED = 3 << 20
 # A batch of matrices of these sizes, past so many bytes, is read in one stream by a loop, which BLAS does not. With an
 # L3 of 32 MB, one thread and two: 100 of 300 x 200 (48 MB) took 1.9 ms against 3.5 ms, of 64 x 64 0.55 of BLAS' time,
 # of 1000 x 1000 0.8 to 1.3; but 20 of 300 x 200 (10 MB) 0.35 ms against 0.17 ms, of 100 x 2000 up to 1.7 (float64).
@@ -73,6 +71,14 @@ class CpuBackend:
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype to run a plan in when the result is to have this one."""
         return _compute_dtype(dtype)
+
+    def bind(self, plan: Plan, precision: str | None = None) -> Callable[..., tuple[Array, ...]]:
+        """A plan as a function of its operands."""
+        return execute.bind(plan, self, precision)
+
+    def bind_single(self, plan: Plan, precision: str | None = None) -> Callable[..., Array]:
+        """A plan of one output as a function of its operands."""
+        return execute.bind_single(plan, self, precision)
 
     def prepare(self, step: Step, sizes: Sizes, dtype: str, precision: str | None = None) -> Callable[..., Array]:
         """One step as a function of its sources. Every product here is of full precision, whatever is asked."""
@@ -134,7 +140,7 @@ def _boxed(result: Any, dimensions: int) -> Array:
 def _contract(step: Contract, sizes: Sizes, dtype: str) -> Callable[[Array, Array], Array]:
     equation = _in_letters(step.equation)
     if equation is None:
-        return _matmul(step, sizes) if step.summed else _multiply(step)
+        return matmul(step, sizes) if step.summed else _multiply(step)
     rows, columns, middle = (points(labels, sizes) for labels in (step.left, step.right, step.summed))
     is_dot = rows == columns == 1
     loop = partial(_c_loop, equation)
@@ -143,7 +149,7 @@ def _contract(step: Contract, sizes: Sizes, dtype: str) -> Callable[[Array, Arra
         is_outer = not step.batch and not is_dot and dtype in _REAL_BLAS_DTYPES
         return loop if is_outer and row < _LONG_ROW else _multiply(step)
     if dtype == "bool" or (dtype in _BLAS_DTYPES and min(rows, columns) > 1) or (is_dot and not step.batch):
-        return _matmul(step, sizes)
+        return matmul(step, sizes)
     if dtype not in _BLAS_DTYPES:
         return loop
     if is_dot:
@@ -151,16 +157,16 @@ def _contract(step: Contract, sizes: Sizes, dtype: str) -> Callable[[Array, Arra
     lengths = rows * columns, middle  # of a matrix times a vector, since rows or columns are one
     if math.prod(lengths) < _SMALL_MATRIX:
         return loop
-    matmul = _matmul(step, sizes)
+    product = matmul(step, sizes)
     size = points(step.batch, sizes) * math.prod(lengths) * np.dtype(dtype).itemsize
-    if size <= _CACHED:
-        return matmul
+    if size <= CACHED:
+        return product
     is_streamed = min(lengths) >= _SHORTEST_STREAMED and max(lengths) <= _LONGEST_STREAMED and size > _STREAMED
     if step.batch and is_streamed and dtype in _REAL_BLAS_DTYPES:
         return loop
-    x_fuses = _fuses(step.lhs_term, (step.left, step.summed), sizes)
-    y_fuses = _fuses(step.rhs_term, (step.summed, step.right), sizes)
-    return lambda x, y: (matmul if x_fuses(x) and y_fuses(y) else loop)(x, y)
+    x_fuses = fuses(step.lhs_term, (step.left, step.summed), sizes)
+    y_fuses = fuses(step.rhs_term, (step.summed, step.right), sizes)
+    return lambda x, y: (product if x_fuses(x) and y_fuses(y) else loop)(x, y)
 
 
 def _conjugated(
@@ -191,8 +197,8 @@ def _conjugate(x: Array) -> Array:
 def _dots(step: Contract, sizes: Sizes, loop: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
     """A batch of long dots: BLAS's where both sides are contiguous along the sum; other labels are of size 1."""
     batch = "".join(label for label in step.out if label in step.batch)
-    x_axes = _axes(step.lhs_term, step.left + batch + step.summed)
-    y_axes = _axes(step.rhs_term, step.right + batch + step.summed)
+    x_axes = axes_of(step.lhs_term, step.left + batch + step.summed)
+    y_axes = axes_of(step.rhs_term, step.right + batch + step.summed)
     x_index, y_index = (0,) * len(step.left), (0,) * len(step.right)
     shape = tuple(sizes[label] for label in step.out)
 
@@ -204,74 +210,10 @@ def _dots(step: Contract, sizes: Sizes, loop: Callable[[Array, Array], Array]) -
     return dots
 
 
-def _matmul(step: Contract, sizes: Sizes) -> Callable[[Array, Array], Array]:
-    """The pair as `...ls,...sr->...lr`; its sides trade places when the result wants `right` before `left`."""
-    x_term, y_term, left, right = step.lhs_term, step.rhs_term, step.left, step.right
-    swapped = step.out[len(step.batch) :].startswith(right) and bool(right)
-    if swapped:
-        x_term, y_term, left, right = y_term, x_term, right, left
-    batch, summed = step.batch, step.summed
-    x_view = _grouped(x_term, [*batch, left, summed], sizes)
-    y_view = _grouped(y_term, [*batch, summed, right], sizes)
-    natural = batch + left + right
-    shape = tuple(sizes[label] for label in natural) if len(left) != 1 or len(right) != 1 else None
-    out_axes = _axes(natural, step.out) if natural != step.out else None
-
-    def contract(x: Array, y: Array) -> Array:
-        if swapped:
-            x, y = y, x
-        product: Array = np.matmul(x_view(x) if x_view else x, y_view(y) if y_view else y)
-        if shape is not None:
-            product = product.reshape(shape)
-        return product if out_axes is None else product.transpose(out_axes)
-
-    return contract
-
-
-def _grouped(term: Term, groups: list[Term], sizes: Sizes) -> Callable[[Array], Array] | None:
-    """How to see an array with one axis per group of labels, copied only if a group does not fuse; None if it is so."""
-    order = "".join(groups)
-    axes = _axes(term, order)
-    if all(len(group) == 1 for group in groups):
-        return None if order == term else lambda x: x.transpose(axes)
-    *batch, rows, columns = groups
-    shape = tuple(points(group, sizes) for group in groups)
-    turned_axes = _axes(term, "".join([*batch, columns, rows]))
-    turned_shape = (*shape[:-2], shape[-1], shape[-2])
-
-    def inner(x: Array, group: Term) -> tuple[int, int]:
-        """How near in memory the group's neighbours are, and how many there are of them, most wanted first."""
-        axis = term.index(group[-1]) if group else 0
-        return abs(x.strides[axis]), -x.shape[axis]
-
-    def grouped(x: Array) -> Array:
-        if x.flags.c_contiguous and order == term:
-            return x.reshape(shape)
-        if inner(x, rows) < inner(x, columns):  # a copy, if there is one, goes along the rows
-            return x.transpose(turned_axes).reshape(turned_shape).swapaxes(-1, -2)
-        return x.transpose(axes).reshape(shape)
-
-    return grouped
-
-
-def _fuses(term: Term, groups: tuple[Term, ...], sizes: Sizes) -> Callable[[Array], bool]:
-    """Whether an array is seen with one axis per group of labels without a copy, or is small enough for one."""
-    longer = ["".join(label for label in group if sizes[label] != 1) for group in groups]
-    neighbours = [
-        (term.index(outer), term.index(inner), sizes[inner]) for group in longer for outer, inner in pairwise(group)
-    ]
-
-    def fuses(x: Array) -> bool:
-        fused = all(x.strides[outer] == size * x.strides[inner] for outer, inner, size in neighbours)
-        return fused or x.nbytes <= _CACHED
-
-    return fuses
-
-
 def _multiply(step: Contract) -> Callable[[Array, Array], Array]:
     """A product with nothing to sum: each side is viewed with the result's axes, of size 1 where it lacks them."""
-    x_axes = _axes(step.lhs_term, [label for label in step.out if label in step.lhs_term])
-    y_axes = _axes(step.rhs_term, [label for label in step.out if label in step.rhs_term])
+    x_axes = axes_of(step.lhs_term, [label for label in step.out if label in step.lhs_term])
+    y_axes = axes_of(step.rhs_term, [label for label in step.out if label in step.rhs_term])
     x_index = (*(slice(None) if label in step.lhs_term else None for label in step.out), ...)  # 0-d stays an array
     y_index = (*(slice(None) if label in step.rhs_term else None for label in step.out), ...)
     return lambda x, y: np.multiply(x.transpose(x_axes)[x_index], y.transpose(y_axes)[y_index])
@@ -300,12 +242,12 @@ def _reduce(step: Reduce, sizes: Sizes, dtype: str) -> Callable[[Array], Array]:
 def _expand(step: Expand, sizes: Sizes) -> Callable[[Array], Array]:
     """A view if only labels of size 1 are gained; else zeros, and the source written through the diagonal view."""
     if step.is_view(sizes):
-        order = _axes(step.term, [label for label in step.out if label in step.term])
+        order = axes_of(step.term, [label for label in step.out if label in step.term])
         places = tuple(slice(None) if label in step.term else None for label in step.out)
         return lambda x: x.transpose(order)[(*places, ...)]
     shape = tuple(sizes[label] for label in step.out)
     diagonal = distinct(step.out)
-    axes = _axes(step.term, [label for label in diagonal if label in step.term])
+    axes = axes_of(step.term, [label for label in diagonal if label in step.term])
     index = tuple(slice(None) if label in step.term else None for label in diagonal)
 
     def expand(x: Array) -> Array:
@@ -343,7 +285,3 @@ def _in_letters(equation: str) -> str | None:
     if len(labels) > len(string.ascii_letters):
         return None
     return equation.translate({ord(x): y for x, y in zip(labels, string.ascii_letters, strict=False)})
-
-
-def _axes(term: Term, order: Term | list[Label]) -> tuple[int, ...]:
-    return tuple(term.index(label) for label in order)

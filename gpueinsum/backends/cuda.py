@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpueinsum import execute
+from gpueinsum.axes import Axis, axes, fuse, label_strides, points
 from gpueinsum.backends import HOST, on_device
-from gpueinsum.backends.axes import Axis, axes, fuse, label_strides, points
-from gpueinsum.backends.gemm import LHS, OUT, RHS, Route, blas_calls, route
 from gpueinsum.backends.launch import KERNELS, Kernel, accumulator, expand_nest, nest
 from gpueinsum.backends.runtime import Runtime
 from gpueinsum.errors import DtypeError, OperandError
+from gpueinsum.gemm import LHS, OUT, RHS, Route, blas_calls, route
+from gpueinsum.plan import Plan
 from gpueinsum.steps import Add, Contract, Expand, Reduce, Step
 from gpueinsum.subscripts import Label, Term, alphabet
 
@@ -81,6 +83,14 @@ class CudaBackend:
             return result
         host = self.runtime.to_host(result)
         return host[()] if host.ndim == 0 else host
+
+    def bind(self, plan: Plan, precision: str | None = None) -> Callable[..., tuple[Array, ...]]:
+        """A plan as a function of its operands."""
+        return execute.bind(plan, self, precision)
+
+    def bind_single(self, plan: Plan, precision: str | None = None) -> Callable[..., Array]:
+        """A plan of one output as a function of its operands."""
+        return execute.bind_single(plan, self, precision)
 
     def prepare(self, step: Step, sizes: Sizes, dtype: str, precision: str | None = None) -> Callable[..., Array]:
         """One step as a function of its sources."""

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpueinsum.backends import on_device
-from gpueinsum.backends.gemm import Gemm
 from gpueinsum.backends.launch import Kernel, kernel_text
 from gpueinsum.errors import DeviceError, OperandError
+from gpueinsum.gemm import Gemm
 from gpueinsum.subscripts import Shape
 
 Array = Any

@@ -12,8 +12,8 @@ import numpy as np
 
 import gpueinsum.backends
 from gpueinsum.backends import runtime as runtime_module
-from gpueinsum.backends.gemm import Gemm
 from gpueinsum.backends.launch import KERNELS, kernel_text
+from gpueinsum.gemm import Gemm
 
 from . import SimulatedRuntime
 

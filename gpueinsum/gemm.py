@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from gpueinsum.backends.axes import Axis, axes, contiguous, fuse, label_strides, points
+from gpueinsum.axes import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.steps import Contract
 from gpueinsum.subscripts import Label, Term
 
