@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpueinsum.plan import Plan
-from gpueinsum.steps import Add, Contract, Expand, Reduce, Step
+from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step
 from gpueinsum.subscripts import Label, Term
 
 
@@ -43,6 +43,10 @@ def _cost(step: Step, size: Mapping[Label, int], item: int, product: int, additi
             points = results * elements(step.summed, size)
             flops = points * product + max(points - results, 0) * addition
             read = elements(step.lhs_term, size) + elements(step.rhs_term, size)
+        case Fused():
+            points = results * elements(step.summed, size)
+            flops = points * product * (len(step.terms) - 1) + max(points - results, 0) * addition
+            read = sum(elements(term, size) for term in step.terms)
         case Reduce():
             read = results * elements(step.summed, size)
             flops = max(read - results, 0) * addition

@@ -38,6 +38,10 @@ class DeviceError(RuntimeError):
     """CUDA was asked for and cannot be had."""
 
 
+class ProfileError(ValueError):
+    """A device profile that is not there, or a text that is none."""
+
+
 def pointing(message: str, text: str, spans: Iterable[tuple[int, int]]) -> str:
     """`message`, then `text` on a line of its own with a caret under every character of `spans`.
 

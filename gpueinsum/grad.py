@@ -26,7 +26,7 @@ from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.parts import needed
 from gpueinsum.plan import Plan
 from gpueinsum.planner import lower
-from gpueinsum.steps import Add, Contract, Expand, Reduce, Step, rearranged, renumbered
+from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step, rearranged, renumbered
 from gpueinsum.subscripts import Subscripts, Term
 
 # Each gradient planned anew takes a search for its path; among more, their shares of the way back are small.
@@ -229,6 +229,8 @@ def _push(new: _Growing, step: Step, number: Sequence[int], tangents: Mapping[in
             return [new.step(step.reading(tangents[step.source]))] if step.source in tangents else []
         case Add():
             return [tangents[source] for source in step.sources if source in tangents]
+        case Fused():
+            raise AssertionError("plans are fused after they have been differentiated")
 
 
 # ---------------------------------------------------------------- a plan that grows

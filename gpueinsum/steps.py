@@ -131,7 +131,40 @@ class Add:
         return False
 
 
-Step = Reduce | Expand | Contract | Add
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """The sum of the products of several arrays in one pass over their index points, e.g. `ij,ij,j->ij`.
+
+    What pairs become that are bound by memory or by the calls, once a plan is about to be run (`fuse.py`); no plan that
+    the planner makes has any. No term repeats a label; `conjugated` says which arrays enter as their conjugates.
+    """
+
+    sources: tuple[int, ...]
+    terms: tuple[Term, ...]
+    out: Term
+    conjugated: tuple[bool, ...]
+
+    def __str__(self) -> str:
+        terms = (f"{term}{'*' * mark}" for term, mark in zip(self.terms, self.conjugated, strict=True))
+        return f"{','.join(terms)}->{self.out}"
+
+    def reading(self, *sources: int) -> Self:
+        """The same step of other registers."""
+        return replace(self, sources=sources)
+
+    @property
+    def equation(self) -> str:
+        return f"{','.join(self.terms)}->{self.out}"
+
+    @property
+    def summed(self) -> Term:
+        return _without(distinct("".join(self.terms)), self.out)
+
+    def is_view(self, size: Mapping[Label, int]) -> bool:
+        return False
+
+
+Step = Reduce | Expand | Contract | Add | Fused
 
 
 def renumbered(step: Step, number: Sequence[int] | Mapping[int, int]) -> Step:
@@ -156,6 +189,8 @@ def sides(step: Step) -> list[tuple[int, Term]]:
             return [(step.lhs, step.lhs_term), (step.rhs, step.rhs_term)]
         case Add():
             return [(source, step.out) for source in step.sources]
+        case Fused():
+            return [*zip(step.sources, step.terms, strict=True)]
     return [(step.source, step.term)]
 
 

@@ -22,7 +22,7 @@ from gpueinsum.backends.runtime import Runtime
 from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.gemm import LHS, OUT, RHS, Route, blas_calls, route
 from gpueinsum.plan import Plan
-from gpueinsum.steps import Add, Contract, Expand, Reduce, Step
+from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step
 from gpueinsum.subscripts import Label, Term, alphabet
 
 Array = Any  # CuPy's, or the simulated device's
@@ -103,6 +103,8 @@ class CudaBackend:
                 return self._expand(step, sizes, dtype)
             case Add():
                 return self._add(step, sizes, dtype)
+            case Fused():
+                raise AssertionError("nothing fuses yet")
 
     # ------------------------------------------------------------ steps
 

@@ -1,0 +1,87 @@
+"""What a device can do, measured once: the rates by which steps are priced, read from and written to JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from gpueinsum.errors import ProfileError
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Matrix products of one dtype.
+
+    A product of m x k and k x n takes flops / (flops_per_second * m / (m + rows) * n / (n + columns) * k / (k + summed))
+    seconds: `rows`, `columns` and `summed` are the sizes at which it runs at half its rate.
+    """
+
+    flops_per_second: float  # real operations, of a large product: 2 per product and sum, 8 of complex numbers
+    rows: float
+    columns: float
+    summed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Measured rates of one device. Times in seconds, rates per second.
+
+    >>> profile("h200").kind
+    'cuda'
+    """
+
+    name: str
+    kind: str  # "cpu" or "cuda"
+    device: str  # what was measured, and with which versions
+    rates: tuple[tuple[str, Rate], ...]  # by dtype; "tf32" and other precisions by their names
+    bytes_per_second: float  # read and written by a large copy
+    permuted: float  # the share of that rate at which a copy runs that reads along another axis than it writes
+    fresh: float  # seconds per byte that memory costs when it is written for the first time
+    cache_bytes: int  # of the last cache: what is smaller runs `cached` times as fast
+    cached: float
+    loop_flops_per_second: float  # real operations of a multiply-reduce whose operands are at hand
+    launch: float  # seconds that any step takes
+    each: float  # seconds that each product of a batch takes
+    memory_bytes: int
+
+    def rate(self, dtype: str) -> Rate | None:
+        """The products of a dtype; None if the device has no library for them."""
+        return dict(self.rates).get(dtype)
+
+    def to_json(self) -> str:
+        """The profile as JSON text, to be read back by `Profile.from_json`."""
+        return json.dumps(asdict(self) | {"rates": {name: asdict(rate) for name, rate in self.rates}}, indent=2)
+
+    @staticmethod
+    def from_json(text: str) -> Profile:
+        """The profile that `to_json` wrote. Raises ProfileError if the text is none."""
+        try:
+            data: dict[str, Any] = json.loads(text)
+            rates = tuple((str(name), Rate(**_positive(rate))) for name, rate in data.pop("rates").items())
+            name, kind, device = (str(data.pop(field)) for field in ("name", "kind", "device"))
+            if kind not in ("cpu", "cuda"):
+                raise ValueError(f"kind {kind!r} is neither 'cpu' nor 'cuda'")
+            return Profile(name, kind, device, rates, **_positive(data))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ProfileError(f"not a device profile: {error!r}") from error
+
+
+def _positive(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < float("inf"):
+            raise ValueError(f"{name} is {number!r}, no number of at least 0")
+    return dict(numbers)
+
+
+@cache
+def profile(name: str) -> Profile:
+    """The profile of this name that comes with the package. Raises ProfileError, listing those there are."""
+    folder = files("gpueinsum") / "profiles"
+    known = sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
+    if name not in known:
+        raise ProfileError(f"there is no device profile {name!r}: there are {', '.join(known)}")
+    return Profile.from_json((folder / f"{name}.json").read_text(encoding="utf-8"))
