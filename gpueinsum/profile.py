@@ -16,8 +16,8 @@ from gpueinsum.errors import ProfileError
 class Rate:
     """Matrix products of one dtype.
 
-    A product of m x k and k x n takes flops / (flops_per_second * m / (m + rows) * n / (n + columns) * k / (k + summed))
-    seconds: `rows`, `columns` and `summed` are the sizes at which it runs at half its rate.
+    A product of m x k and k x n runs at flops_per_second * m / (m + rows) * n / (n + columns) * k / (k + summed):
+    `rows`, `columns` and `summed` are the sizes at which that is half the rate.
     """
 
     flops_per_second: float  # real operations, of a large product: 2 per product and sum, 8 of complex numbers
