@@ -20,6 +20,7 @@ import numpy as np
 import gpueinsum as ge
 from benchmarks.workloads import Workload, numpy_dtype, numpy_strided, random_array
 from gpueinsum import backends
+from gpueinsum.backends.program import Address, Product
 from gpueinsum.gemm import Gemm
 
 Array = Any
@@ -158,12 +159,14 @@ class Cuda:
         kind = kind if kind.kind not in "iub" else np.dtype(np.float64)
         runtime = self._runtime
         shapes = ((batch * m, k), (batch * k, n), (batch * m, n))
-        a, b, c = (_filled(runtime.empty(shape, kind), self.put) for shape in shapes)
-        call = Gemm(False, False, n, m, k, n, k, n, batch, k * n, m * k, m * n)
-        return lambda: runtime.gemm(call, kind.name, *map(runtime.pointer, (b, a, c)), precision)
+        a, b, c = (_filled(self.xp.empty(shape, kind), self.put) for shape in shapes)
+        gemm = Gemm(False, False, n, m, k, n, k, n, batch, k * n, m * k, m * n)
+        work = Product(gemm, kind.name, precision, (Address(0, 0), Address(1, 0), Address(2, 0)))
+        launch = runtime.prepare(work)
+        return lambda: launch([runtime.pointer(array) for array in (b, a, c)])
 
     def copy(self, nbytes: int) -> Call:
-        empty = partial(self._runtime.empty, (max(nbytes // 8, 1),), np.dtype(np.float64))
+        empty = partial(self.xp.empty, (max(nbytes // 8, 1),), np.dtype(np.float64))
         source, target = (_filled(empty(), self.put) for _ in range(2))
         return lambda: self.xp.copyto(target, source)
 

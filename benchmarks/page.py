@@ -35,14 +35,13 @@ from benchmarks.units import (
     percent_text,
     range_text,
     ratio_text,
-    seconds_text,
     shortened,
     speed_text,
     standing,
     type_text,
     versions_text,
 )
-from gpueinsum.units import bytes_text
+from gpueinsum.units import bytes_text, seconds_text
 
 
 def write_page(run: Run, plots: Mapping[str, str], path: Path) -> None:

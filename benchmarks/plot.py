@@ -20,12 +20,12 @@ from benchmarks.units import (
     outcome,
     percent_text,
     ratio_text,
-    seconds_text,
     shortened,
     standing,
     type_text,
     versions_text,
 )
+from gpueinsum.units import seconds_text
 
 Figure = Any  # matplotlib's, which is imported only to draw
 Axes = Any

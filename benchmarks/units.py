@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.results import NOISE, Row, Run, Spread
-from gpueinsum.units import bytes_text, count_text
+from gpueinsum.units import bytes_text, count_text, seconds_text
 
 # What one would call without another framework: numpy's (CuPy's) own einsum, and the path optimizers on top of it.
 LIBRARY = {
@@ -15,19 +15,6 @@ LIBRARY = {
     "cuda": ("cupy", "cupy cutensor", "opt_einsum", "cotengra"),
 }
 DASH = "–"
-
-
-def seconds_text(seconds: float) -> str:
-    """A time to three digits.
-
-    >>> seconds_text(0.0012), seconds_text(45.6e-6), seconds_text(9.996e-4), seconds_text(1234.5)
-    ('1.20 ms', '45.6 µs', '1.00 ms', '1,234 s')
-    """
-    scale, unit = next(((s, u) for s, u in _SECONDS if seconds >= 0.9995 * s), _SECONDS[-1])
-    return f"{_three_digits(seconds / scale)} {unit}"
-
-
-_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
 def flops_text(flops_per_second: float) -> str:
@@ -153,10 +140,6 @@ def shortened(text: str, length: int) -> str:
 
 def _words(name: object) -> str:
     return str(name).replace("_", " ")
-
-
-def _three_digits(number: float) -> str:
-    return f"{number:#.3g}".rstrip(".") if number < 999.5 else f"{number:,.0f}"
 
 
 def _per_second(number: float, unit: str) -> str:

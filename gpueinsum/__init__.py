@@ -2,6 +2,7 @@
 
 from gpueinsum.api import einsum, einsum_plan, run_plan, tensordot, transpose
 from gpueinsum.backends import array_module
+from gpueinsum.backends.memory import free_memory
 from gpueinsum.contract import ContractExpression, contract, contract_expression, contract_path, einsum_path
 from gpueinsum.derivatives import Pullback, jvp, vjp
 from gpueinsum.errors import (
@@ -11,6 +12,7 @@ from gpueinsum.errors import (
     OptimizerError,
     OutError,
     PlanError,
+    ProfileError,
     SubscriptsError,
 )
 from gpueinsum.plan import Plan
@@ -27,6 +29,7 @@ __all__ = [
     "OutError",
     "Plan",
     "PlanError",
+    "ProfileError",
     "Pullback",
     "SubscriptsError",
     "array_module",
@@ -37,6 +40,7 @@ __all__ = [
     "einsum_path",
     "einsum_plan",
     "explain",
+    "free_memory",
     "jvp",
     "run_plan",
     "tensordot",

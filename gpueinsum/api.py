@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.exceptions import AxisError
 
-from gpueinsum.backends import choose
-from gpueinsum.call import evaluate, evaluate_plan, evaluate_usual, plan_for
+from gpueinsum.backends import choose, on_device
+from gpueinsum.call import evaluate, evaluate_plan, numpy_kinds, plan_for, usual
 from gpueinsum.door import (
     Array,
     array_dtype,
@@ -25,6 +25,7 @@ from gpueinsum.door import (
 )
 from gpueinsum.order import Optimize
 from gpueinsum.plan import Plan, check_is_plan
+from gpueinsum.profile import profile_for
 from gpueinsum.subscripts import alphabet
 
 _AUTO = "auto"
@@ -73,8 +74,10 @@ def einsum(
     no_options = (
         out is dtype is backend is precision is None and optimize is _AUTO and order == "K" and casting == "safe"
     )
-    if no_options and type(subscripts) is str and set(map(type, operands)) == {np.ndarray}:
-        return evaluate_usual(subscripts, operands)
+    if no_options and type(subscripts) is str:
+        kinds = numpy_kinds(operands)
+        if kinds:
+            return usual(subscripts, *kinds)(*operands)
     expression, arrays = hashable_form(subscripts, operands)
     return evaluate(expression, arrays, out, options_of(dtype, order, casting, optimize, None, backend, precision))
 
@@ -105,7 +108,8 @@ def einsum_plan(
     dtype = dtype_of(dtype)
     check_kind(dtype)
     options = options_of(None, "K", "safe", optimize, memory_limit, None, None)
-    return plan_for(expression, shapes, dtype, options)
+    device = "cuda" if any(map(on_device, operands_or_shapes)) else "cpu"
+    return plan_for(expression, shapes, dtype, options, profile_for(device))
 
 
 def run_plan(plan: Plan, *operands: Any, backend: str | None = None, precision: str | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""The `gpueinsum` command: run an expression on files, explain its plan, examine the installation, show examples."""
+"""The `gpueinsum` command: run an expression on files, explain its plan, examine or measure the machine, show demos."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 import gpueinsum as ge
-from gpueinsum import doctor
-from gpueinsum.errors import DeviceError, DtypeError, OperandError, OutError, PlanError, SubscriptsError
+from gpueinsum import calibrate, doctor
+from gpueinsum.errors import DeviceError, DtypeError, OperandError, OutError, PlanError, ProfileError, SubscriptsError
 from gpueinsum.examples import EXAMPLES, relative_error, tolerance
+from gpueinsum.profile import Profile, keep, profile_path
 from gpueinsum.report import explain
+from gpueinsum.units import bytes_text, count_text
 
 
 class UsageError(ValueError):
@@ -28,7 +30,7 @@ class UsageError(ValueError):
 
 # What a user can put right: printed without a traceback. Anything else is a bug of ours, and shows where it is.
 _USER_ERRORS = (
-    *(UsageError, SubscriptsError, PlanError, OutError, DtypeError, OperandError, DeviceError),
+    *(UsageError, SubscriptsError, PlanError, OutError, DtypeError, OperandError, DeviceError, ProfileError),
     *(OSError, MemoryError),
 )
 
@@ -69,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     plan = _command(commands, "explain", _explain, "show the plan of an expression", _EXPLAIN_EXAMPLE)
     plan.add_argument("equation", metavar="EQ", help="the expression, such as 'ij,jk,kl->il'")
     plan.add_argument("shapes", metavar="SHAPE", nargs="+", help="40x30 or 40,30; 'scalar'; or an .npy file")
+    plan.add_argument(
+        "--device", metavar="NAME", help="h200, a100, cpu or a profile's FILE.json: as that device runs it"
+    )
     plan.add_argument("--json", action="store_true", help="print the plan as JSON, for Plan.from_json")
     derivative = plan.add_mutually_exclusive_group()
     derivative.add_argument("--vjp", action="store_true", help="the plan of its gradients, the backward pass")
@@ -79,6 +84,14 @@ def _parser() -> argparse.ArgumentParser:
 
     examine = _command(commands, "doctor", _doctor, "check the installation, the GPU and its results")
     examine.add_argument("--backend", choices=("cpu", "cuda"), help="cuda: fail without a GPU; cpu: look for none")
+
+    measure = _command(commands, "calibrate", _calibrate, "measure the device, and keep its profile for planning")
+    measure.add_argument(
+        "--backend", choices=("cpu", "cuda"), help="what to measure; by default cuda if it can be used"
+    )
+    measure.add_argument(
+        "--out", metavar="FILE.json", type=Path, help="the profile's file; by default in the user's cache"
+    )
 
     _command(commands, "demo", _demo, "compute the worked examples and check them against numpy")
     return parser
@@ -114,7 +127,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("an .npy file cannot hold bfloat16: pass --dtype float32")
     _check_out(arguments.out)
     operands = [_load(path) for path in arguments.operands]
-    backend = arguments.backend or ("cpu" if ge.array_module() is np else "cuda")
+    backend = arguments.backend or _best_backend()
     options = _planning(arguments) | {"casting": "same_kind", "precision": arguments.precision}
     start = time.perf_counter()
     result = np.asarray(ge.contract(arguments.equation, *operands, backend=backend, **options))
@@ -122,6 +135,10 @@ def _run(arguments: argparse.Namespace) -> int:
     _save(arguments.out, result)
     print(f"{arguments.out}: {result.shape} {result.dtype}, computed in {_time_text(seconds)} on {backend}")
     return 0
+
+
+def _best_backend() -> str:
+    return "cpu" if ge.array_module() is np else "cuda"
 
 
 def _load(path: Path) -> np.ndarray[Any, Any]:
@@ -169,12 +186,14 @@ def _explain(arguments: argparse.Namespace) -> int:
         raise UsageError("--wrt goes with --vjp or --jvp")
     if arguments.bytes is not None and not arguments.vjp:
         raise UsageError("--bytes goes with --vjp")
+    if arguments.json and arguments.device is not None:
+        raise UsageError("--json is the plan for any device: leave --device out")
     plan = ge.einsum_plan(arguments.equation, *operands, **_planning(arguments))
     if arguments.vjp:
         plan = plan.vjp(arguments.wrt, optimize=arguments.optimize, memory_limit=arguments.bytes)
     elif arguments.jvp:
         plan = plan.jvp(arguments.wrt)
-    print(plan.to_json() if arguments.json else explain(plan))
+    print(plan.to_json() if arguments.json else explain(plan, arguments.device))
     return 0
 
 
@@ -199,7 +218,7 @@ def _memory_limit(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of elements nor max_input") from error
 
 
-# ---------------------------------------------------------------- doctor, demo
+# ---------------------------------------------------------------- doctor, calibrate, demo
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -209,6 +228,32 @@ def _doctor(arguments: argparse.Namespace) -> int:
         findings.append(finding)
     print(doctor.summary(findings))
     return 1 if any(finding.status == doctor.WRONG for finding in findings) else 0
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    bench = calibrate.bench(arguments.backend or _best_backend())
+    path = arguments.out or profile_path(bench.machine)
+    measured = calibrate.calibrate(bench)
+    keep(measured, path)
+    print("\n".join([*_profile_lines(measured), f"kept in {path}"]))
+    return 0
+
+
+def _profile_lines(profile: Profile) -> list[str]:
+    products = [
+        f"  {dtype:<10}  {count_text(rate.flops_per_second)}flop/s; "
+        f"half of that with {rate.rows:.0f} rows, {rate.columns:.0f} columns or {rate.summed:.0f} summed"
+        for dtype, rate in profile.rates
+    ]
+    return [
+        profile.device,
+        "products, large:",
+        *products,
+        f"copies: {bytes_text(profile.bytes_per_second)}/s, permuting ones {profile.permuted:.0%} of that, "
+        f"within {bytes_text(profile.cache_bytes)} of cache {profile.cached:.1f} times that",
+        f"a loop: {count_text(profile.loop_flops_per_second)}flop/s; a step: {profile.launch * 1e6:.1f} us, "
+        f"and {profile.each * 1e9:.0f} ns for each product of a batch",
+    ]
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,10 @@ from gpueinsum.call import (
     check_out_shape,
     conclude,
     evaluate,
+    is_plain,
+    numpy_kinds,
     plan_for,
+    ready,
     resolve,
     signature,
 )
@@ -47,6 +50,7 @@ _BACKENDS: dict[str | None, str | None] = {
     **dict.fromkeys(("cupy", "cuda"), "cuda"),
 }
 _KEPT = 8  # constant parts that an expression keeps, of the devices, streams, shapes and dtypes it was called with last
+_SIZES = 128  # calls that an expression without constants keeps, of the shapes and dtypes it was called with last
 _NUMPY_OPTIMIZERS = {"greedy", "optimal"}
 
 
@@ -175,6 +179,10 @@ class ContractExpression:
         self._options = options
         self._placed = lru_cache(maxsize=_KEPT)(partial(_place, constants))
         self._folded = lru_cache(maxsize=_KEPT)(partial(_fold, expression, self._placed))
+        if constants:
+            self._usual = lru_cache(maxsize=_KEPT)(partial(_ready, constants, self._folded, options))
+        else:
+            self._usual = lru_cache(maxsize=_SIZES)(partial(ready, options, expression))
 
     @property
     def contraction(self) -> str:
@@ -197,6 +205,10 @@ class ContractExpression:
         if len(arrays) != self.num_args:
             counts = f"exactly {self.num_args} array arguments but received {len(arrays)}"
             raise ValueError(f"this `ContractExpression` takes {counts}: {self!r}")
+        if out is None and backend == "auto":
+            kinds = numpy_kinds(arrays)
+            if kinds:
+                return self._usual(*kinds)(*arrays)
         options = self._options._replace(backend=_backend(backend))
         if not self._constants:
             return evaluate(self._expression, arrays, out, options)
@@ -243,13 +255,33 @@ def _fold(
     known = {i: (array.shape, array.dtype) for i, array in constants.items()}
     shapes, dtypes = zip(*_filled(known, late), strict=True)
     target, compute = call_dtypes(dtypes, out, options, place)
-    plan = plan_for(expression, shapes, compute, options)
+    plan = plan_for(expression, shapes, compute, options, place.profile)
     check_dimensions(plan)
     check_out_shape(out, plan)
     first, rest = fold_constants(plan, tuple(constants))
     run = place.bind_single(rest, options.precision) if rest.steps else partial(_copied, rest.outputs[0])
     call = Call(run, *casts(dtypes, compute, target))
     return call, place.bind(first, options.precision)(*call.cast(list(constants.values())))
+
+
+def _ready(
+    constants: Mapping[int, Any],
+    folded: Callable[..., tuple[Call, tuple[Array, ...]]],
+    options: Options,
+    *kinds: Any,
+) -> Callable[..., Array]:
+    """`ready` for the operands that are no constants."""
+    late = tuple(zip(kinds[::2], kinds[1::2], strict=True))
+    place = choose(options.backend, _filled(constants, [np.empty(0)] * len(late)))  # refuses constants on a GPU
+    call, kept = folded(place, place.context(), late, None, options)
+    if is_plain(call, options):
+        return lambda *arrays: place.hand_back(call.run(*arrays, *kept), False)
+
+    def run(*arrays: Array) -> Array:
+        result = call.run(*call.cast(arrays), *kept)
+        return conclude(call, place, result, _filled(constants, arrays), arrays, None, options)
+
+    return run
 
 
 def _filled(constants: Mapping[int, Any], others: Sequence[Any]) -> list[Any]:

@@ -13,9 +13,10 @@ import numpy as np
 
 import gpueinsum as ge
 from gpueinsum import backends
-from gpueinsum.backends.launch import KERNELS, compile_text, program_text
+from gpueinsum.backends.launch import LARGEST, compile_text, program_text
 from gpueinsum.door import dtype_of
-from gpueinsum.errors import DeviceError, DtypeError
+from gpueinsum.errors import DeviceError, DtypeError, ProfileError
+from gpueinsum.profile import kept_profile, machine, profile_for, profile_path
 from gpueinsum.units import bytes_text
 
 OK, MISSING, WRONG = "ok", "missing", "WRONG"
@@ -52,6 +53,7 @@ def examine(demanded: str | None = None) -> Iterator[Finding]:
         on_cuda = device[-1].status == OK
         yield from _kernels(_architecture() if on_cuda else _ARCHITECTURE)
     place = "cuda" if on_cuda else "cpu"
+    yield _profile(place)
     yield from _results(place)
     yield from _true_float32(place)
 
@@ -152,14 +154,27 @@ def _kernels(architecture: str) -> Iterator[Finding]:
     except (ImportError, RuntimeError) as error:  # of CuPy, of the library that it loads at the first call
         yield Finding(MISSING, f"NVRTC: to compile kernels: {_INSTALL_CUDA} ({_first_line(error)})")
         return
-    for name in dict.fromkeys(kernel.name for kernel in KERNELS):
-        kernels = tuple(kernel for kernel in KERNELS if kernel.name == name)
+    for name in dict.fromkeys(kernel.name for kernel in LARGEST):
+        kernels = tuple(kernel for kernel in LARGEST if kernel.name == name)
         try:
             compile_text(program_text(kernels), architecture)
         except (OSError, RuntimeError) as error:
             yield Finding(WRONG, f"kernel {name} does not compile for {architecture}: {error}")
         else:
             yield Finding(OK, f"kernel {name} compiles for {architecture}, {len(kernels)} type combinations")
+
+
+def _profile(place: str) -> Finding:
+    """By which rates plans for this device are priced."""
+    try:
+        here = machine(place)
+        if kept_profile(here) is not None:
+            return Finding(OK, f"profile of {place}: measured here, {profile_path(here)}")
+    except DeviceError as error:
+        return Finding(MISSING, f"profile of {place}: {_first_line(error)}")
+    except ProfileError as error:
+        return Finding(WRONG, f"profile of {place}: {_first_line(error)}; gpueinsum calibrate writes it anew")
+    return Finding(OK, f"profile of {place}: {profile_for(place).name}, of the package; gpueinsum calibrate measures")
 
 
 # ---------------------------------------------------------------- results

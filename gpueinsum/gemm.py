@@ -1,4 +1,4 @@
-"""From strides to cuBLAS calls: which axes are rows, columns, sum and batch, and which operand must be copied first.
+"""From strides to matrix products: which axes are rows, columns, sum and batch, and what is copied first, by price.
 
 No array is touched here, so all of it is tested without a GPU. Strides are in elements throughout.
 """
@@ -13,8 +13,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gpueinsum.axes import Axis, axes, contiguous, fuse, label_strides, points
+from gpueinsum.cost import item_bytes
+from gpueinsum.profile import Profile
+from gpueinsum.profile import profile as load
 from gpueinsum.steps import Contract
 from gpueinsum.subscripts import Label, Term
+from gpueinsum.timing import pass_seconds, product_seconds
 
 Sizes = Mapping[Label, int]
 
@@ -26,8 +30,13 @@ INT_MAX = 2**31 - 1
 # Batched kernels put the batch in a grid dimension of 65,535 at most, and some versions of cuBLAS failed past it; a
 # round number below it keeps the parts aligned (pytorch/pytorch#46001).
 MAX_BATCH = 63 * 1024
-# Batch axes that do not fuse into one are looped over on the host; with more calls than this a copy is made instead.
-MAX_CALLS = 16
+# Axes that fuse into no batch and no sum are looped over on the host of a GPU, by so many calls at the most.
+MAX_CALLS = 512
+# A copy takes memory, too: each must save so much of the time. An order of the result that is not the one asked for
+# must save as much as is more than a rounding error.
+_COPY_MUST_SAVE, _NO_GAIN = 1.05, 1 - 1e-9
+_MANY_ORDERS = 16
+_COPIES = [(False, False), (True, False), (False, True), (True, True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +67,10 @@ class Gemm:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A pair fitted to a batched matrix product: one axis per role, of strides (lhs, rhs, out), and loops around it.
+    """A pair fitted to batched matrix products: one axis per role, of strides (lhs, rhs, out), and loops around them.
 
-    `conjugated` says of lhs and rhs whether the product is of their conjugates.
+    `loops` write each their own part of the result, `sums` add to it. `conjugated` says of lhs and rhs whether the
+    products are of their conjugates.
     """
 
     rows: Axis
@@ -68,24 +78,30 @@ class Product:
     summed: Axis
     batch: Axis
     loops: tuple[Axis, ...]
+    sums: tuple[Axis, ...] = ()
     conjugated: tuple[bool, bool] = (False, False)
 
     @property
     def calls(self) -> int:
-        return math.prod(loop.size for loop in self.loops)
+        return math.prod(loop.size for loop in (*self.loops, *self.sums))
+
+    def starts(self) -> Iterator[tuple[tuple[int, int, int], bool]]:
+        """Where lhs, rhs and out begin for each turn of the loops, and whether it adds to what an earlier one wrote."""
+        around, first_sum = (*self.loops, *self.sums), len(self.loops)
+        for index in itertools.product(*(range(loop.size) for loop in around)):
+            lhs, rhs, out = (
+                sum(i * loop.strides[side] for i, loop in zip(index, around, strict=True)) for side in range(3)
+            )
+            yield (lhs, rhs, out), any(index[first_sum:])
 
     def offsets(self) -> Iterator[tuple[int, int, int]]:
-        """Where lhs, rhs and out begin for each call that the loops make."""
-        for index in itertools.product(*(range(loop.size) for loop in self.loops)):
-            lhs, rhs, out = (
-                sum(i * loop.strides[side] for i, loop in zip(index, self.loops, strict=True)) for side in range(3)
-            )
-            yield lhs, rhs, out
+        """`starts` of a product that sums in one go."""
+        return (start for start, _ in self.starts())
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a pair becomes a product: what is copied first (to which term), the order the result is written in.
+    """How a pair becomes a product: what is copied first (to which term), the order of the result, the price.
 
     A copy is that of the conjugate where the step conjugates the side: the product then takes it as it is.
     """
@@ -94,6 +110,11 @@ class Route:
     copy_rhs: Term | None
     out: Term
     product: Product
+    seconds: float  # predicted, copies included
+
+    @property
+    def copies(self) -> int:
+        return (self.copy_lhs is not None) + (self.copy_rhs is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,75 +128,190 @@ class Call:
     out: int
 
 
-@lru_cache(maxsize=4096)
-def route(
-    step: Contract,
-    sizes: tuple[tuple[Label, int], ...],
-    lhs: tuple[int, ...],
-    rhs: tuple[int, ...],
-    blas: bool,
-) -> Route:
-    """The first way to run this pair: as it lies, the result in another order, the smaller side copied, both copied.
+Strides = tuple[int, ...]
+SizesKey = tuple[tuple[Label, int], ...]  # of labels, hashable
 
-    `lhs` and `rhs` are the strides of the sides. With `blas` the product must obey cuBLAS' layout; without, any stride
-    will do (a kernel of ours).
+
+@lru_cache(maxsize=4096)
+def cheapest(
+    step: Contract, sizes: SizesKey, lhs: Strides, rhs: Strides, dtype: str, profile: Profile, as_planned: bool = False
+) -> Route:
+    """The cheapest way to run a pair on a device.
+
+    `lhs` and `rhs` are the strides of the sides. The result may be written in any order, unless it is to be written
+    `as_planned`. Where the device has no library for the dtype, any stride will do (a kernel of ours). A copy must save
+    a twentieth of the time, for it takes memory, too.
     """
-    size = dict(sizes)
-    left, right, summed = step.left, step.right, step.summed
+    pair = _Pair(step, dict(sizes), dtype, profile)
+    ideal = pair.ideal_seconds()
+    best: Route | None = None
+    for copied in _COPIES:
+        handicap = _COPY_MUST_SAVE ** sum(copied)
+        at_least = (ideal + pair.copies_seconds(copied)) * handicap
+        if best is not None and at_least >= best.seconds * _COPY_MUST_SAVE**best.copies:
+            continue
+        way = _route(pair, lhs, rhs, copied, as_planned)
+        if way is not None and (best is None or way.seconds * handicap < best.seconds * _COPY_MUST_SAVE**best.copies):
+            best = way
+    assert best is not None, f"{step.equation} fits no product even when both sides are copied"
+    return best
+
+
+def routes(
+    step: Contract, sizes: SizesKey, lhs: Strides, rhs: Strides, dtype: str, profile: Profile, as_planned: bool = False
+) -> list[Route]:
+    """Every way that `cheapest` chooses from, by price: one for each choice of sides to copy for which one fits."""
+    pair = _Pair(step, dict(sizes), dtype, profile)
+    ways = [_route(pair, lhs, rhs, copied, as_planned) for copied in _COPIES]
+    return sorted(filter(None, ways), key=lambda way: way.seconds)
+
+
+def _route(pair: _Pair, lhs: Strides, rhs: Strides, copied: tuple[bool, bool], as_planned: bool) -> Route | None:
+    """The cheapest way with copies of these sides, if there is one."""
+    step = pair.step
+    given = label_strides(step.lhs_term, lhs), label_strides(step.rhs_term, rhs)
+    terms = _copied_terms(step, *given, copied)
+    x, y = (
+        contiguous(term, pair.size) if term is not None else strides for term, strides in zip(terms, given, strict=True)
+    )
+    best = _best_order(pair, (x, y), copied, as_planned)
+    if best is None and copied == (True, True):  # too large for 32-bit leading dimensions
+        best = _best_order(pair, (x, y), copied, as_planned, last_resort=True)
+    if best is None:
+        return None
+    out, product, seconds = best
+    return Route(*terms, out, product, seconds + pair.copies_seconds(copied))
+
+
+def route(step: Contract, sizes: SizesKey, lhs: Strides, rhs: Strides, blas: bool) -> Route:
+    return cheapest(step, sizes, lhs, rhs, "float32" if blas else "int64", load("h200"))
+
+
+def _copied_terms(step: Contract, lhs: Sizes, rhs: Sizes, copied: tuple[bool, bool]) -> tuple[Term | None, Term | None]:
+    """The terms to which sides of these strides are copied: batch, their own, the sum in the other side's order."""
     batch = "".join(label for label in step.out if label in step.batch)
-    copies = [(False, False), (True, False), (False, True), (True, True)]
-    if points(step.rhs_term, size) < points(step.lhs_term, size):
-        copies[1:3] = reversed(copies[1:3])
-    for copy_lhs, copy_rhs in copies:
-        middle = summed if copy_rhs else "".join(label for label in step.rhs_term if label in summed)
-        lhs_copy = batch + left + middle if copy_lhs else None
-        rhs_copy = batch + right + summed if copy_rhs else None
-        lhs_strides = contiguous(lhs_copy, size) if lhs_copy is not None else label_strides(step.lhs_term, lhs)
-        rhs_strides = contiguous(rhs_copy, size) if rhs_copy is not None else label_strides(step.rhs_term, rhs)
-        conjugated = step.conj_lhs and not copy_lhs, step.conj_rhs and not copy_rhs
-        orders = [step.out, batch + left + right, batch + right + left]
-        # The sides' own orders, too, so that either side's unit stride can be the result's.
-        own_left, own_right = _by_stride(left, lhs_strides), _by_stride(right, rhs_strides)
-        orders += [batch + own_left + own_right, batch + own_right + own_left]
-        for out in dict.fromkeys(orders):
-            strides = (lhs_strides, rhs_strides, contiguous(out, size))
-            product = fit(step, size, strides, blas, conjugated, last_resort=copy_lhs and copy_rhs)
-            if product is not None:
-                return Route(lhs_copy, rhs_copy, out, product)
-    raise AssertionError(f"{step.equation} fits no product even when both sides are copied")
+    left, right = ("".join(label for label in step.out if label in labels) for labels in (step.left, step.right))
+    middle = step.summed if copied == (True, True) else _by_stride(step.summed, rhs if copied[0] else lhs)
+    return batch + left + middle if copied[0] else None, batch + right + middle if copied[1] else None
+
+
+class _Pair(NamedTuple):
+    """A pair on a device, as far as its price depends on them."""
+
+    step: Contract
+    size: Sizes
+    dtype: str
+    profile: Profile
+
+    @property
+    def blas(self) -> bool:
+        return self.profile.rate(self.dtype) is not None
+
+    def copies_seconds(self, copied: tuple[bool, bool]) -> float:
+        """Of copies of these sides."""
+        sides, moved = (self.step.lhs_term, self.step.rhs_term), 2.0 * item_bytes(self.dtype)
+        elements = [points(term, self.size) for term, is_copied in zip(sides, copied, strict=True) if is_copied]
+        return sum(pass_seconds(self.profile, moved * number, permuted=True) for number in elements)
+
+    def product_seconds(self, product: Product) -> float:
+        """Of the products as they are made."""
+        shape = product.batch.size * product.calls, product.rows.size, product.columns.size, product.summed.size
+        return self._seconds(*shape, product.calls if self.profile.kind == "cuda" else 1)
+
+    def ideal_seconds(self) -> float:
+        """Of one batch of products with one axis for each role, which may take copies."""
+        step, size = self.step, self.size
+        batch, rows, columns, summed = (points(x, size) for x in (step.batch, step.left, step.right, step.summed))
+        return self._seconds(batch, rows, columns, summed, 1)
+
+    def _seconds(self, batch: int, rows: int, columns: int, summed: int, calls: int) -> float:
+        terms = self.step.lhs_term, self.step.rhs_term, self.step.out
+        moved = sum(points(term, self.size) for term in terms) * item_bytes(self.dtype)
+        return product_seconds(self.profile, self.dtype, batch, rows, columns, summed, moved, calls)
+
+
+def _best_order(
+    pair: _Pair, sides: tuple[Sizes, Sizes], copied: tuple[bool, bool], as_planned: bool, last_resort: bool = False
+) -> tuple[Term, Product, float] | None:
+    """The order in which the result is written fastest by a product of sides of these strides; None if none fits."""
+    step = pair.step
+    is_op = pair.profile.kind == "cuda"  # elsewhere conjugates are made apart from the product
+    conjugated = is_op and step.conj_lhs and not copied[0], is_op and step.conj_rhs and not copied[1]
+    best: tuple[Term, Product, float] | None = None
+    good = pair.ideal_seconds() / _NO_GAIN
+    for out in (step.out,) if as_planned else orders(step, *sides):
+        product = fit(pair, (*sides, contiguous(out, pair.size)), conjugated, last_resort)
+        if product is not None:
+            seconds = pair.product_seconds(product)
+            if best is None or seconds < best[2] * _NO_GAIN:
+                best = out, product, seconds
+            if seconds <= good:
+                break
+    return best
+
+
+def orders(step: Contract, lhs: Sizes, rhs: Sizes) -> list[Term]:
+    """Orders for the result, the one that is asked for first: each with other runs of labels next to each other."""
+    batch = "".join(label for label in step.out if label in step.batch)
+    orders = [step.out, batch + step.left + step.right, batch + step.right + step.left]
+    left = _runs(_by_stride(step.lhs_term, lhs), step.left)
+    right = _runs(_by_stride(step.rhs_term, rhs), step.right)
+    for rows, columns in itertools.product(left or [""], right or [""]):
+        others = batch + "".join(run for run in (*left, *right) if run not in (rows, columns))
+        orders += [others + rows + columns, others + columns + rows]
+    return list(dict.fromkeys(orders))[:_MANY_ORDERS]
+
+
+def _runs(term: Term, labels: Term) -> list[Term]:
+    """The labels of a term that are among these, those that follow one another together."""
+    return "".join(label if label in labels else " " for label in term).split()
 
 
 def fit(
-    step: Contract,
-    sizes: Sizes,
+    pair: _Pair,
     strides: tuple[Sizes, Sizes, Sizes],
-    blas: bool,
     conjugated: tuple[bool, bool] = (False, False),
     last_resort: bool = False,
 ) -> Product | None:
-    """The pair as matrix products, MAX_CALLS at the most, given each label's stride in (lhs, rhs, out); None if not.
+    """The cheapest products that the pair is, given each label's stride in (lhs, rhs, out); None if it is none.
 
-    Each role's axes are fused as far as the strides of all arrays allow. One axis of `left` and one of `right` become
-    rows and columns; any others join the batch, with stride 0 in the side that lacks them. As a `last_resort`, for what
-    is too large for 32-bit leading dimensions, rows or columns may join it too, and any number of calls will do.
+    Each role's axes are fused as far as the strides of all arrays allow. One axis of `left`, one of `right` and one
+    that is summed become rows, columns and sum; any others of the result join the batch, with stride 0 in the side that
+    lacks them. Where BLAS adds to a result, other summed axes are loops around it. As a `last_resort`, for what is too
+    large for 32-bit leading dimensions, rows or columns may join the batch, too, and any number of calls will do.
     """
-    batch, left, right = (_fused(labels, sizes, strides, OUT) for labels in (step.batch, step.left, step.right))
-    summed = _fused(step.summed, sizes, strides, LHS)
-    if len(summed) > 1 or (blas and any(min(axis.strides) < 0 for axis in (*batch, *left, *right, *summed))):
+    step, blas = pair.step, pair.blas
+    batch, left, right = (_fused(labels, pair.size, strides, OUT) for labels in (step.batch, step.left, step.right))
+    summed = _fused(step.summed, pair.size, strides, LHS)
+    adds = blas and pair.profile.kind == "cuda"
+    if (len(summed) > 1 and not adds) or (blas and _is_reversed(*batch, *left, *right, *summed)):
         return None
-    middle = summed[0] if summed else ONE
     spare = [ONE] if last_resort else []
-    best: Product | None = None
-    for rows, columns in itertools.product([*left, *spare] or [ONE], [*right, *spare] or [ONE]):
-        if blas and _reading(rows, columns, middle, conjugated) is None:
+    best: tuple[float, Product] | None = None
+    for rows, columns, middle in itertools.product(
+        [*left, *spare] or [ONE], [*right, *spare] or [ONE], summed or [ONE]
+    ):
+        if blas and (_is_crosswise(rows, columns) or _reading(rows, columns, middle, conjugated) is None):
             continue
         around = [axis for axis in (*batch, *left, *right) if axis is not rows and axis is not columns]
         around.sort(key=lambda axis: axis.size)
         widest = around.pop() if around else ONE
-        product = Product(rows, columns, middle, widest, tuple(around), conjugated)
-        if (product.calls <= MAX_CALLS or last_resort) and (best is None or _rank(product) > _rank(best)):
-            best = product
-    return best
+        sums = [axis for axis in summed if axis is not middle]
+        product = Product(rows, columns, middle, widest, tuple(around), tuple(sums), conjugated)
+        if product.calls <= MAX_CALLS or last_resort or pair.profile.kind == "cpu":
+            seconds = pair.product_seconds(product)
+            if best is None or seconds < best[0]:
+                best = seconds, product
+    return best[1] if best else None
+
+
+def _is_crosswise(rows: Axis, columns: Axis) -> bool:
+    """Whether the result is contiguous neither along rows nor along columns: most pairs of many axes, soon found."""
+    return rows.size > 1 < columns.size and 1 not in (rows.strides[OUT], columns.strides[OUT])
+
+
+def _is_reversed(*loops: Axis) -> bool:
+    return any(min(axis.strides) < 0 for axis in loops)
 
 
 def blas_calls(product: Product) -> Iterator[Call]:
@@ -183,7 +319,7 @@ def blas_calls(product: Product) -> Iterator[Call]:
 
     cuBLAS is column-major: a result that is row-major is computed as its transpose, sides swapped.
     """
-    for offsets in product.offsets():
+    for offsets, adds in product.starts():
         for (rows, r), (columns, c), (middle, k), (batch, b) in itertools.product(
             _split(product.rows, INT_MAX),
             _split(product.columns, INT_MAX),
@@ -198,7 +334,7 @@ def blas_calls(product: Product) -> Iterator[Call]:
             gemm = Gemm(
                 *(reading.transpose_a, reading.transpose_b, m.size, n.size, middle.size, *reading.leading),
                 *(batch.size, batch.strides[a], batch.strides[b_], batch.strides[OUT]),
-                accumulate=any(k),
+                accumulate=adds or any(k),
                 conjugate_a=product.conjugated[a],
                 conjugate_b=product.conjugated[b_],
             )
@@ -257,7 +393,3 @@ def _by_stride(labels: Term, strides: Sizes) -> Term:
 
 def _fused(labels: Term, sizes: Sizes, strides: tuple[Sizes, ...], by: int) -> list[Axis]:
     return fuse(sorted(axes(labels, sizes, *strides), key=lambda axis: -axis.strides[by]))
-
-
-def _rank(product: Product) -> tuple[int, int]:
-    return -product.calls, product.rows.size * product.columns.size

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from gpueinsum import grad
-from gpueinsum.backends import Backend
+from gpueinsum.backends import Backend, numbers
 from gpueinsum.call import bind_own, check_dimensions, plan_for
 from gpueinsum.checkpoint import checkpointed
 from gpueinsum.door import (
@@ -39,7 +39,7 @@ class _Bound:
     compute: Dtype  # of the steps
 
     def cast(self, arrays: Sequence[Array]) -> list[Array]:
-        return [array.astype(self.compute, copy=False) for array in arrays]
+        return [numbers.cast(array, self.compute) for array in arrays]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,8 @@ def _planned(
     check_differentiable(target, "the value")
     if isinstance(asked, Plan):
         return replace(once(asked), dtype=compute.name), compute, target
-    return plan_for(asked, shapes, compute, options), compute, target  # which computes nothing twice or for nothing
+    plan = plan_for(asked, shapes, compute, options, place.profile)
+    return plan, compute, target  # which computes nothing twice or for nothing
 
 
 def _search(optimize: Optimize) -> Optimize:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from gpueinsum.order import Path, find_path
 from gpueinsum.plan import Plan
-from gpueinsum.steps import Contract, Expand, Reduce, Step, rearranged, reduces
+from gpueinsum.steps import Contract, Expand, Reduce, Step, distinct, rearranged, reduces
 from gpueinsum.subscripts import Label, Subscripts, Term
 
 Operand = tuple[int, Term]  # a register and its term
@@ -26,7 +26,8 @@ def lower(subscripts: Subscripts, order: FindPath, dtype: str) -> Plan:
     lowering = _Lowering(subscripts)
     lowering.reduce_operands()
     terms = lowering.terms()
-    output = "".join(label for label in dict.fromkeys(subscripts.output) if any(label in term for term in terms))
+    held = set().union(*terms)
+    output = "".join(label for label in dict.fromkeys(subscripts.output) if label in held)
     path = order(terms, output)
     empty = {label for label, size in subscripts.sizes if size == 0 and label not in subscripts.output}
     if empty:
@@ -64,7 +65,7 @@ class _Lowering:
         """Leave each operand the labels that another holds, or the output does, once each."""
         alone = len(self.operands) == 1
         for number, (register, term) in enumerate(self.operands):
-            needed = "".join(label for label in dict.fromkeys(term) if self.holders[label] > 1)
+            needed = "".join([label for label in dict.fromkeys(term) if self.holders[label] > 1])
             wanted = self.subscripts.output if alone and reduces(term, self.subscripts.output) else needed
             self.operands[number] = self._reduced(register, term, wanted)
 
@@ -88,18 +89,28 @@ class _Lowering:
         return Plan(subscripts.inputs, tuple(self.steps), (register,), subscripts.sizes, dtype)
 
     def _pair(self, lhs: Operand, rhs: Operand) -> Operand:
-        """The result's labels go by role, each in its operand's order, so that a role that fuses there fuses here."""
+        """The result's labels go by role, each in its operand's order, so that a role that fuses there fuses here.
+
+        Where nothing is summed, neighbours in both operands stay neighbours.
+        """
         (x, x_term), (y, y_term) = lhs, rhs
-        for label in (*x_term, *y_term):
-            self.holders[label] -= 1
-        kept = {label for label in (*x_term, *y_term) if self.holders[label] > 0}
-        batch = "".join(label for label in x_term if label in y_term and label in kept)
-        left = "".join(label for label in x_term if label not in y_term)
-        right = "".join(label for label in y_term if label not in x_term)
+        batch = left = summed = ""
+        for label in x_term:
+            if label not in y_term:
+                left += label
+                continue
+            self.holders[label] -= 1  # the result, if it keeps the label, in the place of both sides
+            if self.holders[label] > 1:
+                batch += label
+            else:
+                summed += label
+        right = "".join([label for label in y_term if label not in x_term])
         last = self.subscripts.output[-1:]
         out = batch + (right + left if last and last in left else left + right)
-        for label in out:
-            self.holders[label] += 1
+        if batch and not summed:  # a pass over memory
+            output = distinct(self.subscripts.output)
+            is_inner = x_term[-1] in batch and y_term[-1] in batch
+            out = output if set(out) == set(output) else left + right + batch if is_inner else out
         return self._append(Contract(x, y, x_term, y_term, out)), out
 
     def _reduced(self, register: int, term: Term, wanted: Term) -> Operand:

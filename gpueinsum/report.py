@@ -1,4 +1,4 @@
-"""Plan to text: what each step is and costs, as a table for people; reads plans and touches no array."""
+"""Plan to text: what each step is and costs, and how a device would run it; reads plans and touches no array."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import math
 import textwrap
 from collections.abc import Mapping
 
+from gpueinsum.axes import points
 from gpueinsum.cost import Cost, elements, peak_bytes, step_costs
 from gpueinsum.errors import visible
+from gpueinsum.execute import scheduled
+from gpueinsum.gemm import Product, Route, routes
 from gpueinsum.plan import Plan, check_is_plan
+from gpueinsum.price import SMALL, is_product, step_seconds, way_arguments, way_of
+from gpueinsum.profile import Profile, device_profile
 from gpueinsum.steps import Contract, Reduce, Step
 from gpueinsum.subscripts import Label
-from gpueinsum.units import bytes_text, count_text
+from gpueinsum.units import bytes_text, count_text, seconds_text
 
 _HEADINGS = ("step", "kind", "batch", "rows", "columns", "summed", "flops", "moved", "result", "einsum")
 _ROLES = ("batch", "left", "right", "summed")
@@ -19,15 +24,21 @@ _LEFT_ALIGNED = ("step", "kind", "einsum")
 _WIDTH = 110
 
 
-def explain(plan: Plan) -> str:
+def explain(plan: Plan, device: str | Profile | None = None) -> str:
     """A plan as a table, a line per step, and what all of it takes.
 
     `batch`, `rows`, `columns` and `summed` are the sizes of a pair's four roles (rows are its left labels, columns its
     right ones); `moved` counts each operand of a step read once and its result written once, `view` where that is
     nothing at all. Peak memory is of intermediates and result alive at once, without the operands.
 
+    For a `device` ("h200", "a100", "cpu", the file of a profile, or a profile) it is the plan as that device runs it,
+    which need not be there: layouts chosen and steps fused for it, each with its predicted time; and below, for each
+    product of large arrays, the ways there are to run it, with what they copy and take, the one that is taken first.
+    Raises PlanError for what is no plan, ProfileError for what is no device.
+
     >>> from gpueinsum.api import einsum_plan
-    >>> print(explain(einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10))))
+    >>> plan = einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10))
+    >>> print(explain(plan))
     ij,jk,kl->il  float64
     sizes: i=40 j=30 k=20 l=10
     <BLANKLINE>
@@ -41,6 +52,8 @@ def explain(plan: Plan) -> str:
     largest intermediate: %3 jl, 300 elements, 2.34 KiB
     """
     check_is_plan(plan)
+    profile = device if isinstance(device, Profile) or device is None else device_profile(device)
+    plan = plan if profile is None else scheduled(plan, profile)
     size = dict(plan.sizes)
     costs = step_costs(plan)
     head = [f"{visible(plan.equation)}  {plan.dtype}", *_label_lines(size), ""]
@@ -52,7 +65,14 @@ def explain(plan: Plan) -> str:
         _row(register, step, cost, size, again.get(register))
         for register, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), len(plan.inputs))
     ]
-    return "\n".join([*head, *_table(rows), "", *_totals(plan, costs)])
+    if profile is None:
+        return "\n".join([*head, *_table(_HEADINGS, rows), "", *_totals(plan, costs)])
+    seconds = [step_seconds(step, size, plan.dtype, profile) for step in plan.steps]
+    *before, last = _HEADINGS
+    timed = [(*row[:-1], seconds_text(time) if time else "-", row[-1]) for row, time in zip(rows, seconds, strict=True)]
+    predicted = f"predicted on {profile.name} ({profile.device}): {seconds_text(sum(seconds))}"
+    table = _table((*before, "time", last), timed)
+    return "\n".join([*head, *table, "", *_totals(plan, costs), predicted, *_products(plan, profile)])
 
 
 # ---------------------------------------------------------------- lines
@@ -84,11 +104,11 @@ def _role_size(step: Step, role: str, size: Mapping[Label, int]) -> str:
     return "-"
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """Columns as wide as need be; the equation comes last, so that neither its length nor its glyphs move the rest."""
-    table = [_HEADINGS, *rows]
+    table = [headings, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    aligned = ("<" if heading in _LEFT_ALIGNED else ">" for heading in _HEADINGS)
+    aligned = ("<" if heading in _LEFT_ALIGNED else ">" for heading in headings)
     layout = "  ".join(f"{{:{side}{width}}}" for side, width in zip(aligned, widths, strict=True))
     return [layout.format(*row).rstrip() for row in table]
 
@@ -115,3 +135,48 @@ def _totals(plan: Plan, costs: list[Cost]) -> list[str]:
             f"{count_text(math.prod(shape))} elements, {bytes_text(sizes[largest])}"
         )
     return lines
+
+
+# ---------------------------------------------------------------- how products are run
+
+
+def _products(plan: Plan, profile: Profile) -> list[str]:
+    """For each product of large arrays the ways to run it, the one that is taken first."""
+    size = dict(plan.sizes)
+    lines = []
+    for register, step in enumerate(plan.steps, len(plan.inputs)):
+        if isinstance(step, Contract) and is_product(step, size, plan.dtype, profile):
+            elements = sum(points(term, size) for term in (step.lhs_term, step.rhs_term, step.out))
+            if elements >= SMALL:
+                lines += ["", f"%{register} = {visible(str(step))}", *_ways(step, size, plan.dtype, profile)]
+    return lines
+
+
+def _ways(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> list[str]:
+    taken = way_of(step, size, dtype, profile)
+    others = [way for way in routes(*way_arguments(step, size), dtype, profile, as_planned=True) if way != taken]
+    rows = [("", _copies(step, way), _shape(way.product), seconds_text(way.seconds)) for way in (taken, *others)]
+    if all(way.copies for way in (taken, *others)):
+        rows.append(("", "copy nothing", "fits no product", "-"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    marks = ["  ", *["or"] * (len(rows) - 1)]
+    return [
+        f"  {mark} {copies:<{widths[1]}}  {shape:<{widths[2]}}  {time:>{widths[3]}}"
+        for mark, (_, copies, shape, time) in zip(marks, rows, strict=True)
+    ]
+
+
+def _copies(step: Contract, way: Route) -> str:
+    """What a way copies, and to which order of its labels."""
+    sides = ((step.lhs_term, way.copy_lhs), (step.rhs_term, way.copy_rhs))
+    copied = [f"{visible(term)} as {visible(copy)}" for term, copy in sides if copy is not None]
+    return f"copy {' and '.join(copied) or 'nothing'}"
+
+
+def _shape(product: Product) -> str:
+    """The products of a way: rows x summed x columns, how many in a batch, in how many calls."""
+    shape = f"{product.rows.size} x {product.summed.size} x {product.columns.size}"
+    batch = f"batch of {product.batch.size}, " if product.batch.size > 1 else ""
+    calls = f"{product.calls} calls" if product.calls > 1 else "one call"
+    adding = " that add up" if product.sums else ""
+    return f"{shape}, {batch}{calls}{adding}"

@@ -33,11 +33,11 @@ class _OfOneArray:
 
     @property
     def summed(self) -> Term:
-        return _without(distinct(self.term), self.out)
+        return without(distinct(self.term), self.out)
 
     def is_view(self, size: Mapping[Label, int]) -> bool:
         """Whether the result is the source's memory seen through other strides, for labels of these sizes."""
-        gained = _without(self.out, self.term)
+        gained = without(self.out, self.term)
         repeats = len(set(self.out)) < len(self.out)
         return not repeats and all(size[label] == 1 for label in self.summed + gained)
 
@@ -90,19 +90,19 @@ class Contract:
 
     @property
     def batch(self) -> Term:
-        return _within(_within(self.lhs_term, self.rhs_term), self.out)
+        return within(within(self.lhs_term, self.rhs_term), self.out)
 
     @property
     def left(self) -> Term:
-        return _without(self.lhs_term, self.rhs_term)
+        return without(self.lhs_term, self.rhs_term)
 
     @property
     def right(self) -> Term:
-        return _without(self.rhs_term, self.lhs_term)
+        return without(self.rhs_term, self.lhs_term)
 
     @property
     def summed(self) -> Term:
-        return _without(_within(self.lhs_term, self.rhs_term), self.out)
+        return without(within(self.lhs_term, self.rhs_term), self.out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class Fused:
 
     @property
     def summed(self) -> Term:
-        return _without(distinct("".join(self.terms)), self.out)
+        return without(distinct("".join(self.terms)), self.out)
 
     def is_view(self, size: Mapping[Label, int]) -> bool:
         return False
@@ -199,9 +199,11 @@ def distinct(term: Term) -> Term:
     return "".join(dict.fromkeys(term))
 
 
-def _within(term: Term, other: Term) -> Term:
+def within(term: Term, other: Term) -> Term:
+    """The labels of a term that another has, in its order."""
     return "".join(label for label in term if label in other)
 
 
-def _without(term: Term, other: Term) -> Term:
+def without(term: Term, other: Term) -> Term:
+    """The labels of a term that another lacks, in its order."""
     return "".join(label for label in term if label not in other)

@@ -28,6 +28,19 @@ def count_text(number: float) -> str:
     return _scaled(number, 1000, ("", "k", "M", "G", "T", "P", "E"))
 
 
+def seconds_text(seconds: float) -> str:
+    """A time to three digits.
+
+    >>> seconds_text(0.0012), seconds_text(45.6e-6), seconds_text(9.996e-4), seconds_text(1234.5)
+    ('1.20 ms', '45.6 µs', '1.00 ms', '1,234 s')
+    """
+    scale, unit = next(((s, u) for s, u in _SECONDS if seconds >= 0.9995 * s), _SECONDS[-1])
+    return f"{_three_digits(seconds / scale)} {unit}"
+
+
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+
+
 def read_bytes(text: str) -> int | None:
     """How many bytes a text means; None if it means none.
 
@@ -60,3 +73,7 @@ def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
     scaled = number / base**unit
     digits = f"{scaled:.3g}" if scaled < 999.5 else f"{scaled:.0f}"
     return f"{digits} {units[unit]}".rstrip()
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:#.3g}".rstrip(".") if number < 999.5 else f"{number:,.0f}"

@@ -92,6 +92,7 @@ template <> struct Accumulator<unsigned short> { using type = unsigned; };
 // ---- Nested loops --------------------------------------------------------------------------------------------------
 
 constexpr int MAX_LOOPS = 64;
+constexpr int MAX_THREADS = 256;  // of a block
 
 // The first `kept` loops run over the result in C order, the next `summed` loops are summed; outermost first.
 // Strides count elements, may be negative, and are 0 where an operand lacks the loop.
@@ -131,6 +132,115 @@ __device__ void descend(Offsets<N>& at, const Nest<N>& nest, int first, int last
   if (first <= last) advance(at, nest, first, index);
 }
 
+// ---- Several elements at once ---------------------------------------------------------------------------------------
+
+// As many elements as one load of 16 bytes brings.
+template <typename T>
+constexpr int WIDE = sizeof(T) < 16 ? 16 / static_cast<int>(sizeof(T)) : 1;
+
+template <typename T, int WIDTH>
+struct alignas(WIDTH * sizeof(T)) Pack {
+  T of[WIDTH];
+  __device__ Pack& operator+=(const Pack& other) {
+#pragma unroll
+    for (int w = 0; w < WIDTH; ++w) of[w] += other.of[w];
+    return *this;
+  }
+};
+
+template <typename Out, typename T, int WIDTH>
+__device__ Pack<Out, WIDTH> rounded(const Pack<T, WIDTH>& pack) {
+  Pack<Out, WIDTH> result;
+#pragma unroll
+  for (int w = 0; w < WIDTH; ++w) result.of[w] = static_cast<Out>(pack.of[w]);
+  return result;
+}
+
+template <int WIDTH, typename T>
+__device__ bool is_aligned(const T* address) {
+  return reinterpret_cast<unsigned long long>(address) % (WIDTH * sizeof(T)) == 0;
+}
+
+// WIDTH neighbours, by one access to memory where they are aligned.
+template <int WIDTH, typename T>
+__device__ Pack<T, WIDTH> load_pack(const T* src, bool aligned) {
+  Pack<T, WIDTH> pack;
+  if (aligned) {
+    pack = *reinterpret_cast<const Pack<T, WIDTH>*>(src);
+  } else {
+#pragma unroll
+    for (int w = 0; w < WIDTH; ++w) pack.of[w] = src[w];
+  }
+  return pack;
+}
+
+template <typename T, int WIDTH>
+__device__ void store_pack(T* out, const Pack<T, WIDTH>& pack, bool aligned) {
+  if (aligned) {
+    *reinterpret_cast<Pack<T, WIDTH>*>(out) = pack;
+  } else {
+#pragma unroll
+    for (int w = 0; w < WIDTH; ++w) out[w] = pack.of[w];
+  }
+}
+
+// N arrays, read WIDTH neighbours along the innermost loop at once. By a bit per array `along` says which of them have
+// neighbours there (the others lack that loop), `conjugated` which enter as their complex conjugates (real types ignore
+// it).
+template <typename T, int N, int WIDTH>
+struct Sources {
+  using Sum = typename Accumulator<T>::type;
+  const T* src[N];
+  long long along, conjugated;
+  bool aligned[N];
+
+  __device__ Sources(const T* const (&sources)[N], long long along_bits, long long conjugated_bits)
+      : along(along_bits), conjugated(conjugated_bits) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+      src[n] = sources[n];
+      aligned[n] = is_aligned<WIDTH>(sources[n]);
+    }
+  }
+
+  __device__ Pack<Sum, WIDTH> read(const Offsets<N>& at, int n) const {
+    Pack<Sum, WIDTH> pack;
+    if (along >> n & 1) {
+      pack = rounded<Sum>(load_pack<WIDTH>(src[n] + at.of[n], aligned[n]));
+    } else {
+      const Sum same = static_cast<Sum>(src[n][at.of[n]]);
+#pragma unroll
+      for (int w = 0; w < WIDTH; ++w) pack.of[w] = same;
+    }
+    if (conjugated >> n & 1) {
+#pragma unroll
+      for (int w = 0; w < WIDTH; ++w) pack.of[w] = conjugate(pack.of[w]);
+    }
+    return pack;
+  }
+
+  __device__ Pack<Sum, WIDTH> product(const Offsets<N>& at) const {
+    Pack<Sum, WIDTH> factor[N];
+#pragma unroll
+    for (int n = 0; n < N; ++n) factor[n] = read(at, n);  // all of them are under way before the first is needed
+#pragma unroll
+    for (int n = 1; n < N; ++n) {
+#pragma unroll
+      for (int w = 0; w < WIDTH; ++w) factor[0].of[w] = static_cast<Sum>(factor[0].of[w] * factor[n].of[w]);
+    }
+    return factor[0];
+  }
+
+  __device__ Pack<Sum, WIDTH> sum(const Offsets<N>& at) const {
+    Pack<Sum, WIDTH> term[N];
+#pragma unroll
+    for (int n = 0; n < N; ++n) term[n] = read(at, n);
+#pragma unroll
+    for (int n = 1; n < N; ++n) term[0] += term[n];
+    return term[0];
+  }
+};
+
 // ---- Sums ----------------------------------------------------------------------------------------------------------
 
 // sum of value(base + offset(s)) over s = begin, begin + step, ... < end, for at least one summed loop. Runs along the
@@ -138,6 +248,9 @@ __device__ void descend(Offsets<N>& at, const Nest<N>& nest, int first, int last
 template <typename Sum, int N, typename Value>
 __device__ Sum sum_terms(const Nest<N>& nest, const Offsets<N>& base, long long begin, long long end, long long step,
                          Value value) {
+  // So many loads are under way at once, whatever the number of arrays: additions wait for each other, loads need not.
+  // With 4 terms of each, 2 arrays took 90 registers and 4 took 126 (float32, sm_90), so that fewer threads would run.
+  constexpr int UNROLLED = N < 4 ? 4 / N : 1;
   const int first = static_cast<int>(nest.kept), last = static_cast<int>(nest.kept + nest.summed) - 1;
   const long long row = first < last ? nest.size[last] : end;
   Sum sum{};
@@ -150,7 +263,7 @@ __device__ Sum sum_terms(const Nest<N>& nest, const Offsets<N>& base, long long 
     advance(stride, nest, last, step);
     const long long stop = end - begin < row - position ? end - begin : row - position;
     long long done = 0;
-#pragma unroll 4
+#pragma unroll UNROLLED
     for (; done < stop; done += step) {
       sum += value(at);
       for (int n = 0; n < N; ++n) at.of[n] += stride.of[n];
@@ -169,33 +282,41 @@ __device__ inline void synchronise(int width) {
   }
 }
 
-// out[o] = sum of value(offset(o, s)) over s < terms, for every o < outputs.
+// A sum over N arrays, as it is launched: `terms` index points for each of `outputs` results.
 //
-// `lanes` threads of a block (a power of two) share an output and add up in a fixed tree. With chunks > 1 the terms are
-// cut into that many runs, and out[o * chunks + c] receives run c alone, to be added up by a second launch. So the order
-// of additions depends on lanes and chunks only, and any grid gives the same bits.
+// `lanes` threads of a block (a power of two, MAX_THREADS at most) share an output and add up in a fixed tree. With
+// chunks > 1 the terms are cut into that many runs, and out[o * chunks + c] receives run c alone, to be added up by a
+// second launch. So the order of additions depends on lanes and chunks only, and any grid gives the same bits.
+template <int N>
+struct SumOf {
+  Nest<N> nest;
+  long long outputs, terms, lanes, chunks, conjugated;
+  long long wide, along;  // whether a term is a whole pack, so that the loops count packs; as in Sources
+};
+
+// out[o] = sum of value(offset(o, s)) over s < terms, for every o < outputs.
 template <typename Sum, typename Out, int N, typename Value>
-__device__ void sum_nest(const Nest<N>& nest, Out* out, long long outputs, long long terms, long long lanes,
-                         long long chunks, Value value) {
-  __shared__ Sum partial[1024];
-  const int width = static_cast<int>(lanes), thread = static_cast<int>(threadIdx.x);
+__device__ void sum_nest(const SumOf<N>& job, Out* out, Value value) {
+  __shared__ Sum partial[MAX_THREADS];
+  const int width = static_cast<int>(job.lanes), thread = static_cast<int>(threadIdx.x);
   const int groups = static_cast<int>(blockDim.x) / width, group = thread / width, lane = thread % width;
+  const long long chunks = job.chunks, terms = job.terms;
   const long long run = chunks > 1 ? quotient(terms + chunks - 1, chunks) : terms;
-  const long long slots = outputs * chunks, stride = static_cast<long long>(gridDim.x) * groups;
+  const long long slots = job.outputs * chunks, stride = static_cast<long long>(gridDim.x) * groups;
 
   for (long long block = static_cast<long long>(blockIdx.x) * groups; block < slots; block += stride) {
     const long long slot = block + group;
     const bool busy = group < groups && slot < slots;
-    const long long chunk = chunks > 1 ? quotient(slot, outputs) : 0, output = slot - chunk * outputs;
+    const long long chunk = chunks > 1 ? quotient(slot, job.outputs) : 0, output = slot - chunk * job.outputs;
     Sum sum{};
     if (busy) {
       Offsets<N> base{};
-      descend(base, nest, 0, static_cast<int>(nest.kept) - 1, output);
+      descend(base, job.nest, 0, static_cast<int>(job.nest.kept) - 1, output);
       const long long begin = chunk * run + lane, end = (chunk + 1) * run < terms ? (chunk + 1) * run : terms;
       if (terms > 1) {
-        sum = sum_terms<Sum>(nest, base, begin, end, lanes, value);
+        sum = sum_terms<Sum>(job.nest, base, begin, end, job.lanes, value);
       } else if (begin < end) {
-        sum = value(base);  // not 0 + value: a copy keeps -0 and denormals
+        sum = value(base);  // not 0 + value: -0 stays
       }
     }
     if (width > 1) {
@@ -208,5 +329,27 @@ __device__ void sum_nest(const Nest<N>& nest, Out* out, long long outputs, long 
       synchronise(width);  // before the next round overwrites what a slower lane still reads
     }
     if (busy && lane == 0) out[output * chunks + chunk] = static_cast<Out>(sum);
+  }
+}
+
+// ---- What is made element by element -------------------------------------------------------------------------------
+
+// Results of `outputs` packs, as they are launched; the nest sums nothing, and the result is contiguous.
+template <int N>
+struct MapOf {
+  Nest<N> nest;
+  long long outputs, conjugated;
+  long long wide, along;  // whether threads write packs, so that the loops count packs; as in Sources
+};
+
+// out[o] = value(offset(o)), a pack at a time.
+template <int WIDTH, typename Out, int N, typename Value>
+__device__ void map_nest(const MapOf<N>& job, Out* out, Value value) {
+  const long long step = static_cast<long long>(gridDim.x) * blockDim.x;
+  const bool aligned = is_aligned<WIDTH>(out);
+  for (long long o = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; o < job.outputs; o += step) {
+    Offsets<N> at{};
+    descend(at, job.nest, 0, static_cast<int>(job.nest.kept) - 1, o);
+    store_pack<Out, WIDTH>(out + o * WIDTH, value(at), aligned);
   }
 }

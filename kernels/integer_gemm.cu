@@ -1,7 +1,9 @@
 // c[b,i,j] = sum_k a[b,i,k] * b[b,k,j]: the batched matrix product for the types that cuBLAS lacks (integers and bool).
 //
 // Launch: any 1-D grid of 256 threads (16 x 16), one 64 x 64 tile of c per block at a time, 4 x 4 elements per thread.
-// Moves (m * n * k / 64) * 2 + m * n elements per batch, in 2 * m * n * k flops.
+// Moves (m * n * k / 64) * 2 + m * n elements per batch, in 2 * m * n * k operations. On H200, whose 132
+// multiprocessors begin 64 products of 32-bit integers each at 1.98 GHz, 16.7e12 per second: 4096 x 4096 x 4096 takes
+// 4.1 ms at the least; its tiles, 8.7 GB if none came from a cache, take 2.0 ms at 4.3 TB/s.
 constexpr int THREADS = 16, EACH = 4, TILE = THREADS * EACH, DEPTH = 16;
 
 // tile[k][i] = src[i * row + k * col], 0 outside rows x depth. Neighbouring threads read along the shorter stride.
@@ -15,24 +17,29 @@ __device__ void load_tile(Sum (&tile)[DEPTH][TILE + 1], const T* src, long long 
   }
 }
 
-extern "C" __global__ void ENTRY(const In* a, const In* b, Out* c, long long batch, long long m, long long n,
-                                 long long k, long long a_batch, long long a_row, long long a_col, long long b_batch,
-                                 long long b_row, long long b_col, long long c_batch, long long c_row,
-                                 long long c_col) {
+struct IntegerGemmOf {
+  long long batch, m, n, k;
+  long long a_batch, a_row, a_col, b_batch, b_row, b_col, c_batch, c_row, c_col;
+};
+
+extern "C" __global__ void ENTRY(const __grid_constant__ IntegerGemmOf job, SOURCES, Out* out) {
   using Sum = typename Accumulator<In>::type;
   __shared__ Sum a_tile[DEPTH][TILE + 1], b_tile[DEPTH][TILE + 1];
   const int y = static_cast<int>(threadIdx.x) / THREADS, x = static_cast<int>(threadIdx.x) % THREADS;
-  const long long tiles_m = (m + TILE - 1) / TILE, tiles_n = (n + TILE - 1) / TILE;
+  const long long tiles_m = (job.m + TILE - 1) / TILE, tiles_n = (job.n + TILE - 1) / TILE;
 
-  for (long long tile = blockIdx.x; tile < batch * tiles_m * tiles_n; tile += gridDim.x) {
+  for (long long tile = blockIdx.x; tile < job.batch * tiles_m * tiles_n; tile += gridDim.x) {
     const long long strip = quotient(tile, tiles_n), at = quotient(strip, tiles_m);
     const long long i0 = (strip - at * tiles_m) * TILE, j0 = (tile - strip * tiles_n) * TILE;
     Sum sum[EACH][EACH] = {};
-    for (long long k0 = 0; k0 < k; k0 += DEPTH) {
-      load_tile(a_tile, a + at * a_batch + i0 * a_row + k0 * a_col, m - i0, k - k0, a_row, a_col);
-      load_tile(b_tile, b + at * b_batch + j0 * b_col + k0 * b_row, n - j0, k - k0, b_col, b_row);
+    for (long long k0 = 0; k0 < job.k; k0 += DEPTH) {
+      const long long left = job.k - k0;
+      const In* a = src0 + at * job.a_batch + i0 * job.a_row + k0 * job.a_col;
+      const In* b = src1 + at * job.b_batch + j0 * job.b_col + k0 * job.b_row;
+      load_tile(a_tile, a, job.m - i0, left, job.a_row, job.a_col);
+      load_tile(b_tile, b, job.n - j0, left, job.b_col, job.b_row);
       __syncthreads();
-      const int depth = static_cast<int>(k - k0 < DEPTH ? k - k0 : DEPTH);
+      const int depth = static_cast<int>(left < DEPTH ? left : DEPTH);
       for (int d = 0; d < depth; ++d) {
         for (int r = 0; r < EACH; ++r) {
           for (int s = 0; s < EACH; ++s) sum[r][s] += a_tile[d][y + r * THREADS] * b_tile[d][x + s * THREADS];
@@ -43,7 +50,9 @@ extern "C" __global__ void ENTRY(const In* a, const In* b, Out* c, long long bat
     for (int r = 0; r < EACH; ++r) {
       for (int s = 0; s < EACH; ++s) {
         const long long i = i0 + y + r * THREADS, j = j0 + x + s * THREADS;
-        if (i < m && j < n) c[at * c_batch + i * c_row + j * c_col] = static_cast<Out>(sum[r][s]);
+        if (i < job.m && j < job.n) {
+          out[at * job.c_batch + i * job.c_row + j * job.c_col] = static_cast<Out>(sum[r][s]);
+        }
       }
     }
   }

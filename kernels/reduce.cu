@@ -1,13 +1,29 @@
-// out[o] = sum_s src[offset(o, s)]: permute, diagonal, trace and sum of one array in one pass, as in `iij->j`.
-// With `conjugated` = 1 the sum is that of the complex conjugates; real types ignore it.
+// out[o] = sum_s src0[offset(o, s)] * src1[offset(o, s)] * ...: sums, diagonals and traces of one array, as in
+// `iij->j`, and of products of up to 4 for which a GEMM is the wrong tool, as in `bc,bc->b`, `ij,j->i` and
+// `ijk,ik,k->i`. Bit n of `conjugated` makes src n its complex conjugate; real types ignore it.
 //
 // Launch: any 1-D grid; `lanes` (a power of two, at most blockDim.x) threads share an output.
-// Moves outputs * terms * sizeof(In) + outputs * chunks * sizeof(Out) bytes, in outputs * terms additions.
-extern "C" __global__ void ENTRY(const __grid_constant__ Nest<1> nest, const In* src, Out* out, long long outputs,
-                                 long long terms, long long lanes, long long chunks, long long conjugated) {
+// Moves each array once where it lies along the loops (what repeats comes from the caches) and outputs * chunks *
+// sizeof(Out) bytes, in OPERANDS * outputs * terms flops. On H200, where a copy runs at 4.3 TB/s: `bc,bc->b` of 4096 x
+// 65536 in float32 moves 2.15 GB, in 0.50 ms at the least; `ijk->ij` of 1024 x 512 x 1024 moves 2.15 GB, in 0.50 ms.
+template <int WIDTH>
+__device__ void sum_products(const SumOf<OPERANDS>& job, const In* const (&src)[OPERANDS], Out* out) {
   using Sum = typename Accumulator<In>::type;
-  sum_nest<Sum>(nest, out, outputs, terms, lanes, chunks, [&](const Offsets<1>& at) {
-    const Sum x = static_cast<Sum>(src[at.of[0]]);
-    return conjugated & 1 ? conjugate(x) : x;
+  const Sources<In, OPERANDS, WIDTH> sources(src, job.along, job.conjugated);
+  sum_nest<Sum>(job, out, [&](const Offsets<OPERANDS>& at) {
+    const Pack<Sum, WIDTH> terms = sources.product(at);
+    Sum sum = terms.of[0];
+#pragma unroll
+    for (int w = 1; w < WIDTH; ++w) sum += terms.of[w];
+    return sum;
   });
+}
+
+extern "C" __global__ void ENTRY(const __grid_constant__ SumOf<OPERANDS> job, SOURCES, Out* out) {
+  const In* const src[] = {SOURCE_NAMES};
+  if (WIDE<In> > 1 && job.wide) {
+    sum_products<WIDE<In>>(job, src, out);
+  } else {
+    sum_products<1>(job, src, out);
+  }
 }

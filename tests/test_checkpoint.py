@@ -144,7 +144,7 @@ def test_random_plans_keep_to_their_limits(seed):
             check_plan(fitting)
             assert peak_bytes(fitting) <= limit
             for got, wanted in zip(bound(fitting)(*operands), expected, strict=True):
-                np.testing.assert_array_equal(got, wanted)
+                np.testing.assert_allclose(got, wanted, rtol=1e-12)  # other steps of it may be run as one
 
 
 def bound(plan):

@@ -1,8 +1,10 @@
 """The command line, through `main`, and once through a process of its own."""
 
+import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,10 +13,11 @@ import numpy as np
 import pytest
 
 import gpueinsum as ge
-from gpueinsum import cli, doctor
+from gpueinsum import calibrate, cli, doctor
 from gpueinsum.cli import main
 from gpueinsum.doctor import MISSING, OK, WRONG, Finding
 from gpueinsum.errors import DeviceError
+from gpueinsum.profile import Profile, device_profile, keep, machine, profile, profile_for, profile_path
 
 
 @pytest.fixture
@@ -24,6 +27,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Gener
     np.save("A.npy", rng.standard_normal((3, 5)))
     np.save("B.npy", rng.standard_normal((5, 7)))
     return tmp_path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache folder, and no profile read before."""
+    monkeypatch.setenv("GPUEINSUM_CACHE", str(tmp_path / "cache"))
+    profile_for.cache_clear()
+    yield tmp_path / "cache"
+    profile_for.cache_clear()
 
 
 # ---------------------------------------------------------------- run
@@ -225,6 +237,23 @@ def test_explain_prints_json_that_can_be_read_back(capsys: pytest.CaptureFixture
     assert plan == ge.einsum_plan("ij,jk->ik", (3, 5), (5, 7), dtype="float16")
 
 
+@pytest.mark.usefixtures("folder")
+def test_explain_shows_what_a_device_makes_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    expression = ["explain", "ij,jk,kl->il", "300x500", "500x700", "700x110"]
+    shown = []
+    keep(profile("a100"), Path("mine.json"))
+    for device in ("h200", "a100", "cpu", "mine.json"):
+        assert main([*expression, "--device", device]) == 0
+        shown.append(capsys.readouterr().out)
+    assert len(set(shown)) == 3
+    assert shown[1] == shown[3]
+    for device in ("h999", "missing.json"):
+        assert main([*expression, "--device", device]) == 2
+        assert capsys.readouterr().err.startswith("gpueinsum: ")
+    assert main([*expression, "--device", "cpu", "--json"]) == 2
+    assert "leave --device out" in capsys.readouterr().err
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])
@@ -351,6 +380,21 @@ def test_the_doctor_finds_a_machine_without_a_gpu_well(capsys: pytest.CaptureFix
     assert out.splitlines()[-1].startswith("nothing wrong")
 
 
+def test_the_doctor_tells_which_profile_prices_plans(
+    cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_DTYPES", ())
+    path = profile_path(machine("cpu"))
+    assert main(["doctor", "--backend", "cpu"]) == 0
+    assert "ok       profile of cpu: cpu, of the package; gpueinsum calibrate measures" in capsys.readouterr().out
+    keep(profile("cpu"), path)
+    assert main(["doctor", "--backend", "cpu"]) == 0
+    assert f"ok       profile of cpu: measured here, {path}" in capsys.readouterr().out
+    path.write_text("spam")
+    assert main(["doctor", "--backend", "cpu"]) == 1
+    assert f"WRONG    profile of cpu: {path}: not a device profile" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("no_gpu")
 def test_the_doctor_fails_without_a_gpu_that_is_demanded(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--backend", "cuda"]) == 1
@@ -376,7 +420,7 @@ def test_the_doctor_checks_every_dtype_on_cuda(capsys: pytest.CaptureFixture[str
     assert out.count(" on cuda: ") == len(doctor._DTYPES) + 1
     calls = simulated_backend().runtime.calls
     launched = {call[1].name for call in calls if call[0] == "launch"}
-    assert launched == {"reduce", "multiply_reduce", "expand", "add", "integer_gemm"}
+    assert launched == {"reduce", "reduce_columns", "multiply", "expand", "add", "integer_gemm"}
     assert any(call[0] == "gemm" for call in calls)
 
 
@@ -549,6 +593,45 @@ def test_the_summary_counts() -> None:
     assert doctor.summary(findings) == "1 of 3 checks went wrong"
     assert doctor.summary(findings[:2]) == "nothing wrong, 1 missing"
     assert doctor.summary(findings[:1]) == "nothing wrong"
+
+
+# ---------------------------------------------------------------- calibrate
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """What calibration finds, at once."""
+    found = dataclasses.replace(profile("cpu"), device="as the test says")
+    monkeypatch.setattr(calibrate, "calibrate", lambda bench: found)
+    return found
+
+
+def test_calibrate_keeps_a_profile_for_this_machine(
+    cache: Path, measured: Profile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", "--backend", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("as the test says\n")
+    assert out.endswith(f"kept in {profile_path(machine('cpu'))}\n")
+    assert "float64" in out
+    assert profile_for("cpu") == measured
+
+
+@pytest.mark.usefixtures("cache", "folder")
+def test_calibrate_writes_where_it_is_told_to(measured: Profile) -> None:
+    assert main(["calibrate", "--backend", "cpu", "--out", "mine.json"]) == 0
+    assert device_profile("mine.json") == measured
+    assert profile_for("cpu") == profile("cpu")
+
+
+@pytest.mark.usefixtures("cache")
+def test_calibrate_needs_the_device_that_it_is_to_measure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpueinsum.profile.machine", _no_gpu)
+    monkeypatch.setattr("gpueinsum.calibrate.machine", _no_gpu)
+    assert main(["calibrate", "--backend", "cuda"]) == 2
+    assert capsys.readouterr().err.startswith("gpueinsum: CUDA needs")
 
 
 # ---------------------------------------------------------------- demo

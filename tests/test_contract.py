@@ -1,6 +1,7 @@
 """opt_einsum's names: our functions in its place, and we as its backend."""
 
 import pickle
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ import pytest
 from opt_einsum.contract import PathInfo
 
 import gpueinsum as ge
+from gpueinsum import call
 
 CHAIN = "ij,jk,kl->il"
 
@@ -102,6 +104,32 @@ def test_what_depends_on_constants_alone_is_computed_once(operands, monkeypatch)
     assert repr(expression) == "<ContractExpression('[ij],[jk],kl->il', constants=[0, 1])>"
 
 
+@pytest.mark.parametrize("constants", [[], [0, 1]])
+def test_a_call_like_an_earlier_one_decides_nothing(constants, operands, monkeypatch):
+    shown = [x if i in constants else x.shape for i, x in enumerate(operands)]
+    expression = ge.contract_expression(CHAIN, *shown, constants=constants)
+    rest = [x for i, x in enumerate(operands) if i not in constants]
+    expected = expression(*rest)
+    for name in ("evaluate", "choose", "conclude"):
+        monkeypatch.setattr(sys.modules["gpueinsum.contract"], name, None)
+    monkeypatch.setattr(call, "_call", None)
+    np.testing.assert_array_equal(expression(*rest), expected)
+    with pytest.raises(TypeError):  # another dtype is another call
+        expression(*[x.astype(np.float32) for x in rest])
+
+
+@pytest.mark.parametrize("constants", [[], [0], [1]])
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int8])
+def test_an_expression_gives_numpys_scalars(constants, dtype):
+    x = np.arange(5, dtype=dtype)
+    expression = ge.contract_expression(
+        "i,i->", *[x if i in constants else (5,) for i in range(2)], constants=constants
+    )
+    for _ in range(2):
+        result = expression(*[x] * (2 - len(constants)))
+        assert (type(result), result) == (dtype, 30)
+
+
 def test_an_expression_names_the_operand_that_is_no_array(operands):
     expression = ge.contract_expression(CHAIN, operands[0], *[x.shape for x in operands[1:]], constants=[0])
     with pytest.raises(ge.OperandError, match="operand 2: a NoneType is no array of numbers"):
@@ -138,6 +166,7 @@ def test_an_expression_keeps_few_constant_parts(operands, rng):
     for n in range(1, 30):
         assert expression(rng.random((5, n))).shape == (2, n)
     assert expression._folded.cache_info().currsize <= 8
+    assert expression._usual.cache_info().currsize <= 8
 
 
 def test_an_expression_may_be_called_from_many_threads(operands, rng):

@@ -234,9 +234,9 @@ def test_a_vector_of_any_stride_is_a_matrix_of_one_column():
 def small_arguments(monkeypatch):
     """cuBLAS with 3-bit integers, so that the splits for its 32-bit ones are taken."""
     monkeypatch.setattr(gemm, "MAX_BATCH", 2)
-    route.cache_clear()
+    gemm.cheapest.cache_clear()
     yield monkeypatch
-    route.cache_clear()
+    gemm.cheapest.cache_clear()
 
 
 def test_a_batch_past_the_limit_is_split(small_arguments):

@@ -1,10 +1,12 @@
 """CuPy's manners on a real GPU: streams, threads, devices, views, `out=`. No stand-in can show these."""
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from conftest import real_runtime
+from test_cuda import bound
 
 import gpueinsum as ge
 from gpueinsum.backends.cuda import CudaBackend
@@ -125,7 +127,7 @@ def test_products_of_conjugates_are_exact(cupy, equation, conjugated, dtype):
         for shape in ([size[label] for label in term] for term in (lhs, rhs))
     )
     step = Contract(0, 1, lhs, rhs, out, conjugated == "x", conjugated == "y")
-    result = CudaBackend(real_runtime()).prepare(step, size, dtype)(cupy.asarray(x), cupy.asarray(y))
+    result = bound(real_runtime(), step, size, dtype)(cupy.asarray(x), cupy.asarray(y))
     u, v = (x.conj(), y) if conjugated == "x" else (x, y.conj())
     np.testing.assert_array_equal(result.get(), np.einsum(equation, u, v))
 
@@ -135,7 +137,7 @@ def test_arrays_are_added_where_they_are(cupy, dtype):
     rng, kind = np.random.default_rng(0), ge.door.dtype_of(dtype)
     arrays = [rng.integers(-9, 10, (67, 131)).astype(kind) for _ in range(3)]
     arrays[1] = np.asfortranarray(arrays[1])
-    total = CudaBackend(real_runtime()).prepare(Add((0, 1, 2), "ij"), {"i": 67, "j": 131}, dtype)
+    total = bound(real_runtime(), Add((0, 1, 2), "ij"), {"i": 67, "j": 131}, dtype)
     expected = (arrays[0] + arrays[1]).astype(kind) + arrays[2]
     np.testing.assert_array_equal(total(*map(cupy.asarray, arrays)).get(), expected)
 
@@ -147,7 +149,7 @@ def test_more_elements_than_32_bits_count_are_added(cupy):
     count = 2**31 + 3
     x, y = (cupy.zeros((count,), np.float16) for _ in "xy")
     x[-2:], y[-1:], y[:2] = 3, 4, 5
-    result = CudaBackend(real_runtime()).prepare(Add((0, 1), "i"), {"i": count}, "float16")(x, y)
+    result = bound(real_runtime(), Add((0, 1), "i"), {"i": count}, "float16")(x, y)
     np.testing.assert_array_equal(result[:3].get(), [5, 5, 0])
     np.testing.assert_array_equal(result[-3:].get(), [0, 3, 7])
     assert not cupy.any(result[2:-2])
@@ -257,3 +259,95 @@ def test_arrays_of_torch_are_taken_by_dlpack(cupy):
     np.testing.assert_allclose(result.get(), (x @ x.T).cpu().numpy())
     with pytest.raises(ge.OperandError, match="cannot be shared by DLPack"):
         ge.einsum("ij->ji", x.clone().requires_grad_())
+
+
+# ---- Programs: memory, graphs, precisions
+
+
+def matrices(cupy, *sizes, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return [cupy.asarray(rng.standard_normal(shape).astype(dtype)) for shape in pairwise(sizes)]
+
+
+def test_a_run_takes_from_the_pool_what_its_program_says(cupy):
+    arrays = matrices(cupy, 512, 640, 768, 896, 1024)
+    plan = ge.einsum_plan("ij,jk,kl,lm->im", *arrays)
+    backend = CudaBackend(real_runtime())
+    run = backend.bind(plan)
+    run(*arrays)  # handles and workspaces are made once
+    program = backend.program(plan, [array.strides for array in arrays])
+    peak = _PeakOfThePool(cupy, cupy.get_default_memory_pool())
+    with peak:
+        results = run(*arrays)
+    assert program.bytes <= peak.bytes <= program.bytes + 512 * (1 + len(results))  # the pool's own rounding
+    cupy.testing.assert_allclose(results[0], cupy.linalg.multi_dot(arrays), rtol=1e-3, atol=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.complex128])
+@pytest.mark.parametrize("stream", ["null", "own"])
+def test_a_graph_gives_what_its_launches_give(cupy, dtype, stream):
+    sizes = 64, 96, 64, 128, 64, 96, 64, 128, 64
+    plan = ge.einsum_plan("ab,bc,cd,de,ef,fg,gh,hi->ai", *[np.empty(shape, dtype) for shape in pairwise(sizes)]).vjp()
+    value = [cupy.ones((64, 64), dtype)]
+    backend = CudaBackend(real_runtime())
+    eager, replayed = backend.bind(plan), backend.bind(plan, graph=True)
+    cupy.cuda.Device().synchronize()
+    with cupy.cuda.Stream(non_blocking=True) if stream == "own" else cupy.cuda.Stream.null:
+        kept = []
+        for call in range(6):  # the same place twice, then others
+            arrays = [array / (8 + call) for array in matrices(cupy, *sizes, dtype=dtype)] if call != 1 else kept[0]
+            kept.append(arrays)
+            results = replayed(*arrays, *value)
+            for result, expected in zip(results, eager(*arrays, *value), strict=True):
+                cupy.testing.assert_allclose(result, expected, rtol=1e-2 if dtype is np.float16 else 1e-5, atol=1e-3)
+
+
+def test_what_a_replay_gave_outlives_the_next(cupy):
+    arrays = matrices(cupy, 64, 64, 64, 64)
+    run = CudaBackend(real_runtime()).bind_single(ge.einsum_plan("ij,jk,kl->il", *arrays), graph=True)
+    results = [run(*arrays) for _ in range(4)]
+    first = results[0].copy()
+    arrays[0][...] = 0
+    assert not cupy.any(run(*arrays))
+    for result in results[1:]:
+        cupy.testing.assert_array_equal(result, results[1])
+    cupy.testing.assert_allclose(results[1], first, rtol=1e-4, atol=1e-4)
+
+
+def test_deterministic_runs_give_the_same_bits_on_every_stream(cupy):
+    arrays = matrices(cupy, 64, 65_537, 48)
+    run = CudaBackend(real_runtime()).bind_single(ge.einsum_plan("ij,jk->ik", *arrays), deterministic=True)
+    cupy.cuda.Device().synchronize()
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(4)]
+    results = []
+    for _ in range(5):
+        for stream in streams:
+            with stream:
+                results.append(run(*arrays))
+    cupy.cuda.Device().synchronize()
+    assert len({result.get().tobytes() for result in results}) == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "error"),
+    [
+        (np.float32, "highest", 1e-6),
+        (np.float32, "tf32", 1e-3),
+        (np.float32, "bf16", 1e-2),
+        (np.float32, "emulated", 1e-6),
+        (np.float64, "emulated", 1e-14),
+        (np.complex64, "bf16", 1e-2),
+        (np.complex128, "emulated", 1e-14),
+    ],
+)
+def test_every_precision_is_as_precise_as_it_says(cupy, dtype, precision, error):
+    x, y = matrices(cupy, 512, 1024, 512, dtype=dtype)
+    run = CudaBackend(real_runtime()).bind_single(ge.einsum_plan("ij,jk->ik", x, y), precision)
+    try:
+        result = run(x, y).get()
+    except ge.DeviceError as refusal:
+        pytest.skip(str(refusal))
+    wide = np.clongdouble if np.dtype(dtype).kind == "c" else np.longdouble
+    rows = slice(0, 16)  # long doubles are slow
+    exact = x.get()[rows].astype(wide) @ y.get().astype(wide)
+    assert np.linalg.norm((result[rows] - exact).astype(complex)) < error * np.linalg.norm(exact.astype(complex))

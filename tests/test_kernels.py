@@ -5,8 +5,10 @@ from itertools import product
 import ml_dtypes
 import numpy as np
 import pytest
+from simulated import host
 
-from gpueinsum.backends.launch import KERNELS, Kernel, accumulator, expand_nest, nest
+from gpueinsum.backends.launch import KERNELS, MAX_OPERANDS, Kernel, accumulator, expand_of, job, kernel_text, nest
+from gpueinsum.backends.program import Address, Launch
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [kernel.source for kernel in KERNELS if kernel.name == "expand"]
@@ -74,8 +76,25 @@ def numpy_einsum(subscripts, *arrays, dtype):
     return np.asarray(np.einsum(subscripts, *arrays)).astype(as_dtype(dtype))
 
 
-def sum_on_device(runtime, subscripts, *arrays, result=None, sharing=SHARINGS[0], conjugated=0):
-    """reduce or multiply_reduce of device arrays, by the strides of their labels."""
+def launch(runtime, kernel, blocks, threads, job, *arrays):
+    """One kernel, prepared as a program's are, on the device's arrays; the last is written."""
+    places = tuple(Address(number, 0) for number in range(len(arrays)))
+    runtime.prepare(Launch(kernel, blocks, threads, job, places))([runtime.pointer(array) for array in arrays])
+
+
+def empty(runtime, shape, dtype):
+    """A C-ordered array on the device, not initialised."""
+    strides = np.empty(shape, "V0").strides if 0 in shape else strides_of(shape, np.dtype(dtype).itemsize)
+    nbytes = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
+    return runtime.array(tuple(shape), np.dtype(dtype), runtime.allocate(nbytes), strides)
+
+
+def strides_of(shape, item):
+    return tuple(item * int(np.prod(shape[axis + 1 :], dtype=int)) for axis in range(len(shape)))
+
+
+def loops_of(subscripts, arrays):
+    """The loops of an einsum of these arrays: sizes and strides of those kept, of those summed, and their products."""
     terms, out = subscripts.split("->")
     terms = terms.split(",")
     sizes = {
@@ -86,60 +105,30 @@ def sum_on_device(runtime, subscripts, *arrays, result=None, sharing=SHARINGS[0]
         [[element_stride(x, term, label) for label in loops] for x, term in zip(arrays, terms, strict=True)]
         for loops in (out, summed)
     ]
-    loops = nest([sizes[label] for label in out], columns[0], [sizes[label] for label in summed], columns[1])
-    outputs, many = (int(np.prod([sizes[label] for label in labels], dtype=int)) for labels in (out, summed))
+    kept, many = ([sizes[label] for label in labels] for labels in (out, summed))
+    return kept, columns[0], many, columns[1]
 
+
+def sum_on_device(runtime, subscripts, *arrays, result=None, sharing=SHARINGS[0], conjugated=0):
+    """reduce of device arrays, by the strides of their labels."""
+    kept, kept_strides, summed, summed_strides = loops_of(subscripts, arrays)
+    loops, outputs, terms = nest(kept, kept_strides, summed, summed_strides), int(np.prod(kept)), int(np.prod(summed))
     source = arrays[0].dtype.name
     result = result or source
-    name = "reduce" if len(arrays) == 1 else "multiply_reduce"
-    pointers = [runtime.pointer(x) for x in arrays]
     lanes, chunks, blocks, threads = sharing
-    destination = runtime.empty([sizes[label] for label in out], as_dtype(result))
+    out = empty(runtime, kept, as_dtype(result))
     if chunks == 1:
-        runtime.launch(
-            Kernel(name, source, result),
-            blocks,
-            threads,
-            loops,
-            *pointers,
-            runtime.pointer(destination),
-            outputs,
-            many,
-            lanes,
-            1,
-            conjugated,
-        )
-        return runtime.to_host(destination)
+        kernel = Kernel("reduce", source, result, len(arrays))
+        launch(runtime, kernel, blocks, threads, job(loops, outputs, terms, lanes, 1, conjugated, 0, -1), *arrays, out)
+        return runtime.to_host(out)
     wide = accumulator(result)
-    parts = runtime.empty((outputs, chunks), as_dtype(wide))
-    runtime.launch(
-        Kernel(name, source, wide),
-        blocks,
-        threads,
-        loops,
-        *pointers,
-        runtime.pointer(parts),
-        outputs,
-        many,
-        lanes,
-        chunks,
-        conjugated,
-    )
-    added = nest([outputs], [[chunks]], [chunks], [[1]])
-    runtime.launch(
-        Kernel("reduce", wide, result),
-        blocks,
-        threads,
-        added,
-        runtime.pointer(parts),
-        runtime.pointer(destination),
-        outputs,
-        chunks,
-        1,
-        1,
-        0,
-    )
-    return runtime.to_host(destination)
+    parts = empty(runtime, (outputs, chunks), as_dtype(wide))
+    kernel = Kernel("reduce", source, wide, len(arrays))
+    first = job(loops, outputs, terms, lanes, chunks, conjugated, 0, -1)
+    launch(runtime, kernel, blocks, threads, first, *arrays, parts)
+    added = job(nest([outputs], [[chunks]], [chunks], [[1]]), outputs, chunks, 1, 1, 0, 0, -1)
+    launch(runtime, Kernel("reduce", wide, result), blocks, threads, added, parts, out)
+    return runtime.to_host(out)
 
 
 def element_stride(array, term, label):
@@ -179,11 +168,14 @@ def test_sums_conjugate_either_side_and_real_ones_ignore_it(runtime, rng, subscr
 
 
 @pytest.mark.parametrize(
-    ("source", "result"), [(k.source, k.result) for k in KERNELS if k.name == "reduce" and k.source != k.result]
+    ("source", "result"),
+    [(k.source, k.result) for k in KERNELS if k.name == "reduce" and k.operands == 1 and k.source != k.result],
 )
 @pytest.mark.parametrize("subscripts", ["ijk->j", "i,j->ij", "kij,kij->k"])
 def test_sums_convert_between_halves_and_float32(runtime, rng, subscripts, source, result):
     arrays = operands(rng, subscripts, source)
+    if Kernel("reduce", source, result, len(arrays)) not in KERNELS:
+        return  # of products, sums are only made wider
     on_device = [runtime.to_device(array) for array in arrays]
     expected = numpy_einsum(subscripts, *arrays, dtype=result)
     for sharing in SHARINGS[:2] + SHARINGS[3:4]:
@@ -291,14 +283,21 @@ def test_a_conjugate_differs_in_a_sign_and_nothing_else(runtime):
     np.testing.assert_array_equal(result.view(np.uint64), numbers.conj().view(np.uint64))
 
 
-def add_on_device(runtime, lhs, rhs, out=None, blocks=2, threads=37):
-    """add of two device arrays, into a new one or one of them."""
-    out = runtime.empty(lhs.shape, lhs.dtype) if out is None else out
-    strides = [[stride // x.dtype.itemsize for stride in x.strides] for x in (lhs, rhs)]
-    loops = nest(lhs.shape, strides, [], [[], []])
-    kernel = Kernel("add", lhs.dtype.name, lhs.dtype.name)
-    runtime.launch(kernel, blocks, threads, loops, *map(runtime.pointer, (lhs, rhs, out)), out.size)
+def map_on_device(runtime, name, subscripts, *arrays, out=None, conjugated=0, blocks=2, threads=37):
+    """multiply or add of device arrays, into a new one or one of them."""
+    kept, strides, _, _ = loops_of(subscripts, arrays)
+    out = empty(runtime, kept, arrays[0].dtype) if out is None else out
+    loops = nest(kept, strides, [], [[] for _ in arrays])
+    dtype = arrays[0].dtype.name
+    kernel = Kernel(name, dtype, dtype, len(arrays))
+    launch(runtime, kernel, blocks, threads, job(loops, out.size, conjugated, 0, -1), *arrays, out)
     return runtime.to_host(out)
+
+
+def add_on_device(runtime, *arrays, out=None, blocks=2, threads=37):
+    term = "ijkl"[: arrays[0].ndim]
+    subscripts = f"{','.join([term] * len(arrays))}->{term}"
+    return map_on_device(runtime, "add", subscripts, *arrays, out=out, blocks=blocks, threads=threads)
 
 
 def numpy_add(lhs, rhs):
@@ -313,7 +312,7 @@ def numpy_add(lhs, rhs):
 @pytest.mark.parametrize("shape", [(), (7,), (5, 7), (3, 5, 7)], ids=str)
 def test_arrays_are_added_whatever_their_strides(runtime, rng, dtype, shape):
     x, y = (values(rng, shape, dtype) for _ in "xy")
-    transposed = runtime.to_device(np.ascontiguousarray(y.T)).T
+    transposed = runtime.to_device(np.array(y.T, order="C")).T
     for blocks, threads in ((1, 1), (3, 64)):
         result = add_on_device(runtime, runtime.to_device(x), transposed, blocks=blocks, threads=threads)
         np.testing.assert_array_equal(result, numpy_add(x, y))
@@ -351,16 +350,11 @@ def expand_on_device(runtime, subscripts, array, sizes=SIZES, blocks=2, threads=
     same = [out.index(label) for label in out]
     strides = [element_stride(array, term, label) if same[d] == d else 0 for d, label in enumerate(out)]
     shape = [sizes[label] for label in out]
-    destination = runtime.empty(shape, array.dtype)
-    dtype = array.dtype.name
-    arguments = (
-        expand_nest(shape, strides, same),
-        runtime.pointer(array),
-        runtime.pointer(destination),
-        destination.size,
+    out, dtype = empty(runtime, shape, array.dtype), array.dtype.name
+    launch(
+        runtime, Kernel("expand", dtype, dtype), blocks, threads, expand_of(out.size, shape, strides, same), array, out
     )
-    runtime.launch(Kernel("expand", dtype, dtype), blocks, threads, *arguments)
-    return runtime.to_host(destination)
+    return runtime.to_host(out)
 
 
 def numpy_expand(subscripts, array):
@@ -409,11 +403,10 @@ def test_matrix_products_agree_with_numpy(runtime, rng, dtype, batch, m, n, k):
 
 def product_on_device(runtime, a, b, blocks):
     (batch, m, k), n = a.shape, b.shape[2]
-    c = runtime.empty((batch, m, n), a.dtype)
-    pointers = [runtime.pointer(x) for x in (a, b, c)]
+    c, dtype = empty(runtime, (batch, m, n), a.dtype), a.dtype.name
     strides = [stride // x.dtype.itemsize for x in (a, b, c) for stride in x.strides]
-    dtype = a.dtype.name
-    runtime.launch(Kernel("integer_gemm", dtype, dtype), blocks, 256, *pointers, batch, m, n, k, *strides)
+    numbers = job(batch, m, n, k, *strides)
+    launch(runtime, Kernel("integer_gemm", dtype, dtype, 2), blocks, 256, numbers, a, b, c)
     return runtime.to_host(c)
 
 
@@ -422,3 +415,128 @@ def test_matrix_products_take_negative_and_zero_strides(runtime, rng):
     right = runtime.strided(runtime.to_device(b), (2, 7, 3), (0, 6, 2))
     result = product_on_device(runtime, runtime.to_device(a)[:, ::-1, ::-1], right, blocks=2)
     np.testing.assert_array_equal(result, np.einsum("bik,kj->bij", a[:, ::-1, ::-1], b))
+
+
+# ---- Packs: several neighbours by one load
+
+
+def items(dtype):
+    return 16 // as_dtype(dtype).itemsize
+
+
+PACKED = [dtype for dtype in DTYPES if as_dtype(dtype).itemsize < 16]
+
+
+@pytest.mark.parametrize("dtype", PACKED)
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "operands"), [*product(["multiply"], range(1, MAX_OPERANDS + 1)), *product(["add"], [2, 3, 4])]
+)
+def test_packs_are_read_and_written_wherever_they_begin(runtime, rng, dtype, shift, name, operands):
+    width, rows, packs = items(dtype), 3, 5
+    hosts = [values(rng, rows * packs * width + shift, dtype)[shift:].reshape(rows, -1) for _ in range(operands)]
+    if operands > 1:
+        hosts[-1] = hosts[-1][:, :1]  # lacks the loop along which the packs lie
+    strides = [[host.strides[0] // host.itemsize, width * (host.shape[1] > 1)] for host in hosts]
+    along = sum((host.shape[1] > 1) << number for number, host in enumerate(hosts))
+    loops = nest([rows, packs], strides, [], [[]] * operands)
+    memory = empty(runtime, (rows * packs * width + shift,), as_dtype(dtype))
+    arrays, out = [*map(runtime.to_device, hosts)], memory[shift:]
+    launch(runtime, Kernel(name, dtype, dtype, operands), 2, 32, job(loops, rows * packs, 0, 1, along), *arrays, out)
+    wide = [np.broadcast_to(host, (rows, packs * width)) for host in hosts]
+    if name == "add":
+        expected = sum_of(wide, dtype)
+    else:
+        expected = numpy_einsum(f"{','.join(['ij'] * operands)}->ij", *wide, dtype=dtype)
+    np.testing.assert_array_equal(runtime.to_host(out).reshape(rows, -1), expected)
+
+
+def sum_of(arrays, dtype):
+    """numpy's sum, of halves rounded once."""
+    if as_dtype(dtype).kind == "b":
+        return np.any([array.view(np.uint8) != 0 for array in map(np.ascontiguousarray, arrays)], axis=0)
+    half = as_dtype(dtype).itemsize == 2 and as_dtype(dtype).kind in "fV"
+    return sum(array.astype(np.float64 if half else array.dtype) for array in arrays).astype(as_dtype(dtype))
+
+
+@pytest.mark.parametrize("dtype", PACKED)
+@pytest.mark.parametrize("sharing", [sharing for sharing in SHARINGS if sharing[1] == 1])
+def test_packs_are_summed_in_one_order_wherever_they_begin(runtime, rng, dtype, sharing):
+    width, rows, packs = items(dtype), 3, 37
+    lanes, _, blocks, threads = sharing
+    x, y = values(rng, (2, rows, packs * width), dtype)
+    x, y = (host // 16 if host.dtype.kind in "iu" else host for host in (x, y))
+    expected = numpy_einsum("ij,ij->i", x, y, dtype=dtype)
+    results = set()
+    for shift in (0, 1):
+        memory = [runtime.to_device(np.concatenate([host.ravel()[:shift], host.ravel()])) for host in (x, y)]
+        arrays, out = [array[shift:] for array in memory], empty(runtime, (rows,), as_dtype(dtype))
+        loops = nest([rows], [[packs * width]] * 2, [packs], [[width]] * 2)
+        numbers = job(loops, rows, packs, lanes, 1, 0, 1, 3)
+        launch(runtime, Kernel("reduce", dtype, dtype, 2), blocks, threads, numbers, *arrays, out)
+        np.testing.assert_array_equal(runtime.to_host(out), expected)
+        results.add(runtime.to_host(out).tobytes())
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("dtype", PACKED)
+@pytest.mark.parametrize(("shift", "chunks", "blocks", "threads"), [(0, 1, 1, 7), (1, 1, 3, 32), (0, 5, 2, 64)])
+@pytest.mark.parametrize("operands", range(1, MAX_OPERANDS + 1))
+def test_packs_of_results_are_summed(runtime, rng, dtype, shift, chunks, blocks, threads, operands):
+    width, rows, terms, packs = items(dtype), 2, 13, 3
+    hosts = [values(rng, rows * terms * packs * width + shift, dtype) for _ in range(operands)]
+    hosts = [(x // 64 if x.dtype.kind in "iu" else x)[shift:].reshape(rows, terms, packs * width) for x in hosts]
+    if operands > 1:
+        hosts[-1] = hosts[-1][:, :, :1]
+    line, item = packs * width, as_dtype(dtype).itemsize
+    kept = [[terms * line, width if x.shape[2] > 1 else 0] for x in hosts]
+    along = sum((x.shape[2] > 1) << number for number, x in enumerate(hosts))
+    loops = nest([rows, packs], kept, [terms], [[line]] * operands)
+    arrays, wide = [*map(runtime.to_device, hosts)], accumulator(dtype) if chunks > 1 else dtype
+    assert all(x.strides[1] == line * item for x in arrays)
+    memory = empty(runtime, (rows * line * chunks + shift,), as_dtype(wide))
+    numbers = job(loops, rows * packs, terms, 1, chunks, 0, 1, along)
+    launch(runtime, Kernel("reduce_columns", dtype, wide, operands), blocks, threads, numbers, *arrays, memory[shift:])
+    parts = runtime.to_host(memory)[shift:].reshape(rows, line, chunks)
+    result = parts[..., 0] if chunks == 1 else sum_of([*np.moveaxis(parts, -1, 0)], wide).astype(as_dtype(dtype))
+    wide_hosts = [np.broadcast_to(x, (rows, terms, line)) for x in hosts]
+    expected = numpy_einsum(f"{','.join(['bij'] * operands)}->bj", *wide_hosts, dtype=dtype)
+    np.testing.assert_array_equal(result, expected)
+
+
+# ---- Permuting copies
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 67, 131), (3, 64, 32), (2, 31, 5)], ids=str)
+@pytest.mark.parametrize("conjugated", [0, 1])
+def test_tiles_are_transposed(runtime, rng, dtype, sizes, conjugated):
+    turns, columns, rows = sizes
+    source = values(rng, sizes, dtype)
+    array, out = runtime.to_device(source), empty(runtime, (rows, turns, columns), as_dtype(dtype))
+    around = nest([turns], [[columns * rows], [columns]], [], [[], []])
+    numbers = job(around, turns, rows, columns, rows, turns * columns, conjugated)
+    for blocks in (1, 3):
+        launch(runtime, Kernel("permute", dtype, dtype), blocks, 256, numbers, array, out)
+        expected = numpy_einsum("bcr->rbc", source, dtype=dtype)
+        result = runtime.to_host(out)
+        np.testing.assert_array_equal(result, expected.conj() if conjugated and source.dtype.kind == "c" else expected)
+        assert source.dtype.kind != "b" or set(result.view(np.uint8).ravel()) <= {0, 1}
+
+
+@pytest.mark.parametrize("barrier", [0, 1])
+def test_tiles_without_one_of_their_barriers_go_wrong(rng, barrier):
+    kernel = Kernel("permute", "float32", "float32")
+    parts = kernel_text(kernel).rsplit("__syncthreads();", 2)
+    assert len(parts) == 3
+    kept = ["__syncthreads();"] * 2
+    kept[barrier] = ""
+    text = parts[0] + kept[0] + parts[1] + kept[1] + parts[2]
+    run, _ = host.bind(host.compile_kernels(text, {f"specialised_{kernel.entry}": kernel.entry}), kernel.entry)
+    x, wrong = rng.random((131, 67), np.float32), []
+    for last_thread_first in (False, True):
+        out = np.empty((67, 131), np.float32)
+        numbers = job(nest([], [[], []], [], [[], []]), 1, 67, 131, 67, 131, 0)
+        run(1, 256, (numbers, host.address(x), host.address(out)), last_thread_first)
+        wrong.append(not np.array_equal(out, x.T))
+    assert any(wrong)

@@ -1,5 +1,6 @@
 """Kernel texts: complete, found wherever the package lies, and accepted by NVRTC for every GPU that it knows."""
 
+import re
 import shutil
 import struct
 import subprocess
@@ -12,18 +13,21 @@ import pytest
 from gpueinsum.backends import launch
 from gpueinsum.backends.launch import (
     KERNELS,
+    LARGEST,
+    MAX_OPERANDS,
     Kernel,
     accumulator,
     compile_cubin,
     compile_text,
-    expand_nest,
+    expand_of,
+    job,
     kernel_folder,
     kernel_text,
     nest,
     program_text,
 )
 
-NAMES = "reduce", "multiply_reduce", "expand", "add", "integer_gemm"
+NAMES = "reduce", "reduce_columns", "multiply", "permute", "expand", "add", "integer_gemm"
 
 
 def architectures():
@@ -43,31 +47,56 @@ def nvrtc():
 ARCHITECTURES = architectures()
 
 
-def compile_all(arch, *options):
-    """The machine code of all kernels: a file of them is one program, which saves most of NVRTC's time."""
-    texts = [program_text([kernel for kernel in KERNELS if kernel.name == name]) for name in NAMES]
+def compile_all(kernels, arch, *options):
+    """The machine code of these kernels: those of a file are one program, which saves most of NVRTC's time."""
+    texts = [program_text([kernel for kernel in kernels if kernel.name == name]) for name in NAMES]
     with ThreadPoolExecutor(2) as pool:
         return b"".join(pool.map(lambda text: compile_text(text, arch, *options), texts))
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_every_kernel_compiles(arch):
-    sooner = ["--Ofast-compile=max"] if nvrtc().getVersion() >= (13, 0) else []  # 2 s instead of 8
-    cubin = compile_all(arch, *sooner)
-    for kernel in KERNELS:
+def test_every_kernel_compiles_for_the_most_arrays_that_it_reads(arch):
+    sooner = ["--Ofast-compile=max"] if nvrtc().getVersion() >= (13, 0) else []  # a quarter of the time
+    cubin = compile_all(LARGEST, arch, *sooner)
+    for kernel in LARGEST:
         assert kernel.entry.encode() in cubin
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES[-1:])
 def test_every_kernel_compiles_as_cupy_compiles_it(arch):
-    assert compile_all(arch)
+    cubin = compile_all(KERNELS, arch)
+    for kernel in KERNELS:
+        assert kernel.entry.encode() in cubin
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES[-1:])
 def test_a_kernels_own_text_compiles(arch):
     for name in NAMES:
-        kernel = Kernel(name, "bfloat16", "bfloat16")
+        operands = max(kernel.operands for kernel in KERNELS if kernel.name == name)
+        kernel = Kernel(name, "bfloat16", "bfloat16", operands)
         assert kernel.entry.encode() in compile_cubin(kernel, arch)
+
+
+@pytest.mark.skipif(not isinstance(ARCHITECTURES[0], str), reason="no kernel was compiled, for want of NVRTC")
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *(
+            ("multiply", dtype)
+            for dtype in ("bool", "uint16", "float16", "bfloat16", "float32", "float64", "complex64")
+        ),
+        *((name, "float32") for name in ("add", "reduce", "reduce_columns")),
+    ],
+)
+def test_a_pack_is_loaded_and_stored_by_one_instruction(name, dtype):
+    program = nvrtc().createProgram(kernel_text(Kernel(name, dtype, dtype, 2)), "gpueinsum.cu", (), ())
+    nvrtc().compileProgram(program, ("-arch=compute_90", "-std=c++17"))
+    whole = r"\.global\.(v4\.[bfu]32|v2\.[bfu]64)"
+    text = nvrtc().getPTX(program)
+    text = text if isinstance(text, str) else text.decode()
+    nvrtc().destroyProgram(program)
+    assert len(re.findall("ld" + whole, text)) >= 2  # of each array
+    assert name == "reduce" or re.search("st" + whole, text)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES[-1:])
@@ -88,14 +117,26 @@ def test_every_dtype_has_every_kernel_and_halves_have_float32_partial_sums():
     dtypes += ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
     for name in NAMES:
         assert {kernel.source for kernel in KERNELS if kernel.name == name} == set(dtypes)
-    for name in NAMES[:2]:
-        for dtype in dtypes:
-            assert Kernel(name, dtype, accumulator(dtype)) in KERNELS
-            assert Kernel(name, accumulator(dtype), dtype) in KERNELS
+    for dtype in dtypes:
+        assert Kernel("reduce", accumulator(dtype), dtype) in KERNELS
+        for operands in range(1, MAX_OPERANDS + 1):
+            assert Kernel("reduce", dtype, accumulator(dtype), operands) in KERNELS
+            assert Kernel("multiply", dtype, dtype, operands) in KERNELS
+            assert operands == 1 or Kernel("add", dtype, dtype, operands) in KERNELS
+
+
+def test_the_largest_kernels_are_one_for_each_file_and_types():
+    assert {(kernel.name, kernel.operands) for kernel in LARGEST} == {
+        *((name, MAX_OPERANDS) for name in ("reduce", "reduce_columns", "multiply", "add")),
+        *{("reduce", 1), ("permute", 1), ("expand", 1), ("integer_gemm", 2)},  # one sums halves' parts in float32
+    }
+    types = [(kernel.name, kernel.source, kernel.result) for kernel in LARGEST]
+    assert len(set(types)) == len(types)
+    assert set(types) == {(kernel.name, kernel.source, kernel.result) for kernel in KERNELS}
 
 
 def test_a_kernel_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="no kernel 'expand' reads float16 and writes float32"):
+    with pytest.raises(ValueError, match="no kernel 'expand' reads 1 of float16 and writes float32"):
         kernel_text(Kernel("expand", "float16", "float32"))
 
 
@@ -142,10 +183,17 @@ def test_a_nest_is_laid_out_as_the_struct():
     assert numbers[2 + 128 : 2 + 132] == (0, 3, 0, 0)
 
 
-def test_an_expand_nest_is_laid_out_as_the_struct():
-    numbers = struct.unpack(f"={1 + 3 * 64}q", expand_nest([5, 7, 5], [7, 1, 0], [0, 1, 0]).tobytes())
-    assert numbers[0] == 3
-    assert [numbers[1 + 64 * field : 4 + 64 * field] for field in range(3)] == [(5, 7, 5), (7, 1, 0), (0, 1, 0)]
+def test_an_expansion_is_laid_out_as_the_struct():
+    numbers = struct.unpack(f"={2 + 3 * 64}q", expand_of(175, [5, 7, 5], [7, 1, 0], [0, 1, 0]).tobytes())
+    assert numbers[:2] == (175, 3)
+    assert [numbers[2 + 64 * field : 5 + 64 * field] for field in range(3)] == [(5, 7, 5), (7, 1, 0), (0, 1, 0)]
+
+
+def test_a_job_is_laid_out_as_the_struct():
+    loops = nest([5], [[1], [7]], [], [[], []])
+    fields = job(loops, 3, -1)
+    assert fields.shape == (1,)
+    assert fields.tobytes() == loops.tobytes() + struct.pack("=2q", 3, -1)
 
 
 def test_a_nest_of_no_loops_is_one_output_and_one_term():

@@ -118,3 +118,37 @@ def test_counts_are_readable(number: float, text: str) -> None:
 
 def test_numbers_from_numpy_shapes_are_fine() -> None:
     assert "float32" in explain(ge.einsum_plan("ij->", np.ones((3, 5), np.float32)))
+
+
+def test_for_a_device_it_says_how_long_and_how() -> None:
+    plan = ge.einsum_plan("fbea,ecfd->dcba", (72,) * 4, (72,) * 4)
+    text = explain(plan, "h200")
+    product, view = rows(text)
+    assert product["time"].endswith(" ms")
+    assert (view["moved"], view["time"]) == ("view", "-")
+    assert "predicted on h200 (NVIDIA H200" in text
+    taken, *others, none = text.split("\n\n")[-1].splitlines()[1:]
+    assert taken.split()[:2] == ["copy", "fbea"]
+    assert "5184 x 5184 x 5184, one call" in taken
+    assert others
+    assert all(line.split()[0] == "or" for line in others)
+    assert "that add up" in others[0]
+    assert none.split() == ["or", "copy", "nothing", "fits", "no", "product", "-"]
+
+
+def test_for_a_device_the_plan_is_the_one_that_it_runs() -> None:
+    plan = ge.einsum_plan("i,ij,j->ij", (1500,), (1500, 1600), (1600,), dtype="float32")
+    assert len(rows(explain(plan))) == 2
+    [step] = rows(explain(plan, "h200"))
+    assert step["kind"] == "fused"
+
+
+@pytest.mark.parametrize("device", ["h200", "a100", "cpu"])
+def test_small_plans_have_times_too(device: str) -> None:
+    plan = ge.einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10))
+    assert all(step["time"].split()[1] in ("µs", "ms", "ns") for step in rows(explain(plan, device)))
+
+
+def test_a_profile_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ge.ProfileError, match="h200"):
+        explain(ge.einsum_plan("ij->i", (2, 3)), "h300")

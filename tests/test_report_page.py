@@ -589,7 +589,7 @@ def test_families_are_a_markdown_table() -> None:
 
 def test_examples_of_figures_hold() -> None:
     tried = doctest.testmod(units)
-    assert tried.attempted >= 6
+    assert tried.attempted >= 5
     assert not tried.failed
 
 

@@ -1,5 +1,6 @@
 """`CupyRuntime` itself, on a stand-in for CuPy: which functions are called, with which arguments in which order."""
 
+import gc
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from simulated.cupy import OPERATION_C, OPERATION_N, OPERATION_T, FakeArray, Stream, stand_in
+from test_cuda import bound
 
 import gpueinsum as ge
 import gpueinsum.backends
@@ -88,12 +90,81 @@ def test_float32_is_float32_unless_asked_otherwise(cupy, dtype, precision, compu
     assert cupy.cublas.mode == 3  # as it was found
 
 
+COMPUTE_BF16, COMPUTE_BF16X9, COMPUTE_FIXED_POINT = 75, 78, 79
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "compute"),
+    [
+        ("float32", "bf16", COMPUTE_BF16),
+        ("complex64", "bf16", COMPUTE_BF16),
+        ("float64", "bf16", COMPUTE_64F),
+        ("float16", "bf16", COMPUTE_32F),
+        ("float32", "emulated", COMPUTE_BF16X9),
+        ("complex64", "emulated", COMPUTE_BF16X9),
+        ("float64", "emulated", COMPUTE_FIXED_POINT),
+        ("complex128", "emulated", COMPUTE_FIXED_POINT),
+        ("float16", "emulated", COMPUTE_32F),
+    ],
+)
+def test_other_precisions_are_compute_types_of_cublas(cupy, dtype, precision, compute):
+    x = cupy.asarray(np.ones((3, 5), dtype))
+    plan = ge.einsum_plan("ij,kj->ik", x, x)
+    CudaBackend(CupyRuntime()).bind(plan, precision)(x, x)
+    assert [call[:2] for call in cupy.cublas.calls] == [(dtype, compute)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "version", "message"),
+    [
+        ("float32", 120800, r"precision='emulated' of float32 needs cuBLAS 12\.9\.0, and this is 12\.8\.0"),
+        ("float64", 130002, r"precision='emulated' of float64 needs cuBLAS 13\.1\.0, and this is 13\.0\.2"),
+    ],
+)
+def test_what_this_cublas_cannot_emulate_is_refused(cupy, dtype, version, message):
+    cupy.cublas.version = version
+    x = cupy.asarray(np.ones((3, 5), dtype))
+    product = CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x), "emulated")
+    with pytest.raises(DeviceError, match=message):
+        product(x, x)
+    CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x), "bf16")(x, x)
+
+
+def test_deterministic_products_share_no_handle_with_other_streams(cupy, monkeypatch):
+    x = cupy.asarray(np.ones((3, 5)))
+    plan = ge.einsum_plan("ij,kj->ik", x, x)
+    backend = CudaBackend(CupyRuntime())
+    backend.bind(plan)(x, x)
+    run = backend.bind(plan, deterministic=True)
+    for stream in (0, 1, 0):
+        monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: Stream(stream))
+        run(x, x)
+    usual, first, second, again = cupy.cublas.used
+    assert len({usual, first, second}) == 3
+    assert again == first
+    assert cupy.cublas.handles == [first, second]
+    del run, backend
+    gc.collect()
+    assert not cupy.cublas.handles
+
+
+def test_deterministic_plans_make_no_graphs(cupy):
+    x = cupy.asarray(np.ones((3, 3)))
+    plan = ge.einsum_plan(",".join(["ii"] * 12) + "->", *[x] * 12)
+    with pytest.raises(ValueError, match="graph=True may give other bits than the first call, and deterministic=True"):
+        CudaBackend(CupyRuntime()).bind(plan, graph=True, deterministic=True)
+    run = CudaBackend(CupyRuntime()).bind_single(plan, graph=None, deterministic=True)
+    for _ in range(3):
+        assert run(*[x] * 12) == 3
+    assert cupy.library.attached is None
+
+
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "float32"])
 def test_a_conjugate_is_an_operation_of_cublas(cupy, rng, dtype):
     x, y = (rng.integers(-3, 4, shape) for shape in ((2, 3), (3, 5)))
     x, y = (x * (1 + 2j), y * (2 - 1j)) if dtype.startswith("c") else (x, y)
     step = Contract(0, 1, "ij", "jk", "ik", conj_lhs=True)
-    product = CudaBackend(CupyRuntime()).prepare(step, {"i": 2, "j": 3, "k": 5}, dtype)
+    product = bound(CupyRuntime(), step, {"i": 2, "j": 3, "k": 5}, dtype)
     result = product(*(cupy.asarray(np.asarray(array, dtype)) for array in (x, y)))
     np.testing.assert_array_equal(result, x.conj() @ y)
     is_complex = dtype.startswith("c")

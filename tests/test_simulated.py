@@ -1,14 +1,18 @@
 """The simulated device: its GEMM against numpy, and each of its checks broken once."""
 
 import ctypes
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 from simulated import SimulatedRuntime, host
 
-from gpueinsum.backends.launch import Kernel, kernel_text, nest
+from gpueinsum.backends.launch import Kernel, job, kernel_text, nest
 from gpueinsum.gemm import Gemm
 
 SUM = Kernel("reduce", "float32", "float32")
@@ -76,10 +80,10 @@ def test_gemm_does_not_read_what_it_overwrites(device):
     assert not c.any()
 
 
-def test_tf32_drops_bits_and_true_float32_keeps_them(device):
-    a, b = (device.to_device(np.array([x], np.float32)) for x in (1 + 2.0**-20, 1.0))
+def test_lower_precisions_drop_bits_and_true_float32_keeps_them(device):
+    a, b = (device.to_device(np.array([x], np.float32)) for x in (1 + 2.0**-9 + 2.0**-20, 1.0))
     c = device.empty((1,), np.float32)
-    for precision, expected in (None, 1 + 2.0**-20), ("tf32", 1.0):
+    for precision, expected in (None, a[0]), ("emulated", a[0]), ("tf32", 1 + 2.0**-9), ("bf16", 1.0):
         call = Gemm(False, False, 1, 1, 1, 1, 1, 1)
         device.gemm(call, "float32", *map(device.pointer, (a, b, c)), precision)
         assert c[0] == expected
@@ -160,11 +164,15 @@ def test_a_kernel_that_writes_outside_of_its_result_is_found(device):
 def test_freed_memory_is_found(device):
     x, freed = device.to_device(np.ones(15, np.float32)), device.pointer(device.empty((15,), np.float32))
     with pytest.raises(AssertionError, match="no living array"):
-        device.launch(SUM, 1, 1, nest([15], [[1]], [], [[]]), device.pointer(x), freed, 15, 1, 1, 1, 0)
+        device.launch(SUM, 1, 1, sum_of(nest([15], [[1]], [], [[]]), 15, 1), device.pointer(x), freed)
 
 
 def launch_sum(device, x, out, loops, outputs, terms, lanes=1, threads=64):
-    device.launch(SUM, 1, threads, loops, device.pointer(x), device.pointer(out), outputs, terms, lanes, 1, 0)
+    device.launch(SUM, 1, threads, sum_of(loops, outputs, terms, lanes), device.pointer(x), device.pointer(out))
+
+
+def sum_of(loops, outputs, terms, lanes=1):
+    return job(loops, outputs, terms, lanes, 1, 0, 0, -1)
 
 
 # ---- Launches
@@ -176,23 +184,23 @@ def launch_sum(device, x, out, loops, outputs, terms, lanes=1, threads=64):
         (0, 64, {}, "0 blocks"),
         (2**31, 64, {}, "2147483648 blocks"),
         (1, 1025, {}, "1025 threads"),
-        (1, 64, {0: nest([15], [[1], [1]], [], [[], []])}, "a struct of 1552 bytes where one of 1040 is expected"),
+        (1, 64, {0: nest([15], [[1], [1]], [], [[], []])}, "a struct of 1552 bytes where one of 1096 is expected"),
         (1, 64, {0: 7}, "7 is no struct"),
-        (1, 64, {3: 1.0}, "1.0 is no int"),
-        (1, 64, {3: np.int64(1)}, "is no int"),
-        (1, 64, {4: 2**63}, "more than 64 bits"),
+        (1, 64, {2: 1.0}, "1.0 is no int"),
+        (1, 64, {2: np.int64(1)}, "is no int"),
+        (1, 64, {2: 2**63}, "more than 64 bits"),
         (1, 64, {1: 2}, "not aligned to 4 bytes"),
         (1, 64, {1: 4096}, "no living array"),
     ],
 )
 def test_a_launch_checks_its_arguments(device, blocks, threads, change, message):
     x = device.to_device(np.ones(15, np.float32))
-    arguments = [nest([15], [[1]], [], [[]]), device.pointer(x), device.pointer(x), 15, 1, 1, 1, 0]
+    arguments = [sum_of(nest([15], [[1]], [], [[]]), 15, 1), device.pointer(x), device.pointer(x)]
     for place, value in change.items():
         arguments[place] = value
     with pytest.raises(AssertionError, match=message):
         device.launch(SUM, blocks, threads, *arguments)
-    with pytest.raises(AssertionError, match="takes 8 arguments, not 7"):
+    with pytest.raises(AssertionError, match="takes 3 arguments, not 2"):
         device.launch(SUM, 1, 64, *arguments[1:])
 
 
@@ -254,7 +262,7 @@ def test_a_sum_without_one_of_its_barriers_goes_wrong(rng, barrier):
     for last_thread_first in (False, True):
         out = np.empty(31, np.float32)
         loops = nest([31], [[1009]], [1009], [[1]])
-        run(1, 256, (loops, host.address(x), host.address(out), 31, 1009, 128, 1, 0), last_thread_first)
+        run(1, 256, (sum_of(loops, 31, 1009, 128), host.address(x), host.address(out)), last_thread_first)
         wrong.append(not np.allclose(out, x.sum(1), rtol=1e-5))
     assert any(wrong)
 
@@ -265,3 +273,21 @@ def test_division_is_right_on_both_sides_of_32_bits():
     text = f'extern "C" __global__ void divide(int* out) {{ {body} }}'
     shared = kernel_text(SUM).partition("namespace specialised_")[0]
     assert compiled(text, "divide", threads=1, shared=shared)[: len(pairs)].all()
+
+
+@pytest.mark.parametrize(("shift", "status"), [(0, 0), (4, -signal.SIGILL)])
+def test_a_load_that_is_not_aligned_stops_the_process(shift, status):
+    code = f"""
+import numpy as np
+from simulated import host
+text = '''struct alignas(16) Four {{ int of[4]; }};
+extern "C" __global__ void load(const int* src, int* out) {{
+  const Four four = *reinterpret_cast<const Four*>(src);
+  out[0] = four.of[3];
+}}'''
+run, _ = host.bind(host.compile_kernels(f"namespace test {{{{ {{text}} }}}}", {{"test": "load"}}), "load")
+memory, out = np.zeros(32, np.int32), np.zeros(1, np.int32)
+run(1, 1, (host.address(memory) + -host.address(memory) % 16 + {shift}, host.address(out)))
+"""
+    folder = str(Path(__file__).parent)
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == status

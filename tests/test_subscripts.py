@@ -1,7 +1,7 @@
 import pytest
 
 from gpueinsum.errors import SubscriptsError
-from gpueinsum.subscripts import parse, parse_interleaved
+from gpueinsum.subscripts import _read_plain, _read_text, _resolve, parse, parse_interleaved
 
 READINGS = [
     ("ij,jk->ik", [(2, 3), (3, 5)], "ij,jk->ik"),
@@ -56,6 +56,23 @@ def test_an_expression_may_have_more_labels_than_the_alphabet():
     subscripts = parse_interleaved(terms, None, [(1,) * 60] * 2)
     assert len(set(subscripts.output)) == 80
     assert subscripts.output == "".join(sorted(subscripts.output))
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "is_plain"),
+    [
+        ("ij,jk->ik", [(2, 3), (3, 5)], True),
+        (",ii->i", [(), (3, 3)], True),
+        ("×é,é日->日×", [(2, 3), (3, 5)], True),
+        ("ij, jk -> ik", [(2, 3), (3, 5)], False),
+        ("ij,jk", [(2, 3), (3, 5)], False),
+        ("...j,jk->...k", [(2, 3), (3, 5)], False),
+        ("i,i->i", [(1,), (5,)], False),
+    ],
+)
+def test_plain_texts_are_read_without_tokens_to_the_same_end(text, shapes, is_plain):
+    plain, by_token = _read_plain(text, shapes), _resolve(_read_text(text), shapes)
+    assert plain == (by_token if is_plain else None)
 
 
 ERRORS = [

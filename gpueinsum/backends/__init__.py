@@ -12,6 +12,7 @@ import numpy as np
 from gpueinsum.backends.cpu import CpuBackend
 from gpueinsum.errors import DeviceError, DtypeError, OperandError
 from gpueinsum.execute import Binds
+from gpueinsum.profile import Profile
 
 Array = Any
 
@@ -21,6 +22,8 @@ class Backend(Binds, Protocol):
 
     name: str
 
+    @property
+    def profile(self) -> Profile: ...
     def __hash__(self) -> int: ...
     def asarray(self, operand: object) -> Array: ...
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]: ...

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_LOOPS = 64  # as in kernels/common.cuh: numpy's 64 axes
+MAX_OPERANDS = 4  # of one kernel: with more, its loops would not fit the 4 KiB of arguments that every driver takes
 
 CUDA_TYPES = {  # signed integers are absent: their kernels are the unsigned ones, bit for bit
     "bool": "bool_t",
@@ -29,20 +30,24 @@ CUDA_TYPES = {  # signed integers are absent: their kernels are the unsigned one
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One specialisation of a file in kernels/: what it reads and what it writes, as numpy names the types.
+    """One specialisation of a file in kernels/: what it reads, how many arrays, and what it writes.
 
-    >>> Kernel("reduce", "float16", "float32").entry
-    'gpueinsum_reduce_float16_float32'
+    The types are named as numpy names them. Every kernel takes a struct by value, then the addresses of the arrays that
+    it reads, then that of the one it writes.
+
+    >>> Kernel("reduce", "float16", "float32", operands=2).entry
+    'gpueinsum_reduce_2_float16_float32'
     """
 
     name: str
     source: str
     result: str
+    operands: int = 1
 
     @property
     def entry(self) -> str:
         """The extern "C" symbol of this specialisation; signed and unsigned integers share theirs."""
-        return f"gpueinsum_{self.name}_{_unsigned(self.source)}_{_unsigned(self.result)}"
+        return f"gpueinsum_{self.name}_{self.operands}_{_unsigned(self.source)}_{_unsigned(self.result)}"
 
 
 def _unsigned(dtype: str) -> str:
@@ -58,16 +63,27 @@ def accumulator(dtype: str) -> str:
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
-def _supported() -> tuple[Kernel, ...]:
+def _supported() -> Iterator[Kernel]:
     signed = [dtype[1:] for dtype in CUDA_TYPES if dtype.startswith("uint")]
     same = [(dtype, dtype) for dtype in (*CUDA_TYPES, *signed)]
-    wide = [(dtype, accumulator(dtype)) for dtype in CUDA_TYPES if accumulator(dtype) != dtype]
-    sums = [*same, *wide, *((result, source) for source, result in wide)]
-    types = {"reduce": sums, "multiply_reduce": sums, "expand": same, "add": same, "integer_gemm": same}
-    return tuple(Kernel(name, *pair) for name, pairs in types.items() for pair in pairs)
+    halves = [(dtype, accumulator(dtype)) for dtype in CUDA_TYPES if accumulator(dtype) != dtype]
+    one, pair, several, any_number = (1,), (2,), range(2, MAX_OPERANDS + 1), range(1, MAX_OPERANDS + 1)
+    for name, types, counts in (
+        ("reduce", [*same, *halves], any_number),
+        ("reduce", [(result, source) for source, result in halves], one),  # of partial sums
+        ("reduce_columns", [*same, *halves], any_number),
+        ("multiply", same, any_number),
+        ("permute", same, one),
+        ("add", same, several),
+        ("expand", same, one),
+        ("integer_gemm", same, pair),
+    ):
+        yield from (Kernel(name, *pair, operands) for operands in counts for pair in types)
 
 
-KERNELS = _supported()
+KERNELS = tuple(_supported())
+# Of each file and types the one that reads the most arrays: the others are the same text with fewer.
+LARGEST = tuple(kernel for kernel in KERNELS if replace(kernel, operands=kernel.operands + 1) not in KERNELS)
 
 
 @cache
@@ -80,18 +96,25 @@ def program_text(kernels: Sequence[Kernel]) -> str:
     """The CUDA source of several specialisations, each in a namespace of its own."""
     for kernel in kernels:
         if kernel not in KERNELS:
-            raise ValueError(f"no kernel {kernel.name!r} reads {kernel.source} and writes {kernel.result}")
+            reads = f"{kernel.operands} of {kernel.source}"
+            raise ValueError(f"no kernel {kernel.name!r} reads {reads} and writes {kernel.result}")
     return _file_text("common.cuh") + "".join({kernel.entry: _specialise(kernel) for kernel in kernels}.values())
 
 
 def _specialise(kernel: Kernel) -> str:
+    sources = [f"src{number}" for number in range(kernel.operands)]
     return f"""
 namespace specialised_{kernel.entry} {{
 using In = {CUDA_TYPES[_unsigned(kernel.source)]};
 using Out = {CUDA_TYPES[_unsigned(kernel.result)]};
+constexpr int OPERANDS = {kernel.operands};
 #define ENTRY {kernel.entry}
+#define SOURCES {", ".join(f"const In* {source}" for source in sources)}
+#define SOURCE_NAMES {", ".join(sources)}
 {_file_text(kernel.name + ".cu")}
 #undef ENTRY
+#undef SOURCES
+#undef SOURCE_NAMES
 }}
 """
 
@@ -114,13 +137,16 @@ def kernel_folder() -> Path:
     )
 
 
+Struct = npt.NDArray[np.void]  # one of them, as CuPy takes what it passes by value
+
+
 def nest(
     sizes_kept: Sequence[int],
     strides_kept: Sequence[Sequence[int]],
     sizes_summed: Sequence[int],
     strides_summed: Sequence[Sequence[int]],
-) -> npt.NDArray[np.void]:
-    """`struct Nest<N>` by value: the loops over the result, then the summed ones, outermost first.
+) -> Struct:
+    """`struct Nest<N>`: the loops over the result, then the summed ones, outermost first.
 
     Strides count elements and are one sequence per operand: N = len(strides_kept) = len(strides_summed).
     """
@@ -129,12 +155,18 @@ def nest(
     return np.array([(len(sizes_kept), len(sizes_summed), *loops)], _nest_type(len(strides)))
 
 
-def expand_nest(sizes: Sequence[int], strides: Sequence[int], same: Sequence[int]) -> npt.NDArray[np.void]:
-    """`struct ExpandNest` by value: the loops over the output, outermost first, and which one each repeats.
+def expand_of(outputs: int, sizes: Sequence[int], strides: Sequence[int], same: Sequence[int]) -> Struct:
+    """`struct ExpandOf`: the loops over the output, outermost first, and which one each repeats.
 
     `same[d]` is the index of the earlier loop whose coordinate loop d must equal, or d itself.
     """
-    return np.array([(len(sizes), _per_loop(sizes), _per_loop(strides), _per_loop(same))], _EXPAND_NEST)
+    return np.array([(outputs, len(sizes), _per_loop(sizes), _per_loop(strides), _per_loop(same))], _EXPAND_OF)
+
+
+def job(*fields: Struct | int) -> Struct:
+    """A struct of other structs and of 64-bit integers, as kernels take what they are to do."""
+    values = [np.asarray(field, np.int64) if isinstance(field, int) else field[0] for field in fields]
+    return np.array([tuple(values)], [(f"f{number}", value.dtype) for number, value in enumerate(values)])
 
 
 @cache
@@ -143,7 +175,8 @@ def _nest_type(operands: int) -> np.dtype[np.void]:
     return np.dtype([("kept", "i8"), ("summed", "i8"), *per_loop])
 
 
-_EXPAND_NEST = np.dtype([("loops", "i8"), *((name, "i8", MAX_LOOPS) for name in ("size", "stride", "same"))])
+_PER_LOOP = [(name, "i8", MAX_LOOPS) for name in ("size", "stride", "same")]
+_EXPAND_OF = np.dtype([("outputs", "i8"), ("loops", "i8"), *_PER_LOOP])
 
 
 def _per_loop(values: Sequence[int]) -> list[int]:

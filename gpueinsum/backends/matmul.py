@@ -1,14 +1,20 @@
-"""A pair as `np.matmul` of views: which labels go where, and what must be copied first."""
+"""A pair as one `np.matmul` of views: small ones as their labels say, large ones by the cheapest route."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
-from gpueinsum.axes import points
+from gpueinsum.axes import Axis, contiguous, points
+from gpueinsum.backends import loops, memory
+from gpueinsum.gemm import LHS, OUT, RHS, Route, cheapest
+from gpueinsum.layouts import is_large
+from gpueinsum.profile import Profile
 from gpueinsum.steps import Contract
 from gpueinsum.subscripts import Label, Term
 
@@ -21,7 +27,106 @@ Sizes = Mapping[Label, int]
 CACHED = 3 << 20
 
 
-def matmul(step: Contract, sizes: Sizes) -> Callable[[Array, Array], Array]:
+# Below so many elements in all arrays a route takes longer to follow than a copy to make.
+_ROUTED = 1 << 15
+_KEPT = 64  # routes of one step, for as many layouts of its sides
+
+
+def matmul(step: Contract, sizes: Sizes, dtype: str, profile: Profile) -> Callable[[Array, Array], Array]:
+    """A pair with a matrix product in it as one call of `np.matmul`."""
+    grouped = _dot(step) or _by_labels(step, sizes)
+    if profile.rate(dtype) is None or sum(points(t, sizes) for t in (step.lhs_term, step.rhs_term, step.out)) < _ROUTED:
+        return grouped
+    plain = replace(step, conj_lhs=False, conj_rhs=False)  # conjugates are made around this
+    size = tuple((label, sizes[label]) for label in dict.fromkeys(step.lhs_term + step.rhs_term))
+    planned = [tuple(contiguous(term, sizes).values())[::-1] for term in (step.lhs_term, step.rhs_term)]
+    known: dict[tuple[tuple[int, ...], tuple[int, ...]], Callable[[Array, Array], Array]] = {}
+
+    def contract(x: Array, y: Array) -> Array:
+        layouts = x.strides, y.strides
+        run = known.get(layouts)
+        if run is None:
+            if len(known) == _KEPT:
+                known.clear()
+            if any(stride % x.itemsize for stride in (*x.strides, *y.strides)):  # fields of records
+                run = grouped
+            else:
+                strides = [tuple(stride // x.itemsize for stride in array.strides) for array in (x, y)]
+                as_planned = is_large(plain, sizes, dtype, profile) and strides == planned
+                run = _routed(plain, sizes, cheapest(plain, size, *strides, dtype, profile, as_planned))
+            known[layouts] = run
+        return run(x, y)
+
+    return contract
+
+
+def _routed(step: Contract, sizes: Sizes, way: Route) -> Callable[[Array, Array], Array]:
+    """`np.matmul` as the route says: copies first, then rows, columns and sum as they lie, and the rest a batch."""
+    product = way.product
+    batch = [axis for axis in (*product.loops, product.batch) if axis.size > 1]
+    batch.sort(key=lambda axis: -axis.strides[OUT])
+    rows, columns, summed = product.rows, product.columns, product.summed
+    x_copy, y_copy = _copied(step.lhs_term, way.copy_lhs), _copied(step.rhs_term, way.copy_rhs)
+    x_view, y_view = _seen(LHS, [*batch, rows, summed]), _seen(RHS, [*batch, summed, columns])
+    out_view = _seen(OUT, [*batch, rows, columns])
+    shape = tuple(sizes[label] for label in way.out)
+    axes = axes_of(way.out, step.out)
+
+    def contract(x: Array, y: Array) -> Array:
+        x, y = x_copy(x) if x_copy else x, y_copy(y) if y_copy else y
+        out = memory.empty(shape, x.dtype)
+        loops.matmul_to(out_view(out), x_view(x), y_view(y))
+        return out.transpose(axes)
+
+    return contract
+
+
+def _copied(term: Term, layout: Term | None) -> Callable[[Array], Array] | None:
+    """How to copy an array to another order of its labels; None where it stays as it is."""
+    if layout is None:
+        return None
+    axes = axes_of(term, layout)
+
+    def copied(x: Array) -> Array:
+        source = x.transpose(axes)
+        target = memory.empty(source.shape, source.dtype)
+        loops.copy_to(target, source)
+        return target
+
+    return copied
+
+
+def _seen(array: int, loops: Sequence[Axis]) -> Callable[[Array], Array]:
+    """The memory of one array of a product along these loops."""
+    shape = tuple(axis.size for axis in loops)
+    strides = tuple(axis.strides[array] for axis in loops)
+    return lambda x: as_strided(x, shape, [stride * x.itemsize for stride in strides])
+
+
+# `np.dot`, by whether it reads the left side and the right one transposed. It starts sooner than `np.matmul`: 3 x 3
+# took 0.55 us against 1.42 us, 64 x 64 10.5 us against 12.2 us (float64, medians).
+_DOTS: dict[tuple[bool, bool], Callable[[Array, Array], Array]] = {
+    (False, False): np.ndarray.dot,
+    (True, False): lambda x, y: x.T.dot(y),
+    (False, True): lambda x, y: x.dot(y.T),
+    (True, True): lambda x, y: x.T.dot(y.T),
+}
+
+
+def _dot(step: Contract) -> Callable[[Array, Array], Array] | None:
+    """A pair of matrices or vectors as `np.dot`; None if it is of arrays with more axes than those."""
+    left, right, summed = step.left, step.right, step.summed
+    if step.batch or len(summed) != 1 or max(len(left), len(right)) > 1:
+        return None
+    if not step.out:
+        return lambda x, y: np.asarray(x.dot(y))
+    if step.out == left + right:
+        return _DOTS[step.lhs_term != left + summed, step.rhs_term != summed + right]
+    dot = _DOTS[step.rhs_term != right + summed, step.lhs_term != summed + left]
+    return lambda x, y: dot(y, x)
+
+
+def _by_labels(step: Contract, sizes: Sizes) -> Callable[[Array, Array], Array]:
     """The pair as `...ls,...sr->...lr`; its sides trade places when the result wants `right` before `left`."""
     x_term, y_term, left, right = step.lhs_term, step.rhs_term, step.left, step.right
     swapped = step.out[len(step.batch) :].startswith(right) and bool(right)
@@ -33,11 +138,12 @@ def matmul(step: Contract, sizes: Sizes) -> Callable[[Array, Array], Array]:
     natural = batch + left + right
     shape = tuple(sizes[label] for label in natural) if len(left) != 1 or len(right) != 1 else None
     out_axes = axes_of(natural, step.out) if natural != step.out else None
+    multiply = np.matmul if batch else np.ndarray.dot  # as above
 
     def contract(x: Array, y: Array) -> Array:
         if swapped:
             x, y = y, x
-        product: Array = np.matmul(x_view(x) if x_view else x, y_view(y) if y_view else y)
+        product: Array = multiply(x_view(x) if x_view else x, y_view(y) if y_view else y)
         if shape is not None:
             product = product.reshape(shape)
         return product if out_axes is None else product.transpose(out_axes)

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Hashable, Sequence
-from functools import cache
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from gpueinsum.backends import on_device
+from gpueinsum.backends.blas import CapturableBlas, CupyBlas, Handle
 from gpueinsum.backends.launch import Kernel, kernel_text
+from gpueinsum.backends.program import Launch, Product, Work
 from gpueinsum.errors import DeviceError, OperandError
-from gpueinsum.gemm import Gemm
 from gpueinsum.subscripts import Shape
 
 Array = Any
 
 
+class Memory(Protocol):
+    """Bytes on a device, which go when nothing refers to them."""
+
+    @property
+    def ptr(self) -> int:
+        """The address of the first."""
+
+
 class Runtime(Protocol):
     """All that is ever asked of a device."""
+
+    array_type: type
 
     @property
     def processors(self) -> int:
@@ -36,8 +48,14 @@ class Runtime(Protocol):
     def context(self) -> Hashable:
         """What an array that is kept can be used with only: the current device and stream."""
 
-    def empty(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
-        """A C-ordered array, not initialised."""
+    def device(self) -> int:
+        """The number of the current device."""
+
+    def allocate(self, nbytes: int) -> Memory:
+        """So many bytes, not initialised."""
+
+    def array(self, shape: Shape, dtype: np.dtype[Any], memory: Memory, strides: Sequence[int]) -> Array:
+        """The memory as an array with these strides (in bytes)."""
 
     def strided(self, array: Array, shape: Shape, strides: Sequence[int]) -> Array:
         """The array's memory, from its first element on, seen with other strides (in bytes)."""
@@ -51,10 +69,21 @@ class Runtime(Protocol):
     def store(self, array: Array, out: Array) -> None:
         """Write the array's elements into `out`, which may be on the host."""
 
-    def launch(self, kernel: Kernel, blocks: int, threads: int, *arguments: Any) -> None: ...
+    def prepare(self, work: Work, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
+        """A kernel or a product as a function of the addresses of a program's memories.
 
-    def gemm(self, gemm: Gemm, dtype: str, a: int, b: int, c: int, precision: str | None) -> None:
-        """One cuBLAS call on these addresses."""
+        If `deterministic`, the product shares no workspace with other streams. Raises DeviceError for a precision that
+        the cuBLAS at hand does not have.
+        """
+
+    def capture(self, work: Sequence[Work], addresses: Sequence[int]) -> Callable[[], None]:
+        """All of it at these addresses as one graph, to be launched on the stream that is current now.
+
+        Raises DeviceError, saying why, if it cannot be captured. Everything must have been launched once before.
+        """
+
+    def copy(self, out: int, source: int, nbytes: int) -> None:
+        """So many bytes from address to address."""
 
 
 class CupyRuntime:
@@ -84,19 +113,25 @@ class CupyRuntime:
         if _headers_are_missing():
             raise DeviceError("CUDA needs its headers, with which CuPy compiles: pip install 'cupy-cuda13x[ctk]'")
         self._cupy = cupy
-        self._blas = cublas
+        self.array_type = cupy.ndarray
+        self._blas = CupyBlas(cublas, cupy.cuda.device.get_cublas_handle)
+        handle = lru_cache(maxsize=_STREAMS)(lambda context, thread: Handle(cublas))
+        self._own_blas = CupyBlas(cublas, lambda: handle(self.context(), threading.get_ident()).number)
+        self._capturable_blas = lru_cache(maxsize=None)(self._new_capturable_blas)
+        self._capture_workspace = lru_cache(maxsize=_STREAMS)(self._new_capture_workspace)
 
     @property
     def processors(self) -> int:
-        return _processors(self._cupy.cuda.runtime.getDevice())
+        return _processors(self.device())
 
     def memory(self) -> int:
         return int(self._cupy.cuda.runtime.memGetInfo()[1])
 
-    def to_device(self, operand: object) -> Array:
-        cupy = self._cupy
+    def to_device(self, operand: Any) -> Array:
+        if type(operand) is self.array_type and operand.data.device_id == self.device():
+            return operand  # as most operands are
         array = self._adopted(operand) if on_device(operand) else self._uploaded(operand)
-        current = cupy.cuda.runtime.getDevice()
+        current = self.device()
         if array.device.id != current:
             raise OperandError(
                 f"an array is on device {array.device.id} but device {current} is current: "
@@ -115,7 +150,7 @@ class CupyRuntime:
             return operand
         if not hasattr(operand, "__dlpack__"):
             address = operand.__cuda_array_interface__["data"][0]
-            current = cupy.cuda.runtime.getDevice()
+            current = self.device()
             home = cupy.cuda.runtime.pointerGetAttributes(address).device if address else current
             with cupy.cuda.Device(home):
                 return cupy.asarray(operand)
@@ -129,13 +164,19 @@ class CupyRuntime:
     def context(self) -> Hashable:
         stream = self._cupy.cuda.get_current_stream()
         thread = threading.get_ident() if stream.ptr == _PER_THREAD_STREAM else None  # another stream in every thread
-        return self._cupy.cuda.runtime.getDevice(), stream, thread
+        return self.device(), stream, thread
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         return self._cupy.asnumpy(array, order="A")  # type: ignore[no-any-return]  # CuPy has no types
 
-    def empty(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
-        return self._cupy.empty(shape, dtype)
+    def device(self) -> int:
+        return self._cupy.cuda.runtime.getDevice()  # type: ignore[no-any-return]  # CuPy has no types
+
+    def allocate(self, nbytes: int) -> Memory:
+        return self._cupy.cuda.alloc(nbytes)  # type: ignore[no-any-return]  # CuPy has no types
+
+    def array(self, shape: Shape, dtype: np.dtype[Any], memory: Memory, strides: Sequence[int]) -> Array:
+        return self._cupy.ndarray(shape, dtype, memory, strides)
 
     def strided(self, array: Array, shape: Shape, strides: Sequence[int]) -> Array:
         return self._cupy.lib.stride_tricks.as_strided(array, shape, strides)
@@ -152,27 +193,65 @@ class CupyRuntime:
         else:
             self.to_device(out)[...] = array
 
-    def launch(self, kernel: Kernel, blocks: int, threads: int, *arguments: Any) -> None:
-        _raw_kernel(kernel)((blocks,), (threads,), arguments)
+    def prepare(self, work: Work, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
+        if isinstance(work, Product):
+            return (self._own_blas if deterministic else self._blas).prepare(work)
+        return self._prepared_launch(work)
 
-    def gemm(self, gemm: Gemm, dtype: str, a: int, b: int, c: int, precision: str | None) -> None:
-        blas = self._blas
-        kind, compute, scale, mode = _gemm_types(dtype, precision)
-        one, zero = _scalar(scale, 1), _scalar(scale, int(gemm.accumulate))
-        op_a, op_b = _operation(gemm.transpose_a, gemm.conjugate_a), _operation(gemm.transpose_b, gemm.conjugate_b)
-        handle = self._cupy.cuda.device.get_cublas_handle()
-        caller_mode = blas.getMathMode(handle)
-        blas.setMathMode(handle, mode)  # CuPy's handle may have been set to TF32
+    def _prepared_launch(self, work: Launch) -> Callable[[Sequence[int]], None]:
+        kernel, grid, block, places = _raw_kernel(work.kernel), (work.blocks,), (work.threads,), work.addresses
+
+        def launch(addresses: Sequence[int]) -> None:
+            kernel(grid, block, (work.job, *[addresses[memory] + offset for memory, offset in places]))
+
+        return launch
+
+    def copy(self, out: int, source: int, nbytes: int) -> None:
+        cupy = self._cupy
+        stream = cupy.cuda.get_current_stream().ptr
+        cupy.cuda.runtime.memcpyAsync(out, source, nbytes, _DEVICE_TO_DEVICE, stream)
+
+    def capture(self, work: Sequence[Work], addresses: Sequence[int]) -> Callable[[], None]:
+        """Its products go past CuPy's binding, which refuses a stream that is capturing."""
         try:
-            blas.gemmStridedBatchedEx(
-                *(handle, op_a, op_b, gemm.m, gemm.n, gemm.k, one.ctypes.data),
-                *(a, kind, gemm.lda, gemm.stride_a, b, kind, gemm.ldb, gemm.stride_b, zero.ctypes.data),
-                *(c, kind, gemm.ldc, gemm.stride_c, gemm.batch, compute, _DEFAULT_ALGORITHM),
-            )
-        finally:
-            blas.setMathMode(handle, caller_mode)
+            return self._captured(work, addresses)
+        except (RuntimeError, OSError) as error:  # CuPy's, CUDA's and cuBLAS' own are RuntimeErrors
+            raise DeviceError(f"this cannot be captured as a CUDA graph: {error}") from error
+
+    def _captured(self, work: Sequence[Work], addresses: Sequence[int]) -> Callable[[], None]:
+        blas, workspace = self._capturable_blas(self.device()), self._capture_workspace(self.context())
+        launches = [blas.prepare(step) if isinstance(step, Product) else self.prepare(step) for step in work]
+        stream = self._cupy.cuda.Stream(non_blocking=True)
+        with _CAPTURING, stream:
+            blas.attach(stream.ptr, workspace.ptr, _CAPTURE_WORKSPACE)
+            stream.begin_capture()
+            try:
+                for launch in launches:
+                    launch(addresses)
+            except BaseException:
+                with contextlib.suppress(RuntimeError):
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+
+        def launch_graph(_: Memory = workspace) -> None:  # which the graph's products use
+            graph.launch()
+
+        return launch_graph
+
+    def _new_capturable_blas(self, _: int) -> CapturableBlas:
+        self._cupy.cuda.device.get_cublas_handle()  # so that the library is loaded
+        return CapturableBlas(self._cupy.cuda.runtime.runtimeGetVersion() // 1000)
+
+    def _new_capture_workspace(self, _: Hashable) -> Memory:
+        """One for every stream, on which its graphs wait for each other."""
+        return self.allocate(_CAPTURE_WORKSPACE)
 
 
+_CAPTURING = threading.Lock()  # one cuBLAS handle captures at a time
+_CAPTURE_WORKSPACE = 32 << 20  # bytes: what cuBLAS' documentation recommends from Hopper on
+_STREAMS = 8  # whose own handles, and workspaces for capturing, are kept
+_DEVICE_TO_DEVICE = 3  # cudaMemcpyKind
 _PER_THREAD_STREAM = 2  # cudaStreamPerThread
 
 
@@ -183,36 +262,6 @@ def _headers_are_missing() -> bool:
     except ImportError:
         return False
     return find_nvidia_header_directory("cudart") is None
-
-
-# cudaDataType_t, cublasOperation_t, cublasComputeType_t, cublasMath_t and cublasGemmAlgo_t, from library_types.h and
-# cublas_api.h.
-_DATA_TYPES = {"float16": 2, "bfloat16": 14, "float32": 0, "float64": 1, "complex64": 4, "complex128": 5}
-_OP_N, _OP_T, _OP_C = 0, 1, 2
-_COMPUTE_32F, _COMPUTE_64F, _COMPUTE_32F_FAST_TF32 = 68, 70, 77
-_DEFAULT_MATH, _NO_REDUCED_PRECISION_REDUCTION = 0, 16
-_DEFAULT_ALGORITHM = -1
-
-
-def _operation(transpose: bool, conjugate: bool) -> int:
-    assert transpose or not conjugate  # cuBLAS has no conjugate alone
-    return (_OP_C if conjugate else _OP_T) if transpose else _OP_N
-
-
-@cache
-def _gemm_types(dtype: str, precision: str | None) -> tuple[int, int, str, int]:
-    """cuBLAS' data type, compute type, the dtype of its scalars, its math mode."""
-    half = dtype in ("float16", "bfloat16")
-    compute = _COMPUTE_64F if dtype in ("float64", "complex128") else _COMPUTE_32F
-    if precision == "tf32" and compute == _COMPUTE_32F and not half:
-        compute = _COMPUTE_32F_FAST_TF32
-    mode = _NO_REDUCED_PRECISION_REDUCTION if half else _DEFAULT_MATH
-    return _DATA_TYPES[dtype], compute, "float32" if half else dtype, mode
-
-
-@cache
-def _scalar(dtype: str, value: int) -> np.ndarray[Any, Any]:
-    return np.array(value, dtype)
 
 
 @cache

@@ -4,9 +4,12 @@ Its kernels are the very `.cu` texts, compiled for the host (`host.py`, `shim.h`
 raw memory (`cublas.py`).
 """
 
+import ctypes
 import weakref
 
 import numpy as np
+
+from gpueinsum.backends.program import Product
 
 from . import cublas, host
 
@@ -18,16 +21,65 @@ class SimulatedRuntime:
     """The runtime protocol of backends/cuda.py; `calls` lists what was launched since it was last cleared."""
 
     xp = np
+    array_type = type(None)  # numpy's arrays are the host's, too
 
     def __init__(self, processors=4, last_thread_first=False):
         self.processors = processors  # few, so that grids are small
         self.last_thread_first = last_thread_first  # the order in which the threads of a block take turns
         self.calls = []
         self._allocations = weakref.WeakValueDictionary()  # address -> Allocation
+        self.used = self.peak = 0  # bytes of `allocate`, now and at the most
+        self.allocations = 0
         self._owners = {}  # address given out by `pointer` -> weak reference to the array that owns the memory
 
     def memory(self):
         return 1 << 30
+
+    def device(self):
+        return 0
+
+    def allocate(self, nbytes):
+        memory = Allocation.of(nbytes)
+        self._allocations[memory.first] = memory
+        self._owners[memory.first] = weakref.ref(memory)
+        self.allocations += 1
+        self.used += nbytes
+        self.peak = max(self.peak, self.used)
+        weakref.finalize(memory, self._release, nbytes)
+        return memory
+
+    def _release(self, nbytes):
+        self.used -= nbytes
+
+    def array(self, shape, dtype, memory, strides):
+        return np.ndarray(shape, dtype, memory, memory.first - host.address(memory), strides)
+
+    def prepare(self, work, deterministic=False):
+        return lambda addresses: self._run(work, [addresses[memory] + offset for memory, offset in work.addresses])
+
+    def capture(self, work, addresses):
+        """A graph keeps the addresses, not the memory: freed memory is found when it is replayed."""
+        launches, addresses = [self.prepare(step) for step in work], tuple(addresses)
+
+        def replay():
+            self.calls.append(("replay", len(launches)))
+            for launch in launches:
+                launch(addresses)
+
+        return replay
+
+    def copy(self, out, source, nbytes):
+        self.calls.append(("copy", nbytes))
+        for address in (out, source):
+            first, end = self.extent(address)
+            assert first <= address <= address + nbytes <= end, f"{nbytes} bytes from {address:#x} on leave its memory"
+        ctypes.memmove(out, source, nbytes)
+
+    def _run(self, work, addresses):
+        if isinstance(work, Product):
+            self.gemm(work.gemm, work.dtype, *addresses, work.precision)
+        else:
+            self.launch(work.kernel, work.blocks, work.threads, work.job, *addresses)
 
     def empty(self, shape, dtype):
         """An array full of NaN, -1 or true, between guards."""
@@ -101,6 +153,10 @@ class SimulatedRuntime:
         for allocation in list(self._allocations.values()):
             allocation.check_guards()
 
+    def extent(self, address):
+        """The memory that an address lies in: its first byte, and the one after its last."""
+        return bounds(self._owner(address))
+
     def _owner(self, address):
         """The array that owns the memory at an address, which is a pointer or lies in the memory of one."""
         owner = self._owners.get(address, lambda: None)()
@@ -121,6 +177,10 @@ def bounds(owner):
 
 class Allocation(np.ndarray):
     """The bytes of one allocation and its guards, alive as long as an array that lies in it."""
+
+    @property
+    def ptr(self):
+        return self.first
 
     @classmethod
     def of(cls, nbytes):

@@ -10,12 +10,14 @@ DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 
+KEPT_BITS = {"tf32": 0xFFFFE000, "bf16": 0xFFFF0000}  # of a float32
+
 
 def gemm(call, dtype, a, b, c, precision):
     """C[i] = op(A[i]) op(B[i]) (+ C[i]); `a`, `b` and `c` are (address, first byte, byte after the last of its memory).
 
     op conjugates only what it transposes. float16 and bfloat16 are multiplied and added in float32 and rounded once.
-    "tf32" drops 13 bits of the factors.
+    "tf32" drops 13 bits of the factors, "bf16" 16; what is "emulated" is of full precision.
     """
     assert dtype in DTYPES, f"cuBLAS has no GEMM for {dtype}"
     for name in ("m", "n", "k", "batch", "lda", "ldb", "ldc"):
@@ -77,6 +79,6 @@ def _operated(matrices, transpose, conjugate):
 def _factor(matrices, precision):
     if matrices.dtype.itemsize == 2:
         return matrices.astype(np.float32)
-    if precision == "tf32" and matrices.dtype in (np.float32, np.complex64):
-        return (np.ascontiguousarray(matrices).view(np.uint32) & 0xFFFFE000).view(matrices.dtype)
+    if precision in KEPT_BITS and matrices.dtype in (np.float32, np.complex64):
+        return (np.ascontiguousarray(matrices).view(np.uint32) & KEPT_BITS[precision]).view(matrices.dtype)
     return matrices

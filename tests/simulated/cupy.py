@@ -11,6 +11,7 @@ import types
 import numpy as np
 
 import gpueinsum.backends
+from gpueinsum.backends import blas as blas_module
 from gpueinsum.backends import runtime as runtime_module
 from gpueinsum.backends.launch import KERNELS, kernel_text
 from gpueinsum.gemm import Gemm
@@ -25,6 +26,12 @@ TYPES = {2: "float16", 14: "bfloat16", 0: "float32", 1: "float64", 4: "complex64
 class FakeArray(np.ndarray):
     """CuPy's array as far as the runtime and the other libraries look at it."""
 
+    def __new__(cls, shape, dtype, memory, strides):
+        """CuPy's constructor, of memory that was allocated."""
+        array = cls.simulated.array(shape, dtype, memory, strides).view(cls)
+        array.device = types.SimpleNamespace(id=sys.modules["cupy"].cuda.runtime.getDevice())
+        return array
+
     __module__ = "cupy"  # by which opt_einsum and autoray know whose functions to call
     device = types.SimpleNamespace(id=0)
 
@@ -35,7 +42,7 @@ class FakeArray(np.ndarray):
 
     @property
     def data(self):
-        return types.SimpleNamespace(ptr=self.simulated.pointer(self))
+        return types.SimpleNamespace(ptr=self.simulated.pointer(self), device_id=self.device.id)
 
     @property
     def __cuda_array_interface__(self):
@@ -52,6 +59,9 @@ class FakeCublas:
     def __init__(self, simulated):
         self.simulated = simulated
         self.mode = 3  # somebody has set CuPy's handle to TF32
+        self.version = 130100
+        self.handles = []  # of ours
+        self.used = []  # the handle of every product
         self.calls = []
         self.operations = []
 
@@ -61,8 +71,24 @@ class FakeCublas:
     def setMathMode(self, handle, mode):  # noqa: N802  # CuPy's name
         self.mode = mode
 
-    def gemmStridedBatchedEx(  # noqa: N802  # CuPy's name
-        self, handle, transa, transb, m, n, k, alpha, a, a_type, lda, stride_a, b, b_type, ldb, stride_b,
+    def create(self):  # CuPy's handle is 7
+        self.handles.append(max(self.handles, default=7) + 1)
+        return self.handles[-1]
+
+    def destroy(self, handle):
+        self.handles.remove(handle)
+
+    def getVersion(self, handle):  # noqa: N802  # CuPy's name
+        return self.version
+
+    def gemmStridedBatchedEx(self, handle, *arguments):  # noqa: N802  # CuPy's name
+        if sys.modules["cupy"].recorded is not None:
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+        self.used.append(handle)
+        self.multiply(self.mode, *arguments)
+
+    def multiply(
+        self, mode, transa, transb, m, n, k, alpha, a, a_type, lda, stride_a, b, b_type, ldb, stride_b,
         beta, c, c_type, ldc, stride_c, batch, compute_type, algo,
     ):  # fmt: skip
         assert a_type == b_type == c_type
@@ -70,7 +96,7 @@ class FakeCublas:
         scalar = {"float16": "float32", "bfloat16": "float32"}.get(TYPES[a_type], TYPES[a_type])
         one, beta = (np.frombuffer(_memory(x, scalar), scalar)[0] for x in (alpha, beta))
         assert one == 1
-        self.calls.append((TYPES[a_type], compute_type, self.mode))
+        self.calls.append((TYPES[a_type], compute_type, mode))
         self.operations.append((transa, transb))
         gemm = Gemm(
             *(transa != OPERATION_N, transb != OPERATION_N, m, n, k, lda, ldb, ldc),
@@ -83,6 +109,66 @@ class FakeCublas:
 class Stream(collections.namedtuple("Stream", "ptr")):  # as CuPy's: equal by its pointer alone
     def synchronize(self):
         pass
+
+
+class CapturingStream:
+    """A stream that can record what is launched while it is current."""
+
+    ptr = 77
+
+    def __init__(self, fake, non_blocking):
+        assert non_blocking  # or the null stream's work would break the capture
+        self.fake, self.recorded = fake, None
+
+    def __enter__(self):
+        self.outer, self.fake.cuda.get_current_stream = self.fake.cuda.get_current_stream, lambda: self
+
+    def __exit__(self, *error):
+        self.fake.cuda.get_current_stream = self.outer
+
+    def begin_capture(self):
+        self.recorded = self.fake.recorded = []
+
+    def end_capture(self):
+        self.fake.recorded, launches = None, self.recorded
+        return types.SimpleNamespace(launch=lambda: [launch() for launch in launches])
+
+
+class FakeLibrary:
+    """cuBLAS itself, as ctypes reaches it; its functions give a status."""
+
+    HANDLE, WORKSPACE = 13, 32 << 20
+
+    def __init__(self, fake):
+        self.fake, self.attached, self.mode = fake, None, None
+
+    def cublasCreate_v2(self, handle):  # noqa: N802  # cuBLAS' name
+        assert self.fake.recorded is None, "a handle is made before the stream captures"
+        handle._obj.value = self.HANDLE
+        return 0
+
+    def cublasSetStream_v2(self, handle, stream):  # noqa: N802  # cuBLAS' name
+        assert self.fake.recorded is None, "a stream is set before it captures"
+        self.attached = [stream.value]
+        return 0
+
+    def cublasSetWorkspace_v2(self, handle, workspace, nbytes):  # noqa: N802  # cuBLAS' name
+        first, end = self.fake.cublas.simulated.extent(workspace.value)
+        assert (first, end - first) == (workspace.value, nbytes.value) == (first, self.WORKSPACE)
+        self.attached.append(workspace.value)
+        return 0
+
+    def cublasSetMathMode(self, handle, mode):  # noqa: N802  # cuBLAS' name
+        self.mode = mode
+        return 0
+
+    def cublasGemmStridedBatchedEx(self, handle, *arguments):  # noqa: N802  # cuBLAS' name
+        if handle.value != self.HANDLE or len(self.attached) != 2 or self.attached[0] != CapturingStream.ptr:
+            return 1  # CUBLAS_STATUS_NOT_INITIALIZED
+        numbers = [argument.value for argument in arguments]
+        multiply, mode = self.fake.cublas.multiply, self.mode
+        self.fake.recorded.append(lambda: multiply(mode, *numbers))
+        return 0
 
 
 class FakeEvent:
@@ -150,6 +236,14 @@ def stand_in(monkeypatch):
         stride_tricks=types.SimpleNamespace(as_strided=functools.partial(np.lib.stride_tricks.as_strided, subok=True))
     )
     error = type("CUDARuntimeError", (RuntimeError,), {})
+    fake.recorded = None  # what is launched while a stream captures
+    fake.library = FakeLibrary(fake)
+    monkeypatch.setattr(blas_module, "_library", {13: fake.library}.get)
+
+    def copy(out, source, nbytes, kind, stream):
+        assert (kind, stream) == (3, fake.cuda.get_current_stream().ptr)
+        simulated.copy(out, source, nbytes)
+
     fake.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(
             getDeviceCount=lambda: 1,
@@ -159,8 +253,11 @@ def stand_in(monkeypatch):
             runtimeGetVersion=lambda: 13000,
             getDeviceProperties=lambda device: dict(PROPERTIES),
             CUDARuntimeError=error,
+            memcpyAsync=copy,
         ),
+        Stream=lambda non_blocking: CapturingStream(fake, non_blocking),
         device=types.SimpleNamespace(get_cublas_handle=lambda: 7),
+        alloc=simulated.allocate,
         Device=lambda device=0: types.SimpleNamespace(attributes={"MultiProcessorCount": 4}, synchronize=lambda: None),
         Event=FakeEvent,
         get_elapsed_time=lambda start, stop: (stop.time - start.time) * 1e3,
@@ -172,7 +269,9 @@ def stand_in(monkeypatch):
             assert self.kernel is None or options == ("-std=c++17",)
 
         def __call__(self, grid, block, arguments):
-            if self.kernel:
+            if self.kernel and fake.recorded is not None:
+                fake.recorded.append(lambda: simulated.launch(self.kernel, *grid, *block, *arguments))
+            elif self.kernel:
                 simulated.launch(self.kernel, *grid, *block, *arguments)
 
     fake.RawKernel = RawKernel

@@ -14,6 +14,8 @@ import numpy as np
 from gpueinsum.backends.launch import KERNELS, program_text
 
 COMPILER = "g++", "-O1", "-std=c++17", "-fPIC", "-shared", "-x", "c++", "-"
+# A GPU cannot load or store what is not aligned to its size; here such an access is an illegal instruction (SIGILL).
+COMPILER += "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"
 # Fortified longjmp refuses to change stacks; unique symbols would join the shared memory of two libraries.
 COMPILER += "-U_FORTIFY_SOURCE", "-fno-gnu-unique", "-Wl,-Bsymbolic"
 

@@ -1,0 +1,206 @@
+"""cuBLAS: a product as the arguments of its functions; through CuPy's binding, and past it where a stream captures."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpueinsum.backends.program import Product
+from gpueinsum.errors import DeviceError
+
+# cudaDataType_t, cublasOperation_t, cublasComputeType_t, cublasMath_t and cublasGemmAlgo_t, from library_types.h and
+# cublas_api.h.
+_DATA_TYPES = {"float16": 2, "bfloat16": 14, "float32": 0, "float64": 1, "complex64": 4, "complex128": 5}
+_OP_N, _OP_T, _OP_C = 0, 1, 2
+_COMPUTE_32F, _COMPUTE_64F = 68, 70
+_DEFAULT_MATH, _NO_REDUCED_PRECISION_REDUCTION = 0, 16
+_DEFAULT_ALGORITHM = -1
+
+_SINGLE, _DOUBLE = {"float32", "complex64"}, {"float64", "complex128"}
+
+
+class _Precision(NamedTuple):
+    """How products of some dtypes are computed, and the first version of cuBLAS that can."""
+
+    dtypes: set[str]
+    compute: int
+    version: int
+
+
+# By the names that `precision=` takes; products of any other dtype are those of full precision.
+_PRECISIONS = {
+    "tf32": [_Precision(_SINGLE, 77, 0)],  # CUBLAS_COMPUTE_32F_FAST_TF32
+    "bf16": [_Precision(_SINGLE, 75, 0)],  # CUBLAS_COMPUTE_32F_FAST_16BF
+    "emulated": [
+        _Precision(_SINGLE, 78, 120900),  # CUBLAS_COMPUTE_32F_EMULATED_16BFX9
+        _Precision(_DOUBLE, 79, 130100),  # CUBLAS_COMPUTE_64F_EMULATED_FIXEDPOINT
+    ],
+}
+
+
+class GemmTypes(NamedTuple):
+    """cuBLAS' data type, compute type and math mode, the dtype of its scalars, the version of cuBLAS that it takes."""
+
+    data: int
+    compute: int
+    mode: int
+    scalar: str
+    version: int
+
+
+@cache
+def gemm_types(dtype: str, precision: str | None) -> GemmTypes:
+    half = dtype in ("float16", "bfloat16")
+    compute, version = _COMPUTE_64F if dtype in _DOUBLE else _COMPUTE_32F, 0
+    for way in _PRECISIONS.get(precision or "", []):
+        if dtype in way.dtypes:
+            _, compute, version = way
+    mode = _NO_REDUCED_PRECISION_REDUCTION if half else _DEFAULT_MATH
+    return GemmTypes(_DATA_TYPES[dtype], compute, mode, "float32" if half else dtype, version)
+
+
+Launch = Callable[[Sequence[int]], None]  # a product as a function of the addresses of a program's memories
+
+
+def gemm_arguments(work: Product) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """What cublasGemmStridedBatchedEx takes behind the handle: up to the address of A, up to B's, up to C's, after."""
+    gemm, types = work.gemm, gemm_types(work.dtype, work.precision)
+    op_a, op_b = _operation(gemm.transpose_a, gemm.conjugate_a), _operation(gemm.transpose_b, gemm.conjugate_b)
+    alpha, beta = (_scalar(types.scalar, number).ctypes.data for number in (1, int(gemm.accumulate)))
+    return (
+        (op_a, op_b, gemm.m, gemm.n, gemm.k, alpha),
+        (types.data, gemm.lda, gemm.stride_a),
+        (types.data, gemm.ldb, gemm.stride_b, beta),
+        (types.data, gemm.ldc, gemm.stride_c, gemm.batch, types.compute, _DEFAULT_ALGORITHM),
+    )
+
+
+def _operation(transpose: bool, conjugate: bool) -> int:
+    assert transpose or not conjugate  # cuBLAS has no conjugate alone
+    return (_OP_C if conjugate else _OP_T) if transpose else _OP_N
+
+
+@cache
+def _scalar(dtype: str, value: int) -> np.ndarray[Any, Any]:
+    """alpha or beta, where cuBLAS can read it for ever."""
+    return np.array(value, dtype)
+
+
+class CupyBlas:
+    """CuPy's binding, which works on the current stream, on a handle that `handle_of` gives at each call."""
+
+    def __init__(self, cublas: Any, handle_of: Callable[[], int]) -> None:
+        self._cublas, self._handle_of = cublas, handle_of
+
+    def prepare(self, work: Product) -> Launch:
+        """Raises DeviceError if this version of cuBLAS lacks the precision."""
+        types = gemm_types(work.dtype, work.precision)
+        if types.version:
+            self._check_version(work, types.version)
+        multiply, mode_of, set_mode = (
+            getattr(self._cublas, name) for name in ("gemmStridedBatchedEx", "getMathMode", "setMathMode")
+        )
+        before, between, behind, end = gemm_arguments(work)
+        handle_of, mode = self._handle_of, types.mode
+        (a, a_start), (b, b_start), (c, c_start) = work.addresses
+
+        def launch(addresses: Sequence[int]) -> None:
+            handle = handle_of()
+            callers_mode = mode_of(handle)
+            if callers_mode != mode:  # somebody has set CuPy's handle to TF32, or halves are to be added in float32
+                set_mode(handle, mode)
+            try:
+                multiply(
+                    *(handle, *before, addresses[a] + a_start, *between, addresses[b] + b_start),
+                    *(*behind, addresses[c] + c_start, *end),
+                )
+            finally:
+                if callers_mode != mode:
+                    set_mode(handle, callers_mode)
+
+        return launch
+
+    def _check_version(self, work: Product, needed: int) -> None:
+        version = self._cublas.getVersion(self._handle_of())
+        if version < needed:
+            raise DeviceError(
+                f"precision={work.precision!r} of {work.dtype} needs cuBLAS {_version_text(needed)}, "
+                f"and this is {_version_text(version)}"
+            )
+
+
+class Handle:
+    """A cuBLAS handle of our own, and the workspace that comes with it."""
+
+    def __init__(self, cublas: Any) -> None:
+        self.number: int = cublas.create()
+        self._destroy = cublas.destroy
+
+    def __del__(self) -> None:
+        with contextlib.suppress(RuntimeError):  # at exit CUDA may be gone
+            self._destroy(self.number)
+
+
+def _version_text(number: int) -> str:
+    """cuBLAS writes 12.9.1 as 120901.
+
+    >>> _version_text(120901)
+    '12.9.1'
+    """
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+class CapturableBlas:
+    """The cuBLAS library that CuPy has loaded, on a handle of our own, for the current device and one stream at a time.
+
+    Raises OSError if the library cannot be found, RuntimeError with cuBLAS' status if a call fails.
+    """
+
+    def __init__(self, major: int) -> None:
+        self._library = _library(major)
+        self._handle = ctypes.c_void_p()
+        self._call("cublasCreate_v2", ctypes.byref(self._handle))
+
+    def attach(self, stream: int, workspace: int, nbytes: int) -> None:
+        """Work on this stream, and in this memory: without it, every captured call would allocate some of its own."""
+        self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream))
+        self._call("cublasSetWorkspace_v2", self._handle, ctypes.c_void_p(workspace), ctypes.c_size_t(nbytes))
+
+    def prepare(self, work: Product) -> Launch:
+        before, between, behind, end = gemm_arguments(work)
+        mode = gemm_types(work.dtype, work.precision).mode
+        (a, a_start), (b, b_start), (c, c_start) = work.addresses
+
+        def launch(addresses: Sequence[int]) -> None:
+            self._call("cublasSetMathMode", self._handle, mode)
+            arguments = (
+                *(*before, addresses[a] + a_start, *between, addresses[b] + b_start),
+                *(*behind, addresses[c] + c_start, *end),
+            )
+            typed = [kind(argument) for kind, argument in zip(_GEMM_TYPES, arguments, strict=True)]
+            self._call("cublasGemmStridedBatchedEx", self._handle, *typed)
+
+        return launch
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        status = getattr(self._library, function)(*arguments)
+        if status:
+            raise RuntimeError(f"{function} failed with status {status}")
+
+
+_INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
+# op A, op B, m, n, k, alpha; A and its type, leading dimension and stride; B likewise, then beta; C likewise; batch,
+# compute type, algorithm.
+_ARRAY = [_POINTER, _INT, _INT, _LONG]
+_GEMM_TYPES = [*[_INT] * 5, _POINTER, *_ARRAY, *_ARRAY, _POINTER, *_ARRAY, *[_INT] * 3]
+
+
+def _library(major: int) -> Any:
+    """Found by its name alone, since it is loaded."""
+    return ctypes.CDLL(f"cublas64_{major}.dll" if sys.platform == "win32" else f"libcublas.so.{major}")

@@ -1,0 +1,304 @@
+"""Measures the device at hand: times of products, copies and loops in, the `Profile` that explains them best out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from gpueinsum import backends
+from gpueinsum.backends.loops import copy_to
+from gpueinsum.cost import item_bytes, step_costs
+from gpueinsum.door import dtype_of
+from gpueinsum.plan import Plan
+from gpueinsum.profile import Machine, Profile, Rate, machine
+from gpueinsum.steps import Contract, Fused
+
+Call = Callable[[], object]
+Shape = tuple[int, int, int, int]  # of a batch of products: how many, rows, columns, summed
+Name = TypeVar("Name")
+
+# A sample repeats its call for so many seconds, and the fastest of all samples counts, since whatever else the machine
+# does only adds: with two other processes on two cores, a product of 512 x 512 by 512 took 20 ms in the best of five
+# samples of 10 ms, 2.3 ms in the best of 80 single calls (float32).
+_SAMPLE = 5e-4
+_FEWEST_ROUNDS = 5
+# Half sizes that are tried: 0, and from 1 to 1024 in steps of a quarter octave, finer than products follow any law.
+_HALF_SIZES = np.array([0.0, *2.0 ** np.arange(0, 10.1, 0.25)])
+
+
+class Sizes(NamedTuple):
+    """What is measured on a kind of device."""
+
+    large: int  # rows, columns and summed of a product that runs at the full rate
+    cubes: tuple[tuple[int, int], ...]  # batches of smaller products: how many, and of which size; a GPU is to be full
+    thin: tuple[int, ...]  # one side of products that are large along the other two
+    copy: int  # bytes, many times those of the last cache
+    cached: int  # bytes of which source and target stay in it
+    batch: int  # how many tiny products, each of 2 x 2 times 2 x 2
+    loop: int  # the size of each label of a loop over four
+
+
+_SIZES = {
+    "cpu": Sizes(640, ((1, 256), (1, 96), (1, 48), (1, 24)), (12, 48), 128 << 20, 1 << 20, 4096, 32),
+    "cuda": Sizes(4096, ((4, 2048), (16, 1024), (64, 512), (256, 256)), (64, 256), 512 << 20, 16 << 20, 65536, 128),
+}
+
+
+class Bench(Protocol):
+    """A device on which calls are prepared and timed."""
+
+    machine: Machine
+    memory_bytes: int
+    cache_bytes: int
+    dtypes: Sequence[str]  # that products are measured of; "tf32" is float32 at that precision
+
+    def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
+        """A batch of products, m x k times k x n."""
+
+    def copy(self, nbytes: int) -> Call:
+        """A copy of so many bytes into memory that was written before."""
+
+    def permuted_copy(self, nbytes: int) -> Call:
+        """A copy of a transposed matrix of so many bytes."""
+
+    def fresh_copy(self, nbytes: int) -> Call:
+        """A copy into memory that is new every time."""
+
+    def loop(self, size: int) -> Call:
+        """`ij,jk,kl->il` in one pass over all four labels, each of this size."""
+
+    def time(self, call: Call, count: int) -> float:
+        """Seconds that so many calls take, one after the other."""
+
+
+def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
+    """The profile of a device, from measurements that take about so many seconds, 5 rounds at the least."""
+    size = _SIZES[bench.machine.kind]
+    shapes = _shapes(size)
+    calls = {
+        "copy": bench.copy(size.copy),
+        "cached copy": bench.copy(size.cached),
+        "permuted copy": bench.permuted_copy(size.copy),
+        "fresh copy": bench.fresh_copy(size.copy),
+        "step": bench.product("float32", 2, 2, 2, 2),  # numpy has a shorter way for a single one
+        "loop": bench.loop(size.loop),
+        "batch": bench.product("float32", size.batch, 2, 2, 2),
+    }
+    taken = _fastest(bench, calls, seconds / 5)
+    launch = taken["step"]
+    work = {name: _without(launch, time) for name, time in taken.items()}
+    bandwidth = 2 * size.copy / work["copy"]
+    cached = max(2 * size.cached / work["cached copy"] / bandwidth, 1.0)
+
+    def rate(dtype: str) -> Rate:
+        products = {shape: bench.product(dtype, *shape) for shape in shapes}
+        times = _fastest(bench, products, seconds * 0.8 / len(bench.dtypes))
+        long = {shape: time for shape, time in times.items() if time > 2 * launch} or times
+        return fitted_rate({shape: _without(launch, time) for shape, time in long.items()}, dtype, bandwidth * cached)
+
+    return Profile(
+        name=bench.machine.name,
+        kind=bench.machine.kind,
+        device=f"calibrated: {bench.machine}",
+        rates=tuple((dtype, rate(dtype)) for dtype in bench.dtypes),
+        bytes_per_second=bandwidth,
+        permuted=min(work["copy"] / work["permuted copy"], 1.0),
+        fresh=max(work["fresh copy"] - work["copy"], 0.0) / size.copy,
+        cache_bytes=bench.cache_bytes,
+        cached=cached,
+        loop_flops_per_second=_loop_flops(size.loop) / work["loop"],
+        launch=launch,
+        each=work["batch"] / size.batch,
+        memory_bytes=bench.memory_bytes,
+    )
+
+
+def _shapes(size: Sizes) -> list[Shape]:
+    """Cubes, and products that are thin along each side."""
+    large = size.large
+    cubes = [(batch, side, side, side) for batch, side in ((1, large), *size.cubes)]
+    thin = [(1, *sides) for t in size.thin for sides in ((t, large, large), (large, t, large), (large, large, t))]
+    return cubes + thin
+
+
+def _without(launch: float, seconds: float) -> float:
+    """The work in a call of so many seconds: what is left besides the launch, with which it may overlap."""
+    return max(seconds - launch, seconds / 8)
+
+
+def _fastest(bench: Bench, calls: Mapping[Name, Call], seconds: float) -> dict[Name, float]:
+    """Seconds of each call: the fastest of its samples, which are taken in turn, round after round."""
+    end = perf_counter() + seconds
+    counts: dict[Name, int] = {}
+    best: dict[Name, float] = {}
+    for name, call in calls.items():
+        bench.time(call, 1)  # prepares, and on CUDA compiles
+        best[name] = bench.time(call, 1)
+        counts[name] = math.ceil(_SAMPLE / max(best[name], 1e-9))
+    rounds = 0
+    while rounds < _FEWEST_ROUNDS or perf_counter() < end:
+        for name, call in calls.items():
+            best[name] = min(best[name], bench.time(call, counts[name]) / counts[name])
+        rounds += 1
+    return best
+
+
+# ---------------------------------------------------------------- the fit
+
+
+def fitted_rate(times: Mapping[Shape, float], dtype: str, bytes_per_second: float) -> Rate:
+    """The rate that explains the seconds of batches of products, by least squares of the logarithms.
+
+    Products that memory may have bound say nothing about arithmetic, and are left out.
+    """
+    item = item_bytes("float32" if dtype == "tf32" else dtype)
+
+    def is_bound_by_memory(batch: int, m: int, n: int, k: int) -> bool:
+        return 2 * item * batch * (m * k + k * n + m * n) / bytes_per_second > times[batch, m, n, k]
+
+    shapes = [shape for shape in times if not is_bound_by_memory(*shape)] or list(times)
+    sizes = np.array(shapes, float).T
+    seconds = np.array([times[shape] for shape in shapes])
+    flops = (8 if dtype.startswith("complex") else 2) * sizes.prod(axis=0)
+    halves = np.meshgrid(_HALF_SIZES, _HALF_SIZES, _HALF_SIZES, indexing="ij")
+    slowdown = sum(np.log1p(half[..., None] / size) for half, size in zip(halves, sizes[1:], strict=True))
+    difference = np.log(flops / seconds) + slowdown  # of the logarithm of the large product's rate, by each product
+    best = np.unravel_index(difference.var(axis=-1).argmin(), halves[0].shape)
+    rows, columns, summed = (float(_HALF_SIZES[index]) for index in best)
+    return Rate(float(np.exp(difference[best].mean())), rows, columns, summed)
+
+
+# ---------------------------------------------------------------- devices
+
+
+def bench(kind: str) -> Bench:
+    """The processor ("cpu") or the current GPU ("cuda"). Raises DeviceError where there is none."""
+    return HostBench() if kind == "cpu" else CudaBench()
+
+
+class _Steps:
+    """Calls of single steps as a backend runs them, on arrays that it made."""
+
+    def __init__(self, kind: str, place: backends.Backend) -> None:
+        self.machine = machine(kind)
+        self.memory_bytes = place.memory_bytes()
+        self._place = place
+
+    def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
+        precision, dtype = ("tf32", "float32") if dtype == "tf32" else (None, dtype)
+        sizes = {"b": batch, "i": m, "j": k, "k": n}
+        if batch == 1:
+            return self._call(Contract(0, 1, "ij", "jk", "ik"), ("ij", "jk"), sizes, dtype, precision)
+        return self._call(Contract(0, 1, "bij", "bjk", "bik"), ("bij", "bjk"), sizes, dtype, precision)
+
+    def loop(self, size: int) -> Call:
+        return self._call(_LOOP, _LOOP.terms, dict.fromkeys("ijkl", size), "float32")
+
+    def _call(
+        self,
+        step: Contract | Fused,
+        terms: tuple[str, ...],
+        size: Mapping[str, int],
+        dtype: str,
+        precision: str | None = None,
+    ) -> Call:
+        plan = Plan(terms, (step,), (len(terms),), tuple(size.items()), dtype)
+        arrays = [self._array(tuple(size[label] for label in term), dtype) for term in terms]
+        return partial(self._place.bind_single(plan, precision), *arrays)
+
+    def _array(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Of random numbers: of all zeros or ones a GPU's products run at a higher clock."""
+        return self._place.asarray(np.random.default_rng(0).standard_normal(shape, np.float32).astype(dtype_of(dtype)))
+
+
+_LOOP = Fused((0, 1, 2), ("ij", "jk", "kl"), "il", (False, False, False))
+
+
+def _loop_flops(size: int) -> int:
+    [cost] = step_costs(Plan(_LOOP.terms, (_LOOP,), (3,), tuple(dict.fromkeys("ijkl", size).items()), "float32"))
+    return cost.flops
+
+
+class HostBench(_Steps):
+    """The processor, as the CPU backend uses it."""
+
+    dtypes: Sequence[str] = ("float32", "float64", "complex64", "complex128")
+
+    def __init__(self) -> None:
+        super().__init__("cpu", backends.HOST)
+        self.cache_bytes = last_cache_bytes()
+
+    def copy(self, nbytes: int) -> Call:
+        return self._copy((nbytes // 4,), (0,))
+
+    def permuted_copy(self, nbytes: int) -> Call:
+        side = math.isqrt(nbytes // 4)
+        return self._copy((side, side), (1, 0))
+
+    def _copy(self, shape: tuple[int, ...], axes: tuple[int, ...]) -> Call:
+        source, target = self._array(shape, "float32"), np.ones(shape, np.float32)
+        return partial(copy_to, target, source.transpose(axes))
+
+    def fresh_copy(self, nbytes: int) -> Call:
+        source = self._array((nbytes // 4,), "float32")
+        return lambda: np.copyto(np.empty_like(source), source)
+
+    def time(self, call: Call, count: int) -> float:
+        start = perf_counter()
+        for _ in range(count):
+            call()
+        return perf_counter() - start
+
+
+class CudaBench(_Steps):
+    """The current GPU, as the CUDA backend uses it; timed by events on the current stream."""
+
+    dtypes: Sequence[str] = ("float16", "bfloat16", "tf32", "float32", "float64", "complex64", "complex128")
+
+    def __init__(self) -> None:
+        super().__init__("cuda", backends.cuda_backend())
+        import cupy
+
+        self._cupy = cupy
+        self.cache_bytes = int(cupy.cuda.Device().attributes["L2CacheSize"])
+
+    def copy(self, nbytes: int) -> Call:
+        source = self._array((nbytes // 4,), "float32")
+        target = self._cupy.empty_like(source)
+        return lambda: self._cupy.copyto(target, source)
+
+    def permuted_copy(self, nbytes: int) -> Call:
+        side = math.isqrt(nbytes // 4)
+        matrix = self._array((side, side), "float32").T
+        return lambda: self._place.arrange(matrix, "C")
+
+    fresh_copy = copy  # CuPy's pool hands out memory that was mapped before
+
+    def time(self, call: Call, count: int) -> float:
+        start, stop = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+        self._cupy.cuda.Device().synchronize()
+        start.record()
+        for _ in range(count):
+            call()
+        stop.record()
+        stop.synchronize()
+        return float(self._cupy.cuda.get_elapsed_time(start, stop)) / 1e3
+
+
+def last_cache_bytes() -> int:
+    """Bytes of the largest cache that Linux tells of; those of a usual one where it tells nothing."""
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        if text[:-1].isdecimal() and text[-1] in "KM":
+            sizes.append(int(text[:-1]) << {"K": 10, "M": 20}[text[-1]])
+    return max(sizes, default=_USUAL_CACHE)
+
+
+_USUAL_CACHE = 16 << 20

@@ -1,0 +1,176 @@
+"""Plan to plan, just before it is bound: neighbouring steps become one `Fused` pass where that is cheaper."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from gpueinsum.axes import points
+from gpueinsum.cost import item_bytes
+from gpueinsum.plan import Plan
+from gpueinsum.profile import Profile
+from gpueinsum.steps import Contract, Fused, Reduce, Step, distinct, renumbered
+from gpueinsum.subscripts import Label, Term
+from gpueinsum.timing import pass_seconds, product_seconds
+
+Sizes = Mapping[Label, int]
+_Factor = tuple[int, Term, bool]  # a register, the term by which it is read, whether as its conjugate
+
+_MOST_OPERANDS = 4  # of one pass: those of a CUDA kernel (`launch.py`)
+_MOST_LABELS = 52  # those for which np.einsum's loop has letters; a kernel runs 64 loops
+# Where one pass makes more products than the steps apart, each result sums so many at the most: on a GPU one thread may
+# have to do it alone, some 10 ns for each, while a launch takes 4 us.
+_MOST_SUMMED = 256
+# numpy's calls are of three speeds: 3 x 3, float64, medians: np.dot 0.55 us, np.matmul 1.42 us, np.einsum's loop over
+# two arrays 1.80 us and over three, which is a pass, 2.71 us. In launches:
+_DOT, _PASS = 0.4, 1.5
+
+
+def fused(plan: Plan, profile: Profile) -> Plan:
+    """The same outputs by fewer passes.
+
+    A step that only one other reads is joined with it, `i,ij->ij` and `ij,j->ij` to `i,ij,j->ij`, if by the profile one
+    pass over the index points of both takes less time than two with an array between them, and if no more memory is
+    alive at once.
+    """
+    if plan.dtype == "object":
+        return plan
+    operands = len(plan.inputs)
+    uses = Counter(source for step in plan.steps for source in step.sources)
+    once = {register for register, count in uses.items() if count == 1 and register >= operands}.difference(
+        plan.outputs
+    )
+    if not once:
+        return plan
+    price = _Price(dict(plan.sizes), plan.dtype, profile)
+    memory: _Memory | None = None  # for most plans have nothing to join
+    steps: dict[int, Step] = {}  # those that are left, by the register that each writes
+    for register, step in enumerate(plan.steps, operands):
+        for source in sorted(once.intersection(step.sources), reverse=True):
+            first, is_next = steps[source], next(reversed(steps)) == source
+            whole = _joined(first, source, step) if price.joins(first, step) else None
+            if whole is not None and price.prefers(whole, first, step):
+                memory = memory or _Memory(plan)
+                if memory.allows(source, register, is_next):
+                    memory.join(source, register)
+                    del steps[source]
+                    step = whole
+        steps[register] = step
+    if len(steps) == len(plan.steps):
+        return plan
+    number = {register: position for position, register in enumerate([*range(operands), *steps])}
+    return replace(
+        plan,
+        steps=tuple(renumbered(step, number) for step in steps.values()),
+        outputs=tuple(number[output] for output in plan.outputs),
+    )
+
+
+def _joined(first: Step, register: int, second: Step) -> Fused | None:
+    """`second` with what `first` writes to `register` put in its place; None where that is no one pass.
+
+    A label that `first` sums may mean nothing else in `second`.
+    """
+    inner, outer = _factors(first), _factors(second)
+    if inner is None or outer is None or not 2 <= len(inner) + len(outer) - 1 <= _MOST_OPERANDS:
+        return None
+    [(place, term, mark)] = [(i, term, mark) for i, (source, term, mark) in enumerate(outer) if source == register]
+    if term != first.out or set(first.summed) & set("".join([term for _, term, _ in outer])):
+        return None
+    put = [(source, term, conjugated != mark) for source, term, conjugated in inner]
+    sources, terms, conjugated = zip(*outer[:place], *put, *outer[place + 1 :], strict=True)
+    return Fused(sources, terms, second.out, conjugated) if len(set("".join(terms))) <= _MOST_LABELS else None
+
+
+def _factors(step: Step) -> list[_Factor] | None:
+    """What a step multiplies, to sum the products; None if it does something else, or walks a diagonal."""
+    match step:
+        case Contract():
+            return [(step.lhs, step.lhs_term, step.conj_lhs), (step.rhs, step.rhs_term, step.conj_rhs)]
+        case Fused():
+            return [*zip(step.sources, step.terms, step.conjugated, strict=True)]
+        case Reduce() if distinct(step.term) == step.term:
+            return [(step.source, step.term, False)]
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """What steps take on a device."""
+
+    size: Sizes
+    dtype: str
+    profile: Profile
+
+    def joins(self, first: Step, second: Step) -> bool:
+        """Whether one pass may be cheaper at all: not where the first is BLAS's or a view, which costs nothing.
+
+        A view of what a pass writes may as well be written at once.
+        """
+        if self._is_dot(first) or first.is_view(self.size):
+            return False
+        return isinstance(first, Fused) or not second.is_view(self.size)
+
+    def prefers(self, whole: Fused, first: Step, second: Step) -> bool:
+        """Whether one pass is cheaper than the two."""
+        grows = self._points(whole) > max(self._points(first), self._points(second))
+        if grows and points(whole.summed, self.size) > _MOST_SUMMED:
+            return False
+        return self._seconds(whole) <= self._seconds(first) + self._seconds(second)
+
+    def _points(self, step: Step) -> int:
+        return points(step.out + step.summed, self.size)
+
+    def _seconds(self, step: Step) -> float:
+        if step.is_view(self.size):
+            return 0.0
+        terms = [term for _, term, _ in _factors(step) or []]
+        moved = item_bytes(self.dtype) * sum(points(term, self.size) for term in (*terms, step.out))
+        product, addition = (6, 2) if self.dtype.startswith("complex") else (1, 1)
+        operations = self._points(step) * (product * (len(terms) - 1) + addition * bool(step.summed))
+        extra = (self._launches(step) - 1) * self.profile.launch
+        seconds = extra + pass_seconds(self.profile, moved, operations)
+        if not (isinstance(step, Contract) and step.summed):
+            return seconds
+        batch, rows, columns, summed = (
+            points(labels, self.size) for labels in (step.batch, step.left, step.right, step.summed)
+        )
+        by_blas = product_seconds(self.profile, self.dtype, batch, rows, columns, summed, moved)
+        return min(seconds, extra + by_blas)
+
+    def _launches(self, step: Step) -> float:
+        if self.profile.kind == "cuda":
+            return 1.0
+        if isinstance(step, Fused):
+            return _PASS
+        return _DOT if self._is_dot(step) else 1.0
+
+    def _is_dot(self, step: Step) -> bool:
+        """Whether numpy has BLAS do a step in one call, so fast that no loop over several arrays pays."""
+        return self.profile.kind == "cpu" and isinstance(step, Contract) and bool(step.summed) and not step.batch
+
+
+class _Memory:
+    """What is alive how long, while steps are joined."""
+
+    def __init__(self, plan: Plan) -> None:
+        size = dict(plan.sizes)
+        self._operands = len(plan.inputs)
+        self._owners = plan.owners()
+        self._elements = [points(plan.term(register), size) for register in range(len(self._owners))]
+        self._ending = dict(enumerate(map(set, plan.last_uses()), self._operands))
+
+    def allows(self, first: int, second: int, is_next: bool) -> bool:
+        """Whether no more is alive at once if what ends with the first step lives on to the second.
+
+        That takes the place of the array between them; next to each other, the second's result may take it, too.
+        """
+        held = {self._owners[register] for register in self._ending[first]}
+        longer = sum(self._elements[owner] for owner in held if owner >= self._operands)
+        between = self._elements[first]
+        return longer <= between or (is_next and self._elements[second] <= between)
+
+    def join(self, first: int, second: int) -> None:
+        """What ended with the first step ends with the second, but for the array between them."""
+        self._ending[second] = (self._ending[second] | self._ending.pop(first)) - {first}

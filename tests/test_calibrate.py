@@ -1,0 +1,170 @@
+"""What calibration makes of a device's times: a device whose rates are known, disturbed, and the processor at hand."""
+
+import dataclasses
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gpueinsum import calibrate as calibration
+from gpueinsum import profile as profiles
+from gpueinsum.calibrate import CudaBench, HostBench, calibrate, fitted_rate, last_cache_bytes
+from gpueinsum.cost import item_bytes
+from gpueinsum.profile import Machine, Profile, Rate, profile
+
+
+class KnownBench:
+    """A device that keeps to a profile exactly, but for disturbances of every third sample or so."""
+
+    def __init__(self, known: Profile, disturbed: float = 10.0) -> None:
+        self.known = known
+        self.machine = Machine(known.kind, "a device", ("numbers 1.0",))
+        self.memory_bytes, self.cache_bytes = known.memory_bytes, known.cache_bytes
+        self.dtypes = tuple(dtype for dtype, _ in known.rates)
+        self._delays = np.random.default_rng(8).choice([1.0, 1.0, 1.0, 1.0, 1.5, disturbed], 100_000).tolist()
+
+    def product(self, dtype, batch, m, n, k):
+        rate = self.known.rate(dtype)
+        flops = (8 if dtype.startswith("complex") else 2) * batch * m * n * k
+        share = m / (m + rate.rows) * n / (n + rate.columns) * k / (k + rate.summed)
+        moved = batch * (m * k + k * n + m * n) * item_bytes("float32" if dtype == "tf32" else dtype)
+        bandwidth = self.known.bytes_per_second * self.known.cached
+        if m * n * k == 8:  # nothing but calls
+            return self.known.launch + (batch - 2) * self.known.each
+        return self.known.launch + max(flops / (rate.flops_per_second * share), moved / bandwidth)
+
+    def copy(self, nbytes):
+        rate = self.known.bytes_per_second * (self.known.cached if 2 * nbytes <= self.cache_bytes else 1)
+        return self.known.launch + 2 * nbytes / rate
+
+    def permuted_copy(self, nbytes):
+        return self.known.launch + 2 * nbytes / (self.known.bytes_per_second * self.known.permuted)
+
+    def fresh_copy(self, nbytes):
+        return self.copy(nbytes) + nbytes * self.known.fresh
+
+    def loop(self, size):
+        points, results = size**4, size**2
+        return self.known.launch + (2 * points + points - results) / self.known.loop_flops_per_second
+
+    def time(self, call, count):
+        return call * count * self._delays.pop()
+
+
+def known_profile(name):
+    """A profile of the package with other half sizes, which differ from each other."""
+    rate = Rate(3e11, 19.0, 64.0, 7.0)
+    return dataclasses.replace(profile(name), rates=tuple((dtype, rate) for dtype, _ in profile(name).rates))
+
+
+@pytest.mark.parametrize("name", ["cpu", "h200"])
+def test_the_rates_of_a_device_are_recovered_from_disturbed_times(name):
+    known = known_profile(name)
+    found = calibrate(KnownBench(known), seconds=0.0)
+    for field in dataclasses.fields(Profile):
+        wanted = getattr(known, field.name)
+        if isinstance(wanted, float | int):
+            assert getattr(found, field.name) == pytest.approx(wanted, rel=0.02, abs=1e-15), field.name
+    assert [dtype for dtype, _ in found.rates] == [dtype for dtype, _ in known.rates]
+    for dtype, rate in found.rates:
+        wanted = known.rate(dtype)
+        assert rate.flops_per_second == pytest.approx(wanted.flops_per_second, rel=0.1), dtype
+        for half in ("rows", "columns", "summed"):
+            assert getattr(rate, half) == pytest.approx(getattr(wanted, half), rel=0.25), (dtype, half)
+    assert (found.name, found.kind) == ("a device", known.kind)
+    assert found.device == "calibrated: a device; numbers 1.0"
+
+
+def test_the_mean_of_disturbed_times_would_not_do():
+    known = known_profile("cpu")
+    bench = KnownBench(known)
+    call = bench.copy(1 << 20)
+    mean = np.mean([bench.time(call, 1) for _ in range(99)])
+    assert mean > 2 * call
+
+
+def test_what_comes_out_can_be_kept():
+    found = calibrate(KnownBench(known_profile("cpu")), seconds=0.0)
+    assert Profile.from_json(found.to_json()) == found
+
+
+def test_products_that_memory_bounds_say_nothing_about_arithmetic():
+    rate, bandwidth = Rate(1e11, 16.0, 16.0, 16.0), 1e9
+
+    def seconds(batch, m, n, k):
+        busy = 2 * batch * m * n * k / 1e11 * (1 + 16 / m) * (1 + 16 / n) * (1 + 16 / k)
+        return max(busy, 4 * batch * (m * k + k * n + m * n) / bandwidth)
+
+    cubes = [(batch, side, side, side) for batch, side in ((1, 4096), (3, 2048), (5, 1024))]
+    thin = [(1, *sides) for t in (300, 1024) for sides in ((t, 4096, 4096), (4096, t, 4096), (4096, 4096, t))]
+    bound = [(1, 1, 4096, 4096), (1, 4096, 1, 4096), (1, 4096, 4096, 1)]
+    times = {shape: seconds(*shape) for shape in cubes + thin + bound}
+    assert fitted_rate(times, "float32", bandwidth) == fitted_rate(
+        {shape: times[shape] for shape in cubes + thin}, "float32", bandwidth
+    )
+    assert fitted_rate(times, "float32", bandwidth).flops_per_second == pytest.approx(rate.flops_per_second, rel=0.1)
+
+
+def test_the_processor_can_be_measured(monkeypatch):
+    small = calibration.Sizes(64, ((1, 48), (2, 24)), (12,), 1 << 20, 1 << 14, 16, 4)
+    monkeypatch.setitem(calibration._SIZES, "cpu", small)
+    bench = HostBench()
+    found = calibrate(bench, seconds=0.0)
+    assert Profile.from_json(found.to_json()) == found
+    assert found.kind == "cpu"
+    assert [dtype for dtype, _ in found.rates] == list(bench.dtypes)
+    assert found.memory_bytes > 1 << 30
+    assert found.cache_bytes == last_cache_bytes() >= 1 << 19
+
+
+def test_the_calls_that_are_timed_compute_what_they_say():
+    bench = HostBench()
+    assert bench.product("complex64", 3, 4, 5, 6)().shape == (3, 4, 5)
+    assert bench.product("float64", 1, 4, 5, 6)().dtype == np.float64
+    copy = bench.permuted_copy(4 * 7 * 7)
+    copy()
+    target, source = copy.args
+    np.testing.assert_array_equal(target, source)
+    assert target.strides == source.strides[::-1] == (28, 4)
+    assert bench.loop(3)().shape == (3, 3)
+    assert bench.time(lambda: None, 3) >= 0
+
+
+class ScriptedCuda:
+    """What calibration asks of CuPy: arrays are numpy's, a quarter of a second lies between any events."""
+
+    def __init__(self):
+        self.waits = 0
+        self.cuda = SimpleNamespace(
+            Device=lambda: SimpleNamespace(attributes={"L2CacheSize": 5 << 20}, synchronize=self.wait),
+            Event=lambda: SimpleNamespace(record=self.wait, synchronize=self.wait),
+            get_elapsed_time=lambda start, stop: 250.0,
+        )
+        self.empty_like, self.copyto = np.empty_like, np.copyto
+
+    def wait(self):
+        self.waits += 1
+
+
+def test_a_gpu_is_measured_by_its_events(monkeypatch):
+    from conftest import simulated_backend
+
+    cupy = ScriptedCuda()
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr("gpueinsum.backends.cuda_backend", simulated_backend)
+    for module in (calibration, profiles):
+        monkeypatch.setattr(module, "machine", lambda kind: Machine(kind, "NVIDIA S1", ("cupy 1",)))
+    bench = CudaBench()
+    assert (bench.machine.name, bench.cache_bytes) == ("NVIDIA S1", 5 << 20)
+    calls = []
+    assert bench.time(lambda: calls.append(cupy.waits), 3) == 0.25  # events count milliseconds
+    assert calls == [2, 2, 2]  # the device was idle, and the first event recorded
+    backend = simulated_backend()
+    for dtype in ("bfloat16", "tf32", "complex64"):
+        backend.runtime.calls.clear()
+        assert bench.product(dtype, 2, 3, 4, 5)().shape == (2, 3, 4)
+        assert [call[0] for call in backend.runtime.calls] == ["gemm"]
+    assert bench.loop(3)().shape == (3, 3)
+    for copy in (bench.copy, bench.permuted_copy, bench.fresh_copy):
+        copy(4 * 49)()

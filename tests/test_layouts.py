@@ -1,0 +1,176 @@
+"""Layouts of intermediates, asserted on plans: what a device's prices make of them, and that results stay the same."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import gpueinsum as ge
+from benchmarks.tccg import TCCG
+from gpueinsum import grad, layouts, price
+from gpueinsum.gemm import routes
+from gpueinsum.layouts import arranged
+from gpueinsum.price import plan_seconds, way_arguments, way_of
+from gpueinsum.profile import profile
+from gpueinsum.steps import Contract, Reduce
+
+DEVICES = "h200", "a100", "cpu"
+
+
+def plan_of(equation, sizes, dtype="float32"):
+    shapes = [tuple(sizes[label] for label in term) for term in equation.partition("->")[0].split(",")]
+    return ge.einsum_plan(equation, *shapes, dtype=dtype)
+
+
+def ways(plan, device):
+    """How a device runs each product of a plan, whose operands are in C order."""
+    size = dict(plan.sizes)
+    steps = arranged(plan, profile(device)).steps
+    return [way_of(step, size, plan.dtype, profile(device)) for step in steps if isinstance(step, Contract)]
+
+
+def published():
+    """The contractions of TCCG as pairs, with their sizes and dtypes."""
+    for row in TCCG:
+        if row.where == "cuda":
+            size = {label: int(number) for label, _, number in (part.partition("=") for part in row.sizes.split())}
+            yield plan_of(row.equation, size, row.dtype), size
+
+
+def test_three_quarters_of_tccg_need_no_copy_if_the_result_may_lie_in_any_order():
+    one_call = several = 0
+    for plan, size in published():
+        found = routes(*way_arguments(plan.steps[0], size), plan.dtype, profile("h200"))
+        without = [way.product.calls for way in found if not way.copies]
+        one_call += without == [1]
+        several += bool(without) and without != [1]
+    assert (one_call, several) == (34, 3)
+
+
+@pytest.mark.parametrize("device", ["h200", "cpu"])
+def test_a_contraction_that_copies_all_the_same_is_priced_below_the_way_that_does_not(device):
+    copying = 0
+    for plan, size in published():
+        [way] = ways(plan, device)
+        if way.copies:
+            copying += 1
+            step = plan.steps[0]
+            others = routes(*way_arguments(step, size), plan.dtype, profile(device))
+            assert all(way.seconds < other.seconds for other in others if not other.copies)
+    assert 14 <= copying < 48
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_no_order_of_a_result_is_priced_below_the_one_that_is_chosen(device):
+    sizes = {"a": 64, "b": 48, "c": 56, "d": 40, "k": 72}
+    for equation in ("adkb,ck->abcd", "akb,kdc->cdab", "kab,ckd->dbac"):
+        plan = plan_of(equation, sizes, "float64")
+        chosen = plan_seconds(arranged(plan, profile(device)), profile(device))
+        for out in itertools.permutations("abcd"):
+            step = replace(plan.steps[0], out="".join(out))
+            assert chosen <= 1.05 * price.step_seconds(step, sizes, "float64", profile(device))
+
+
+CHAINS = [  # whose intermediate is read with other labels together than it is made with
+    ("adb,bce,dcf->aef", "adce"),
+    ("kab,kcd,acx->xbd", "abcd"),
+    ("akb,kcd,dbe->ace", "abcd"),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("equation", "between"), CHAINS)
+def test_an_intermediate_has_the_best_of_all_its_orders(equation, between, device):
+    sizes = dict(zip("abcdefkx", (48, 40, 44, 36, 52, 42, 64, 46), strict=True))
+    x, y, z, result = equation.replace("->", ",").split(",")
+
+    def seconds(lhs, rhs, out):
+        return price.step_seconds(Contract(0, 1, lhs, rhs, out), sizes, "float64", profile(device))
+
+    def orders(term):
+        return map("".join, itertools.permutations(term))
+
+    best = min(seconds(x, y, term) + min(seconds(z, term, out) for out in orders(result)) for term in orders(between))
+    shapes = [tuple(sizes[label] for label in term) for term in (x, y, z)]
+    plan = ge.einsum_plan(equation, *shapes, optimize=[(0, 1), (0, 1)])
+    assert plan_seconds(arranged(plan, profile(device)), profile(device)) <= 1.06 * best
+
+
+PRODUCTS = [
+    ("ij,jk->ik", {"i": 768, "j": 640, "k": 896}),
+    ("ij,jk->ki", {"i": 768, "j": 640, "k": 896}),
+    ("bij,bjk->bik", {"b": 32, "i": 128, "j": 96, "k": 112}),
+    ("bqhd,bkhd->bhqk", {"b": 2, "q": 384, "k": 384, "h": 8, "d": 64}),
+    ("bhqk,bkhd->bqhd", {"b": 2, "q": 384, "k": 384, "h": 8, "d": 64}),
+    ("ij,jk,kl->il", {"i": 768, "j": 640, "k": 896, "l": 512}),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize(("equation", "sizes"), PRODUCTS)
+def test_products_attention_and_their_gradients_never_copy(equation, sizes, dtype, device):
+    plan = plan_of(equation, sizes, dtype)
+    for each in (plan, grad.vjp(plan, range(len(plan.inputs)))):
+        assert [way.copies for way in ways(each, device)] == [0] * sum(isinstance(s, Contract) for s in each.steps)
+
+
+def test_a_plan_without_large_products_is_left_as_it_is():
+    plan = plan_of("iajb,bkac->ijkc", dict.fromkeys("iajbkc", 3))
+    assert arranged(plan, profile("h200")) is plan
+
+
+def test_a_permutation_that_a_pair_can_write_itself_goes():
+    sizes = {"a": 312, "b": 312, "c": 24, "d": 312}
+    steps = arranged(plan_of("adb,cd->cba", sizes), profile("h200")).steps
+    assert [type(step) for step in steps] in ([Contract], [Contract, Reduce])
+    assert all(step.is_view(sizes) for step in steps[1:])
+
+
+@pytest.fixture
+def all_pairs_are_large(monkeypatch):
+    """Layouts chosen for the smallest arrays, too, and a plan that could be better never left alone."""
+    monkeypatch.setattr(layouts, "_LARGE", 0)
+    monkeypatch.setattr(layouts, "_GOOD", 0.0)
+    monkeypatch.setattr(price, "SMALL", 0)
+
+
+@pytest.mark.usefixtures("all_pairs_are_large")
+@pytest.mark.parametrize("device", ["h200", "cpu"])
+def test_results_and_outputs_stay_what_they_were(device, rng):
+    changed = 0
+    for equation, number in EXPRESSIONS:
+        labels = dict.fromkeys(label for label in equation if label.isalpha())
+        for _ in range(number):
+            sizes = {label: int(size) for label, size in zip(labels, rng.integers(2, 6, len(labels)), strict=True)}
+            plan = plan_of(equation, sizes, "float64")
+            both = grad.vjp(plan, range(len(plan.inputs)))
+            for each in (plan, both):
+                other = arranged(each, profile(device))
+                changed += other.steps != each.steps
+                assert (other.inputs, other.sizes, other.dtype) == (each.inputs, each.sizes, each.dtype)
+                assert [other.term(x) for x in other.outputs] == [each.term(x) for x in each.outputs]
+                arrays = [rng.integers(-3, 4, each.shape(i)).astype(float) for i in range(len(each.inputs))]
+                results, expected = ge.run_plan(other, *arrays), ge.run_plan(each, *arrays)
+                np.testing.assert_equal(results, expected)
+    assert changed > 20
+
+
+EXPRESSIONS = [
+    ("adb,cd->cba", 3), ("aebd,ce->dcba", 3), ("klcd,acik,dblj->abij", 3), ("abc,ai,bj,ck->ijk", 3),
+    ("aud,upqv,vrsw,bwe,dqse->aprb", 2), ("ab,bc,cd,de->ae", 2), ("bxi,oij,byj->boxy", 3),
+    ("ijk,jr,kr->ir", 3), ("iij,jk->ki", 3), ("ij,jk->iik", 3), ("abij,ij,kb->ka", 3),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("all_pairs_are_large")
+def test_a_step_may_call_the_labels_of_its_register_by_other_names(rng):
+    """As plans from JSON may."""
+    steps = Contract(0, 1, "akb", "kc", "abc"), Contract(3, 2, "xyz", "yw", "xzw")
+    sizes = tuple(zip("akbcxyzw", (2, 3, 5, 7, 2, 5, 7, 4), strict=True))
+    plan = ge.Plan(("akb", "kc", "bw"), steps, (4,), sizes, "float64")
+    arrays = [rng.random(plan.shape(i)) for i in range(3)]
+    expected = np.einsum("akb,kc,bw->acw", *arrays)
+    for device in DEVICES:
+        np.testing.assert_allclose(ge.run_plan(arranged(plan, profile(device)), *arrays), expected)
