@@ -436,8 +436,9 @@ def _method(run: Run) -> Iterator[str]:
         "the other, round after round, each round beginning with the next of them; what else the machine does falls "
         f"on all alike. {clock}",
         "<b>Threads.</b> All libraries have as many. Before a short sample come as many calls that are not timed, for "
-        "the threads of the library before it spin for a while on cores that this one needs; OpenBLAS’s spin is cut "
-        "short (OPENBLAS_THREAD_TIMEOUT). Rows on which everybody’s calls take seconds have two or three rounds.",
+        "the threads of the library before it spin for a while on cores that this one needs; those of OpenBLAS and "
+        "PyTorch are told to stop soon (OPENBLAS_THREAD_TIMEOUT, GOMP_SPINCOUNT). Rows on which everybody’s calls "
+        "take seconds have two or three rounds.",
         "<b>Spread.</b> A time is the median over the rounds. A ratio is computed in each round; its median and its "
         "quartiles over the rounds are shown, so it can differ a little from the ratio of the medians.",
         f"<b>Lost</b> is a row whose upper quartile is below {1 - NOISE:g}, <b>won</b> one whose lower quartile is "

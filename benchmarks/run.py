@@ -85,6 +85,7 @@ def run(
             "seconds_taken": perf_counter() - started,
             "clock": "CUDA events" if place.kind == "cuda" else "the host's",
             "openblas_thread_timeout": os.environ.get("OPENBLAS_THREAD_TIMEOUT"),
+            "gomp_spincount": os.environ.get("GOMP_SPINCOUNT"),
         }
         yield Run(date.isoformat(timespec="seconds"), facts, versions, method, found, tuple(measured))
 

@@ -41,6 +41,7 @@ def einsum(
     optimize: Optimize = _AUTO,
     backend: str | None = None,
     precision: str | None = None,
+    deterministic: bool = False,
 ) -> Array:
     """Einstein summation of numpy or CuPy arrays, in numpy's notation and with numpy's semantics.
 
@@ -58,7 +59,11 @@ def einsum(
         optimize: An opt_einsum optimizer's name, a path, a `PathOptimizer`. A step over more than two operands, such as
             False makes of all, is run in pairs.
         backend: None computes where the operands live; "cpu"; "cuda" takes numpy arrays to the GPU and back.
-        precision: None or "highest" for true float32; "tf32" lets CUDA round float32 factors to 10 bits of mantissa.
+        precision: None or "highest" for the true precision of the dtype. On CUDA "tf32" rounds factors of float32 to 10
+            bits of mantissa, "bf16" to 7, and "emulated" makes products of float32 and float64 of many of lower
+            precision, where cuBLAS has that.
+        deterministic: True for the same bits from the same operands on the same device, at any time; on CUDA products
+            then share nothing with other streams. On the CPU, and of kernels, that always holds.
 
     Returns the result, a view of the operand if it is only a transposition or a diagonal of it.
 
@@ -74,12 +79,13 @@ def einsum(
     no_options = (
         out is dtype is backend is precision is None and optimize is _AUTO and order == "K" and casting == "safe"
     )
-    if no_options and type(subscripts) is str:
+    if no_options and not deterministic and type(subscripts) is str:
         kinds = numpy_kinds(operands)
         if kinds:
             return usual(subscripts, *kinds)(*operands)
     expression, arrays = hashable_form(subscripts, operands)
-    return evaluate(expression, arrays, out, options_of(dtype, order, casting, optimize, None, backend, precision))
+    options = options_of(dtype, order, casting, optimize, None, backend, precision, deterministic)
+    return evaluate(expression, arrays, out, options)
 
 
 def einsum_plan(
@@ -112,7 +118,9 @@ def einsum_plan(
     return plan_for(expression, shapes, dtype, options, profile_for(device))
 
 
-def run_plan(plan: Plan, *operands: Any, backend: str | None = None, precision: str | None = None) -> Any:
+def run_plan(
+    plan: Plan, *operands: Any, backend: str | None = None, precision: str | None = None, deterministic: bool = False
+) -> Any:
     """The result of a plan for operands of its shapes, which are cast to its dtype; a tuple if it has several outputs.
 
     >>> run_plan(Plan.from_json(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).to_json()), np.ones((2, 3)), np.ones((3, 5)))
@@ -122,7 +130,8 @@ def run_plan(plan: Plan, *operands: Any, backend: str | None = None, precision: 
     Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
     """
     check_is_plan(plan)
-    return evaluate_plan(plan, operands, options_of(plan.dtype, "K", "same_kind", "auto", None, backend, precision))
+    options = options_of(plan.dtype, "K", "same_kind", "auto", None, backend, precision, deterministic)
+    return evaluate_plan(plan, operands, options)
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:

@@ -15,6 +15,7 @@ from gpueinsum import backends
 from gpueinsum.backends.loops import copy_to
 from gpueinsum.cost import item_bytes, step_costs
 from gpueinsum.door import dtype_of
+from gpueinsum.execute import Mode
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Machine, Profile, Rate, machine
 from gpueinsum.steps import Contract, Fused
@@ -210,7 +211,7 @@ class _Steps:
     ) -> Call:
         plan = Plan(terms, (step,), (len(terms),), tuple(size.items()), dtype)
         arrays = [self._array(tuple(size[label] for label in term), dtype) for term in terms]
-        return partial(self._place.bind_single(plan, precision), *arrays)
+        return partial(self._place.bind_single(plan, Mode(precision)), *arrays)
 
     def _array(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Of random numbers: of all zeros or ones a GPU's products run at a higher clock."""

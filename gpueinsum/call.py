@@ -23,6 +23,7 @@ from gpueinsum.door import (
     check_out,
 )
 from gpueinsum.errors import OutError, SubscriptsError
+from gpueinsum.execute import Mode
 from gpueinsum.order import Optimize, Path, find_path
 from gpueinsum.plan import Plan, check_takes
 from gpueinsum.planner import lower
@@ -165,7 +166,7 @@ def _call(
     plan = plan_for(expression, shapes, compute, options, place.profile)
     check_dimensions(plan)
     check_out_shape(out, plan)
-    run = place.bind_single(plan, options.precision)
+    run = place.bind_single(plan, options.mode)
     is_view = plan.borrowed() and len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
     as_it_is = options.dtype is None or options.dtype == dtypes[0]
     if is_view and out is None and as_it_is:  # where numpy returns a view, so do we
@@ -180,13 +181,13 @@ def _plan_call(plan: Plan, operands: Signature, options: Options, place: Backend
     dtypes = [dtype for _, dtype in operands]
     target, compute = call_dtypes(dtypes, None, options, place)
     check_dimensions(plan)
-    run = bind_own(replace(plan, dtype=compute.name), place, options.precision)
+    run = bind_own(replace(plan, dtype=compute.name), place, options.mode)
     return Call(run, *casts(dtypes, compute, target))
 
 
-def bind_own(plan: Plan, place: Backend, precision: str | None, borrowing: int = 0) -> Callable[..., tuple[Array, ...]]:
+def bind_own(plan: Plan, place: Backend, mode: Mode, borrowing: int = 0) -> Callable[..., tuple[Array, ...]]:
     """`bind` with outputs that are memory of their own, each, but for the first `borrowing`."""
-    run = place.bind(plan, precision)
+    run = place.bind(plan, mode)
     copied = [position for position in plan.borrowed() if position >= borrowing]
     if not copied:
         return run

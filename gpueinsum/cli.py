@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="C.npy", type=Path, required=True, help="the result's file, replaced if it exists"
     )
     run.add_argument("--backend", choices=("cpu", "cuda"), help="where to compute; by default cuda if it can be used")
-    run.add_argument("--precision", choices=("highest", "tf32"), help="of float32 products on CUDA")
+    run.add_argument("--precision", choices=("highest", "tf32", "bf16", "emulated"), help="of products on CUDA")
     _add_planning(run)
 
     plan = _command(commands, "explain", _explain, "show the plan of an expression", _EXPLAIN_EXAMPLE)

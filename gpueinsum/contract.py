@@ -66,6 +66,7 @@ def contract(
     order: str | None = "K",
     casting: Any = "safe",
     precision: str | None = None,
+    deterministic: bool = False,
 ) -> Array:
     """opt_einsum's `contract`: `einsum` with its argument names.
 
@@ -79,7 +80,7 @@ def contract(
            [15., 15.]])
     """
     expression, arrays = hashable_form(subscripts, operands)
-    options = options_of(dtype, order, casting, optimize, memory_limit, _backend(backend), precision)
+    options = options_of(dtype, order, casting, optimize, memory_limit, _backend(backend), precision, deterministic)
     return evaluate(expression, arrays, out, options)
 
 
@@ -138,6 +139,8 @@ def contract_expression(
     order: str | None = "K",
     casting: Any = "safe",
     precision: str | None = None,
+    deterministic: bool = False,
+    graph: bool | None = None,
     out: None = None,
     backend: None = None,
 ) -> ContractExpression:
@@ -145,6 +148,11 @@ def contract_expression(
 
     `constants` lists the positions at which an array is given instead of a shape. What depends on constants alone is
     computed once for a backend and the sizes and dtypes of the others, and kept where it was computed.
+
+    On CUDA with `graph` the second call with operands at the same addresses, or of few operands anywhere, is captured
+    as a CUDA graph, which later ones replay: one launch for all. By default that is done for many short launches. The
+    graph keeps memory of its own; results are the caller's. Where capturing fails all is launched as before, which
+    `graph=True` reports by a RuntimeWarning. It is refused together with `deterministic`, and ignored on the CPU.
 
     >>> expression = contract_expression("ij,jk,kl->il", np.eye(2), np.eye(2), (2, 5), constants=[0, 1])
     >>> expression(np.ones((2, 5))).shape
@@ -157,16 +165,18 @@ def contract_expression(
     expression, operands = hashable_form(subscripts, shapes)
     fixed = {position: operands[position] for position in _positions(constants, len(operands))}
     dimensions = tuple(array_shape(x) if i in fixed else shape_listed(x) for i, x in enumerate(operands))
-    path = _path(resolve(expression, dimensions), optimize, memory_limit)
-    options = options_of(dtype, order, casting, path, None, None, precision)
+    core = resolve(expression, dimensions)
+    is_auto = optimize in (True, "auto") and memory_limit is None
+    path = "auto" if is_auto else _path(core, optimize, memory_limit)
+    options = options_of(dtype, order, casting, path, None, None, precision, deterministic, graph)
     return ContractExpression(expression, dimensions, fixed, options)
 
 
 class ContractExpression:
     """A planned expression: `expression(*arrays, out=None, backend="auto")`.
 
-    Arrays of other sizes than planned for are contracted along the same path. Immutable but for the results of
-    constant parts, which are kept for the last few devices and streams, shapes and dtypes.
+    Arrays of other sizes than planned for are contracted along the same path, unless that is left to "auto". Immutable
+    but for the results of constant parts, which are kept for the last few devices and streams, shapes and dtypes.
     """
 
     def __init__(
@@ -259,9 +269,9 @@ def _fold(
     check_dimensions(plan)
     check_out_shape(out, plan)
     first, rest = fold_constants(plan, tuple(constants))
-    run = place.bind_single(rest, options.precision) if rest.steps else partial(_copied, rest.outputs[0])
+    run = place.bind_single(rest, options.mode) if rest.steps else partial(_copied, rest.outputs[0])
     call = Call(run, *casts(dtypes, compute, target))
-    return call, place.bind(first, options.precision)(*call.cast(list(constants.values())))
+    return call, place.bind(first, options._replace(graph=False).mode)(*call.cast(list(constants.values())))
 
 
 def _ready(

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpueinsum.backends import HOST, Backend, on_device
 from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError, PlanError, SubscriptsError
+from gpueinsum.execute import Mode
 from gpueinsum.order import Optimize
 from gpueinsum.plan import NUMBERS
 from gpueinsum.subscripts import Shape, Sublist
@@ -28,7 +29,7 @@ Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
 
 _ORDERS = ("K", "C", "F", "A", "k", "c", "f", "a", None)
 _CASTINGS = ("safe", "no", "equiv", "same_kind", "unsafe")
-_PRECISIONS = (None, "highest", "tf32")
+_PRECISIONS = (None, "highest", "tf32", "bf16", "emulated")
 
 
 class Options(NamedTuple):
@@ -41,6 +42,13 @@ class Options(NamedTuple):
     memory_limit: Any = None
     backend: str | None = None
     precision: str | None = None
+    deterministic: bool = False
+    graph: bool | None = False
+
+    @property
+    def mode(self) -> Mode:
+        """As far as the backend is asked."""
+        return Mode(self.precision, self.graph, self.deterministic)
 
 
 DEFAULT = Options()
@@ -54,6 +62,8 @@ def options_of(
     memory_limit: Any,
     backend: str | None,
     precision: Any,
+    deterministic: Any = False,
+    graph: Any = False,
 ) -> Options:
     """The options of a call, checked and hashable: a dtype as numpy's, a path in tuples. Raises DtypeError."""
     if order not in _ORDERS:
@@ -62,13 +72,20 @@ def options_of(
         raise _none_of("casting", casting, _CASTINGS)
     if precision not in _PRECISIONS:
         raise _none_of("precision", precision, _PRECISIONS)
+    if deterministic not in (True, False):
+        raise _none_of("deterministic", deterministic, (True, False))
+    if graph not in (True, False, None):
+        raise _none_of("graph", graph, (True, False, None))
+    if graph and deterministic:
+        raise ValueError("graph=True may give other bits than the first call does, and deterministic=True refuses that")
     if not (memory_limit is None or isinstance(memory_limit, Number | str)):
         raise PlanError(f"memory_limit={memory_limit!r} is not a number of elements")
     if dtype is not None:
         dtype = dtype_of(dtype)
         check_kind(dtype)
         dtype = dtype.newbyteorder("=")
-    return Options(dtype, order, casting, _hashable(optimize), memory_limit, backend, precision)
+    modes = precision, bool(deterministic), graph if graph is None else bool(graph)
+    return Options(dtype, order, casting, _hashable(optimize), memory_limit, backend, *modes)
 
 
 def _none_of(name: str, value: Any, allowed: Iterable[Any]) -> ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gpueinsum.fuse import fused
 from gpueinsum.layouts import arranged
@@ -17,13 +17,28 @@ Array = Any  # numpy's or CuPy's
 _Registers = tuple[int, ...]
 
 
+class Mode(NamedTuple):
+    """How a plan is to be run, where a device leaves a choice; on the CPU there is none.
+
+    `precision` of products, as in `einsum`. With `graph` the plan is replayed as a CUDA graph, with None where that is
+    worth it. `deterministic` refuses whatever may give other bits when it is done again.
+    """
+
+    precision: str | None = None
+    graph: bool | None = False
+    deterministic: bool = False
+
+
+PLAIN = Mode()
+
+
 class Binds(Protocol):
     """What runs whole plans: a backend."""
 
-    def bind(self, plan: Plan, precision: str | None = None) -> Callable[..., tuple[Array, ...]]:
+    def bind(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., tuple[Array, ...]]:
         """A function of operands of the plan's shapes and dtype, which gives the plan's outputs."""
 
-    def bind_single(self, plan: Plan, precision: str | None = None) -> Callable[..., Array]:
+    def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
         """`bind` for a plan of one output: that output itself."""
 
 
@@ -32,9 +47,7 @@ class Prepares(Protocol):
 
     @property
     def profile(self) -> Profile: ...
-    def prepare(
-        self, step: Step, sizes: Mapping[Label, int], dtype: str, precision: str | None
-    ) -> Callable[..., Array]: ...
+    def prepare(self, step: Step, sizes: Mapping[Label, int], dtype: str) -> Callable[..., Array]: ...
 
 
 def scheduled(plan: Plan, profile: Profile) -> Plan:
@@ -42,26 +55,26 @@ def scheduled(plan: Plan, profile: Profile) -> Plan:
     return fused(arranged(plan, profile), profile)
 
 
-def bind(plan: Plan, backend: Prepares, precision: str | None = None) -> Callable[..., tuple[Array, ...]]:
+def bind(plan: Plan, backend: Prepares) -> Callable[..., tuple[Array, ...]]:
     """Prepare every step once; the function returned runs them on operands of the plan's shapes and dtype."""
     plan = scheduled(plan, backend.profile)
-    return _wired(plan, plan.outputs)(*_prepared(plan, backend, precision))
+    return _wired(plan, plan.outputs)(*_prepared(plan, backend))
 
 
-def bind_single(plan: Plan, backend: Prepares, precision: str | None = None) -> Callable[..., Array]:
+def bind_single(plan: Plan, backend: Prepares) -> Callable[..., Array]:
     """`bind` for a plan of one output: that output itself, by nothing but its step if there is only one."""
     plan = scheduled(plan, backend.profile)
     [output] = plan.outputs
-    calls = _prepared(plan, backend, precision)
+    calls = _prepared(plan, backend)
     operands = len(plan.inputs)
     if len(calls) == 1 and output == operands and plan.steps[0].sources == tuple(range(operands)):
         return calls[0]
     return _wired(plan, output)(*calls)
 
 
-def _prepared(plan: Plan, backend: Prepares, precision: str | None) -> list[Callable[..., Array]]:
+def _prepared(plan: Plan, backend: Prepares) -> list[Callable[..., Array]]:
     sizes = dict(plan.sizes)
-    return [backend.prepare(step, sizes, plan.dtype, precision) for step in plan.steps]
+    return [backend.prepare(step, sizes, plan.dtype) for step in plan.steps]
 
 
 def _wired(plan: Plan, result: _Registers | int) -> Callable[..., Callable[..., Any]]:

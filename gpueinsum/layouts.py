@@ -17,7 +17,7 @@ from gpueinsum.gemm import orders
 from gpueinsum.plan import Plan
 from gpueinsum.price import ideal_seconds, is_product, way_of
 from gpueinsum.profile import Profile
-from gpueinsum.steps import Contract, Reduce, Step, within, without
+from gpueinsum.steps import Contract, Expand, Reduce, Step, within, without
 from gpueinsum.subscripts import Label, Term
 
 # Pairs of smaller arrays keep their terms: to weigh others takes about a millisecond, as long as to run them.
@@ -186,6 +186,9 @@ def _rebuilt(plan: Plan, chosen: Mapping[int, Term]) -> Plan:
                 number.append(append(replace(pair, lhs=lhs, rhs=rhs, out=chosen.get(register, step.out))))
             case Reduce() if step.out == term[number[step.source]] and step.term == plan.term(step.source):
                 number.append(number[step.source])  # what it would permute is written so
+            case Reduce() | Expand() if step.term == plan.term(step.source):  # of any order
+                source = number[step.source]
+                number.append(append(replace(step, source=source, term=term[source])))
             case _:
                 number.append(append(step.reading(*map(seen, step.sources))))
     outputs = tuple(map(seen, plan.outputs))

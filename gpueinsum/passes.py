@@ -91,8 +91,8 @@ def both_passes(
     check_dimensions(both)
     return BothPasses(
         compute,
-        bind_own(first, place, options.precision, kept),
-        bind_own(rest, place, options.precision),
+        bind_own(first, place, options.mode, kept),
+        bind_own(rest, place, options.mode),
         kept,
         _bytes(first, {owner[output] for output in first.outputs[:kept]}, compute),
         both,
@@ -109,7 +109,7 @@ def tangent_pass(
     plan, compute, target = _planned(asked, operands, wrt, options, place)
     both = grad.jvp(plan, wrt)
     check_dimensions(both)
-    return TangentPass(compute, bind_own(both, place, options.precision), target)
+    return TangentPass(compute, bind_own(both, place, options.mode), target)
 
 
 def backward_plan(

@@ -23,7 +23,7 @@ class Recorder:
     def __init__(self):
         self.steps, self.alive, self.made = [], [], []
 
-    def prepare(self, step, sizes, dtype, precision):
+    def prepare(self, step, sizes, dtype):
         def call(*arrays):
             self.steps.append(step)
             self.alive.append([number for number, array in enumerate(self.made) if array() is not None])
@@ -60,7 +60,7 @@ def test_a_step_is_called_with_its_sources():
         return f"{step}({', '.join(arrays)})"
 
     class Names(Recorder):
-        def prepare(self, step, sizes, dtype, precision):
+        def prepare(self, step, sizes, dtype):
             return lambda *arrays: named(step, *arrays)
 
     steps = [Add((), "ij"), Reduce(0, "ij", "ji"), Contract(1, 2, "ij", "ji", "i"), Add((3, 3), "i")]
@@ -80,7 +80,7 @@ def test_one_output_comes_alone():
 
 def test_a_plan_of_one_step_is_that_step():
     class Once(Recorder):
-        def prepare(self, step, sizes, dtype, precision):
+        def prepare(self, step, sizes, dtype):
             return np.matmul
 
     assert execute.bind_single(ge.einsum_plan("ij,jk->ik", (2, 3), (3, 5)), Once()) is np.matmul

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from gpueinsum import gemm
-from gpueinsum.gemm import Gemm, blas_calls, route
+from gpueinsum.gemm import Gemm, blas_calls, cheapest
+from gpueinsum.profile import profile
 from gpueinsum.steps import Contract
 
 RNG = np.random.default_rng(0)
@@ -26,6 +27,10 @@ def array(term, layout=None, dtype=float):
     real, imag = RNG.integers(-9, 9, (2, *(SIZES[x] for x in layout)))
     memory = (real + 1j * imag if dtype is complex else real).astype(dtype)
     return memory.transpose([layout.index(x) for x in term])
+
+
+def route(step, sizes, lhs, rhs, blas=True):
+    return cheapest(step, sizes, lhs, rhs, "float32" if blas else "int64", profile("h200"))
 
 
 def route_of(step, x, y, blas=True):

@@ -11,6 +11,7 @@ from test_cuda import bound
 import gpueinsum as ge
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.cost import peak_bytes
+from gpueinsum.execute import Mode
 from gpueinsum.steps import Add, Contract
 
 pytestmark = pytest.mark.gpu
@@ -290,7 +291,7 @@ def test_a_graph_gives_what_its_launches_give(cupy, dtype, stream):
     plan = ge.einsum_plan("ab,bc,cd,de,ef,fg,gh,hi->ai", *[np.empty(shape, dtype) for shape in pairwise(sizes)]).vjp()
     value = [cupy.ones((64, 64), dtype)]
     backend = CudaBackend(real_runtime())
-    eager, replayed = backend.bind(plan), backend.bind(plan, graph=True)
+    eager, replayed = backend.bind(plan), backend.bind(plan, Mode(graph=True))
     cupy.cuda.Device().synchronize()
     with cupy.cuda.Stream(non_blocking=True) if stream == "own" else cupy.cuda.Stream.null:
         kept = []
@@ -304,7 +305,7 @@ def test_a_graph_gives_what_its_launches_give(cupy, dtype, stream):
 
 def test_what_a_replay_gave_outlives_the_next(cupy):
     arrays = matrices(cupy, 64, 64, 64, 64)
-    run = CudaBackend(real_runtime()).bind_single(ge.einsum_plan("ij,jk,kl->il", *arrays), graph=True)
+    run = CudaBackend(real_runtime()).bind_single(ge.einsum_plan("ij,jk,kl->il", *arrays), Mode(graph=True))
     results = [run(*arrays) for _ in range(4)]
     first = results[0].copy()
     arrays[0][...] = 0
@@ -316,7 +317,7 @@ def test_what_a_replay_gave_outlives_the_next(cupy):
 
 def test_deterministic_runs_give_the_same_bits_on_every_stream(cupy):
     arrays = matrices(cupy, 64, 65_537, 48)
-    run = CudaBackend(real_runtime()).bind_single(ge.einsum_plan("ij,jk->ik", *arrays), deterministic=True)
+    run = CudaBackend(real_runtime()).bind_single(ge.einsum_plan("ij,jk->ik", *arrays), Mode(deterministic=True))
     cupy.cuda.Device().synchronize()
     streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(4)]
     results = []
@@ -342,7 +343,7 @@ def test_deterministic_runs_give_the_same_bits_on_every_stream(cupy):
 )
 def test_every_precision_is_as_precise_as_it_says(cupy, dtype, precision, error):
     x, y = matrices(cupy, 512, 1024, 512, dtype=dtype)
-    run = CudaBackend(real_runtime()).bind_single(ge.einsum_plan("ij,jk->ik", x, y), precision)
+    run = CudaBackend(real_runtime()).bind_single(ge.einsum_plan("ij,jk->ik", x, y), Mode(precision))
     try:
         result = run(x, y).get()
     except ge.DeviceError as refusal:

@@ -12,6 +12,7 @@ from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.backends.graph import is_worth_a_graph
 from gpueinsum.backends.runtime import CupyRuntime
 from gpueinsum.errors import DeviceError
+from gpueinsum.execute import Mode
 
 SIZES = [31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73]  # too large to be fused into one pass
 SHAPES = [*pairwise(SIZES)]
@@ -57,7 +58,7 @@ def kinds(runtime):
 
 def test_the_second_call_with_operands_where_they_were_is_one_launch_and_a_copy_of_the_result(device, rng):
     hosts = matrices(rng, 3)
-    run = CudaBackend(device).bind_single(chain(3), graph=True)
+    run = CudaBackend(device).bind_single(chain(3), Mode(graph=True))
     arrays = [device.to_device(host) for host in hosts]
     expected = np.linalg.multi_dot(hosts)
     np.testing.assert_allclose(run(*arrays), expected)
@@ -69,7 +70,7 @@ def test_the_second_call_with_operands_where_they_were_is_one_launch_and_a_copy_
 
 def test_a_replay_reads_what_lies_at_the_addresses_now(device, rng):
     arrays = [device.to_device(host) for host in matrices(rng, 3)]
-    run = CudaBackend(device).bind_single(chain(3), graph=True)
+    run = CudaBackend(device).bind_single(chain(3), Mode(graph=True))
     for factor in (1.0, 2.0, 3.0):
         arrays[0][...] = factor
         np.testing.assert_allclose(run(*arrays), np.linalg.multi_dot(arrays))
@@ -78,7 +79,7 @@ def test_a_replay_reads_what_lies_at_the_addresses_now(device, rng):
 
 def test_results_are_the_callers_own(device, rng):
     arrays = [device.to_device(host) for host in matrices(rng, 3)]
-    run = CudaBackend(device).bind_single(chain(3), graph=True)
+    run = CudaBackend(device).bind_single(chain(3), Mode(graph=True))
     results = [run(*arrays) for _ in range(4)]
     expected = results[0].copy()
     arrays[0][...] = 0
@@ -91,7 +92,7 @@ def test_results_are_the_callers_own(device, rng):
 
 def test_operands_elsewhere_are_copied_in_where_that_saves_calls(device, rng, keep):
     plan = chain(10)
-    forward, backward = (CudaBackend(device).bind(which, graph=True) for which in (plan, plan.vjp()))
+    forward, backward = (CudaBackend(device).bind(which, Mode(graph=True)) for which in (plan, plan.vjp()))
     cotangent = device.to_device(np.ones((31, 73)))
     for call in range(4):
         hosts = matrices(rng, 10)
@@ -108,7 +109,7 @@ def test_operands_elsewhere_are_copied_in_where_that_saves_calls(device, rng, ke
 
 def test_operands_are_copied_as_they_lie_backward_ones_and_gaps_included(device, rng, keep):
     plan = chain(3).vjp().vjp()
-    run, reference = CudaBackend(device).bind(plan, graph=True), CudaBackend(SimulatedRuntime()).bind(plan)
+    run, reference = CudaBackend(device).bind(plan, Mode(graph=True)), CudaBackend(SimulatedRuntime()).bind(plan)
     shapes = [plan.shape(number) for number in range(len(plan.inputs))]
     for _ in range(3):
         wide = [device.to_device(rng.random((rows, 2 * columns - 1))) for rows, columns in shapes]
@@ -120,7 +121,7 @@ def test_operands_are_copied_as_they_lie_backward_ones_and_gaps_included(device,
 
 def test_operands_with_large_gaps_are_not_copied(device, rng, keep):
     plan = chain(3).vjp().vjp()
-    run = CudaBackend(device).bind(plan, graph=True)
+    run = CudaBackend(device).bind(plan, Mode(graph=True))
     for _ in range(3):
         shapes = [plan.shape(number) for number in range(len(plan.inputs))]
         keep.append([device.to_device(rng.random((rows, 5 * columns)))[:, ::5] for rows, columns in shapes])
@@ -130,7 +131,7 @@ def test_operands_with_large_gaps_are_not_copied(device, rng, keep):
 
 def test_every_stream_has_its_own_graphs(device, rng, monkeypatch):
     arrays = [device.to_device(host) for host in matrices(rng, 3)]
-    run = CudaBackend(device).bind_single(chain(3), graph=True)
+    run = CudaBackend(device).bind_single(chain(3), Mode(graph=True))
     for stream in ("first", "first", "second", "second", "first"):
         monkeypatch.setattr(device, "context", lambda stream=stream: stream)
         run(*arrays)
@@ -153,12 +154,12 @@ def test_what_cannot_be_captured_is_launched_and_the_reason_is_said(device, rng,
     monkeypatch.setattr(device, "capture", refuses)
     hosts = matrices(rng, 3)
     arrays = [device.to_device(host) for host in hosts]
-    run = CudaBackend(device).bind_single(chain(3), graph=True)
+    run = CudaBackend(device).bind_single(chain(3), Mode(graph=True))
     run(*arrays)
     with pytest.warns(RuntimeWarning, match="no CUDA graph, but launch by launch: the stream is busy"):
         run(*arrays)
     np.testing.assert_allclose(run(*arrays), np.linalg.multi_dot(hosts))  # and says it once
-    silent = CudaBackend(device).bind_single(chain(10), graph=None)
+    silent = CudaBackend(device).bind_single(chain(10), Mode(graph=None))
     for _ in range(3):
         silent(*[device.to_device(host) for host in matrices(rng, 10)])
     assert set(kinds(device)) == {"gemm"}
@@ -166,8 +167,8 @@ def test_what_cannot_be_captured_is_launched_and_the_reason_is_said(device, rng,
 
 def test_views_and_empty_results_need_no_graph(device):
     x = device.to_device(np.zeros((3, 0)))
-    view = CudaBackend(device).bind_single(ge.einsum_plan("ij->ji", (3, 0)), graph=True)
-    outer = CudaBackend(device).bind_single(ge.einsum_plan("ij,k->ijk", (3, 0), (2,)), graph=True)
+    view = CudaBackend(device).bind_single(ge.einsum_plan("ij->ji", (3, 0)), Mode(graph=True))
+    outer = CudaBackend(device).bind_single(ge.einsum_plan("ij,k->ijk", (3, 0), (2,)), Mode(graph=True))
     for _ in range(3):
         assert view(x).shape == (0, 3)
         assert outer(x, device.to_device(np.ones(2))).shape == (3, 0, 2)
@@ -191,7 +192,7 @@ def test_many_short_launches_are_worth_a_graph_and_few_or_long_ones_are_not(devi
 def test_without_being_asked_what_is_worth_it_is_replayed(device, rng):
     for count, expected in (10, "replay"), (3, "gemm"):
         arrays = [device.to_device(host) for host in matrices(rng, count)]
-        run = CudaBackend(device).bind_single(chain(count), graph=None)
+        run = CudaBackend(device).bind_single(chain(count), Mode(graph=None))
         for _ in range(3):
             run(*arrays)
         assert expected in kinds(device)[-2:]
@@ -211,7 +212,7 @@ def test_cublas_is_captured_past_cupys_binding_and_kernels_through_it(cupy, rng,
     shapes = (31, 37, 13), (37, 41)
     plan = ge.einsum_plan("ijl,jk->ik", *[np.empty(shape, dtype) for shape in shapes])
     runtime = CupyRuntime()
-    run = CudaBackend(runtime).bind_single(plan, graph=True)
+    run = CudaBackend(runtime).bind_single(plan, Mode(graph=True))
     hosts = [rng.integers(-3, 4, shape).astype(dtype) for shape in shapes]
     arrays = [cupy.asarray(host) for host in hosts]
     for _ in range(3):
@@ -226,7 +227,7 @@ def test_cublas_is_captured_past_cupys_binding_and_kernels_through_it(cupy, rng,
 @pytest.mark.parametrize("function", ["cublasCreate_v2", "cublasSetStream_v2", "cublasGemmStridedBatchedEx"])
 def test_a_capture_that_fails_ends_and_says_why(cupy, rng, monkeypatch, function):
     monkeypatch.setattr(cupy.library, function, lambda *arguments: 14)
-    run = CudaBackend(CupyRuntime()).bind_single(chain(3), graph=True)
+    run = CudaBackend(CupyRuntime()).bind_single(chain(3), Mode(graph=True))
     hosts = matrices(rng, 3)
     arrays = [cupy.asarray(host) for host in hosts]
     run(*arrays)
@@ -235,3 +236,47 @@ def test_a_capture_that_fails_ends_and_says_why(cupy, rng, monkeypatch, function
     np.testing.assert_allclose(result, np.linalg.multi_dot(hosts))
     assert cupy.recorded is None
     np.testing.assert_allclose(run(*arrays), np.linalg.multi_dot(hosts))
+
+
+@pytest.fixture
+def device_behind_the_door(device, monkeypatch):
+    """The simulated device as the one that `backend="cuda"` means."""
+    backend = CudaBackend(device)
+    monkeypatch.setattr(ge.backends, "cuda_backend", lambda: backend)
+    return device
+
+
+@pytest.mark.parametrize(("graph", "replays"), [(True, True), (None, True), (False, False)])
+def test_an_expression_is_replayed_as_a_graph_unless_it_is_told_not_to(device_behind_the_door, rng, graph, replays):
+    hosts = matrices(rng, 10)
+    expression = ge.contract_expression(CHAIN, *SHAPES, graph=graph)
+    for _ in range(4):
+        result = expression(*hosts, backend="cuda")  # which go to the device anew at each call
+        np.testing.assert_allclose(result, np.linalg.multi_dot(hosts))
+    assert ("replay" in kinds(device_behind_the_door)) == replays
+
+
+def test_constants_are_in_the_graph_where_they_are(device_behind_the_door, rng):
+    hosts = matrices(rng, 10)
+    fixed = [0, 2, 4, 6, 8]
+    given = [host if i in fixed else host.shape for i, host in enumerate(hosts)]
+    expression = ge.contract_expression(CHAIN, *given, constants=fixed, graph=True)
+    late = [host for i, host in enumerate(hosts) if i not in fixed]
+    for _ in range(4):
+        np.testing.assert_allclose(expression(*late, backend="cuda"), np.linalg.multi_dot(hosts))
+    assert "replay" in kinds(device_behind_the_door)
+
+
+def test_what_is_deterministic_makes_no_graph(device_behind_the_door, rng):
+    hosts = matrices(rng, 10)
+    expression = ge.contract_expression(CHAIN, *SHAPES, deterministic=True)
+    results = [expression(*hosts, backend="cuda") for _ in range(3)]
+    assert "replay" not in kinds(device_behind_the_door)
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+def test_the_cpu_ignores_a_graph(rng):
+    hosts = matrices(rng, 3)
+    expression = ge.contract_expression("ab,bc,cd->ad", *SHAPES[:3], graph=True)
+    np.testing.assert_allclose(expression(*hosts), np.linalg.multi_dot(hosts))

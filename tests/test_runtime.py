@@ -15,6 +15,7 @@ import gpueinsum.backends
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.backends.runtime import CupyRuntime
 from gpueinsum.errors import DeviceError, OperandError
+from gpueinsum.execute import Mode
 from gpueinsum.steps import Contract
 
 
@@ -110,7 +111,7 @@ COMPUTE_BF16, COMPUTE_BF16X9, COMPUTE_FIXED_POINT = 75, 78, 79
 def test_other_precisions_are_compute_types_of_cublas(cupy, dtype, precision, compute):
     x = cupy.asarray(np.ones((3, 5), dtype))
     plan = ge.einsum_plan("ij,kj->ik", x, x)
-    CudaBackend(CupyRuntime()).bind(plan, precision)(x, x)
+    CudaBackend(CupyRuntime()).bind(plan, Mode(precision))(x, x)
     assert [call[:2] for call in cupy.cublas.calls] == [(dtype, compute)]
 
 
@@ -124,10 +125,10 @@ def test_other_precisions_are_compute_types_of_cublas(cupy, dtype, precision, co
 def test_what_this_cublas_cannot_emulate_is_refused(cupy, dtype, version, message):
     cupy.cublas.version = version
     x = cupy.asarray(np.ones((3, 5), dtype))
-    product = CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x), "emulated")
+    product = CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x), Mode("emulated"))
     with pytest.raises(DeviceError, match=message):
         product(x, x)
-    CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x), "bf16")(x, x)
+    CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x), Mode("bf16"))(x, x)
 
 
 def test_deterministic_products_share_no_handle_with_other_streams(cupy, monkeypatch):
@@ -135,7 +136,7 @@ def test_deterministic_products_share_no_handle_with_other_streams(cupy, monkeyp
     plan = ge.einsum_plan("ij,kj->ik", x, x)
     backend = CudaBackend(CupyRuntime())
     backend.bind(plan)(x, x)
-    run = backend.bind(plan, deterministic=True)
+    run = backend.bind(plan, Mode(deterministic=True))
     for stream in (0, 1, 0):
         monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: Stream(stream))
         run(x, x)
@@ -152,8 +153,8 @@ def test_deterministic_plans_make_no_graphs(cupy):
     x = cupy.asarray(np.ones((3, 3)))
     plan = ge.einsum_plan(",".join(["ii"] * 12) + "->", *[x] * 12)
     with pytest.raises(ValueError, match="graph=True may give other bits than the first call, and deterministic=True"):
-        CudaBackend(CupyRuntime()).bind(plan, graph=True, deterministic=True)
-    run = CudaBackend(CupyRuntime()).bind_single(plan, graph=None, deterministic=True)
+        CudaBackend(CupyRuntime()).bind(plan, Mode(graph=True, deterministic=True))
+    run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(graph=None, deterministic=True))
     for _ in range(3):
         assert run(*[x] * 12) == 3
     assert cupy.library.attached is None

@@ -31,6 +31,7 @@ from gpueinsum.axes import label_strides, points
 from gpueinsum.backends import loops, memory, numbers
 from gpueinsum.backends.matmul import CACHED, axes_of, fuses, matmul
 from gpueinsum.errors import OperandError
+from gpueinsum.execute import PLAIN, Mode
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile, profile_for
 from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step, distinct
@@ -65,7 +66,7 @@ _SHORT_DOT = 4
 # Dots whose sides are read crosswise run in tiles past so many elements, where neither fits a cache.
 _LARGE_CROSSED = 1 << 18
 # Diagonals of so many elements are read by all threads.
-_LARGE_DIAGONAL = 1 << 17
+_LARGE_DIAGONAL = 1 << 18
 # Products of matrices of integers and bools by BLAS, from so many products and no narrower sides on: 32 x 32 times 32 x
 # 32 took 9 us in a loop and 11 so (int32), 19 and 11 (int64), 3.8 and 3.6 (bool); 64 x 64 46 and 23, 115 and 24, 12.5
 # and 8.4 (one thread of BLAS).
@@ -99,16 +100,16 @@ class CpuBackend:
         """The dtype to run a plan in when the result is to have this one."""
         return _compute_dtype(dtype)
 
-    def bind(self, plan: Plan, precision: str | None = None) -> Callable[..., tuple[Array, ...]]:
-        """A plan as a function of its operands."""
-        return execute.bind(plan, self, precision)
+    def bind(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., tuple[Array, ...]]:
+        """A plan as a function of its operands. In every mode products are of full precision, and bits the same."""
+        return execute.bind(plan, self)
 
-    def bind_single(self, plan: Plan, precision: str | None = None) -> Callable[..., Array]:
+    def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
         """A plan of one output as a function of its operands."""
-        return execute.bind_single(plan, self, precision)
+        return execute.bind_single(plan, self)
 
-    def prepare(self, step: Step, sizes: Sizes, dtype: str, precision: str | None = None) -> Callable[..., Array]:
-        """One step as a function of its sources. Every product here is of full precision, whatever is asked."""
+    def prepare(self, step: Step, sizes: Sizes, dtype: str) -> Callable[..., Array]:
+        """One step as a function of its sources."""
         if 0 in (points(step.summed, sizes), points(step.out, sizes)) and not step.is_view(sizes):
             # numpy's C loop reads an empty operand if its stride is 0 (`ij,j->i` is 0 times what lies there), and
             # writes behind an empty result of long doubles.

@@ -21,7 +21,7 @@ from gpueinsum.backends.launch import KERNELS
 from gpueinsum.backends.program import Program
 from gpueinsum.backends.runtime import Memory, Runtime
 from gpueinsum.errors import DtypeError, OperandError
-from gpueinsum.execute import scheduled
+from gpueinsum.execute import PLAIN, Mode, scheduled
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile, profile_for
 
@@ -85,25 +85,20 @@ class CudaBackend:
         host = self.runtime.to_host(result)
         return host[()] if host.ndim == 0 else host
 
-    def bind(
-        self, plan: Plan, precision: str | None = None, graph: bool | None = False, deterministic: bool = False
-    ) -> Callable[..., tuple[Array, ...]]:
+    def bind(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., tuple[Array, ...]]:
         """A plan as a function of its operands, assembled anew for operands of other strides and on other devices.
 
-        With `graph` it is replayed as a CUDA graph from the second call on (`graph.py`), with None where that is worth
-        it. If `deterministic`, products have a cuBLAS handle that no other stream uses: cuBLAS promises the same bits
-        from run to run only to streams that do not share a handle's workspace. A graph is refused by ValueError then,
-        and None means none: its products may be chosen otherwise than those of the first call. All else always gives
-        the same bits.
+        A graph is replayed from the second call on (`graph.py`). If `deterministic`, products have a cuBLAS handle that
+        no other stream uses: cuBLAS promises the same bits from run to run only to streams that do not share a handle's
+        workspace. A graph is refused by ValueError then, and None means none: its products may be chosen otherwise than
+        those of the first call. All else always gives the same bits.
         """
-        loaded, device = self._loaded(plan, precision, graph, deterministic), self.runtime.device
+        loaded, device = self._loaded(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)
 
-    def bind_single(
-        self, plan: Plan, precision: str | None = None, graph: bool | None = False, deterministic: bool = False
-    ) -> Callable[..., Array]:
+    def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
         """`bind` for a plan of one output: that output itself."""
-        loaded, device = self._loaded(plan, precision, graph, deterministic), self.runtime.device
+        loaded, device = self._loaded(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)[0]
 
     def program(self, plan: Plan, strides: Sequence[tuple[int, ...]], precision: str | None = None) -> Program:
@@ -111,10 +106,9 @@ class CudaBackend:
         profile = self.profile
         return assemble(_scheduled(plan, profile), strides, precision, self.runtime.processors, profile)
 
-    def _loaded(
-        self, plan: Plan, precision: str | None, graph: bool | None, deterministic: bool
-    ) -> Callable[..., _Run]:
+    def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
         """A function of the device and the operands' strides, which keeps what it loaded last."""
+        precision, graph, deterministic = mode
         if graph and deterministic:
             raise ValueError("graph=True may give other bits than the first call, and deterministic=True refuses that")
 

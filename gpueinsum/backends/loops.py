@@ -33,6 +33,7 @@ _CONFLICT, _TILE = 4096, 128
 # products of small matrices (`matmul_to`); elements of a diagonal (`reduce_to`):
 _SHARE, _SHARE_OF_PRODUCTS, _SHARE_OF_DIAGONAL = 1 << 20, 1 << 19, 1 << 16
 _BLOCK = 128 << 10  # bytes of a product's part that stay in cache until all of its factors are in
+_PART = 2 << 20  # bytes of a product that are worth a thread
 _PATCHES = 512 << 10  # bytes of patches that are copied at a time
 _NARROW, _SMALL_PRODUCT = 8, 4096  # of a batch of small matrices: see `matmul_to`
 # `np.multiply` copies short rows to a buffer of 8192 elements, if no smaller one is asked for. That costs more than it
@@ -116,14 +117,21 @@ def product(factors: Sequence[Array], shape: Sequence[int]) -> Array:
     if _row(*parts) * out.itemsize < LONG_ROW:
         parts = _widened(*parts)
     if _row(*parts) * out.itemsize < LONG_ROW:
-        _multiply_blocks(*parts)
+        _multiply_parts(*parts)
     else:
         buffer = np.setbufsize(_SMALLEST_BUFFER)
         try:
-            _multiply_blocks(*parts)
+            _multiply_parts(*parts)
         finally:
             np.setbufsize(buffer)
     return out.transpose(np.argsort(order))
+
+
+def _multiply_parts(out: Array, *factors: Array) -> None:
+    def multiply(part: slice) -> None:
+        _multiply_blocks(out[part], *[factor[part] if len(factor) > 1 else factor for factor in factors])
+
+    threads.in_turn(multiply, len(out), threads.parts(out.nbytes, _PART))
 
 
 def _multiply_blocks(out: Array, *factors: Array) -> None:
