@@ -250,3 +250,22 @@ def test_large_diagonals_agree_with_numpys_einsum(expression, dtype, shared, rng
     shape = [size[label] for label in expression.split("->")[0]]
     x = np.broadcast_to(rng.integers(0, 3, shape[-1]).astype(dtype), shape)
     np.testing.assert_array_equal(ge.einsum(expression, x), np.einsum(expression, x))
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "float64", "int8", "object"])
+@pytest.mark.parametrize("axes", [6, 11, 14])
+def test_arrays_of_many_short_axes_are_reshaped_as_numpy_does(axes, dtype, rng):
+    shape = rng.integers(2, 4, axes) if axes < 14 else [2] * axes
+    x = rng.integers(-9, 9, (*shape, 2)).astype(dtype)[..., 0]
+    for _ in range(5):
+        turned = x.transpose(rng.permutation(axes))
+        wanted = turned.shape[0] * turned.shape[1], -1
+        np.testing.assert_array_equal(loops.reshaped(turned, wanted), turned.reshape(wanted))
+        flipped = turned[..., ::-1]
+        np.testing.assert_array_equal(loops.reshaped(flipped, wanted), flipped.reshape(wanted))
+
+
+def test_a_reshaping_that_takes_no_copy_is_a_view(rng):
+    x = rng.random([2] * 12).transpose([*range(6, 12), *range(6)])
+    assert np.shares_memory(loops.reshaped(x, (64, 64)), x)
+    assert not np.shares_memory(loops.reshaped(x.transpose(rng.permutation(12)), (64, 64)), x)

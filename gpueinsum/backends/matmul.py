@@ -171,8 +171,8 @@ def _grouped(term: Term, groups: list[Term], sizes: Sizes) -> Callable[[Array], 
         if x.flags.c_contiguous and order == term:
             return x.reshape(shape)
         if inner(x, rows) < inner(x, columns):  # a copy, if there is one, goes along the rows
-            return x.transpose(turned_axes).reshape(turned_shape).swapaxes(-1, -2)
-        return x.transpose(axes).reshape(shape)
+            return loops.reshaped(x.transpose(turned_axes), turned_shape).swapaxes(-1, -2)
+        return loops.reshaped(x.transpose(axes), shape)
 
     return grouped
 
