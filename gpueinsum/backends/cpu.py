@@ -54,10 +54,10 @@ _REAL_BLAS_DTYPES = {"float32", "float64"}
 _SMALL_MATRIX = 64
 # Dots of fewer elements, too: 50,000 of 16 took 267 us against 634 us, 4096 of 128 76 us against 52 us (float32).
 _LONG_DOT = 64
-# A batch of matrices of these sizes, past so many bytes, is read in one stream by a loop, which BLAS does not. With an
-# L3 of 32 MB, one thread and two: 100 of 300 x 200 (48 MB) took 1.9 ms against 3.5 ms, of 64 x 64 0.55 of BLAS' time,
-# of 1000 x 1000 0.8 to 1.3; but 20 of 300 x 200 (10 MB) 0.35 ms against 0.17 ms, of 100 x 2000 up to 1.7 (float64).
-_STREAMED, _SHORTEST_STREAMED, _LONGEST_STREAMED = 24 << 20, 64, 600
+# A batch of matrices of these sizes that is past the caches is read in one stream by a loop, which BLAS does not: of 64
+# x 64, 128 x 128, 64 x 256, 256 x 64 and 200 x 300, 4 and 12 MB that were not read just before, a loop took 0.49 to
+# 0.84 of BLAS' time (float32 and float64); of 1000 x 1000 0.8 to 1.3, of 100 x 2000 up to 1.7.
+_SHORTEST_STREAMED, _LONGEST_STREAMED = 64, 600
 # A product of fewer elements is too small for the choice of a layout and of a buffer to pay.
 _LARGE_PRODUCT = 1 << 15
 # Dots of up to so many elements are sums of columns: of 2 they took 0.10 of the C loop's time, of 3 0.28, of 4 0.74, of
@@ -218,7 +218,7 @@ def _matrix_vector(step: Contract, sizes: Sizes, dtype: str, product: _Pair, loo
     size = points(step.batch, sizes) * math.prod(lengths) * np.dtype(dtype).itemsize
     if size <= CACHED:
         return product
-    is_streamed = min(lengths) >= _SHORTEST_STREAMED and max(lengths) <= _LONGEST_STREAMED and size > _STREAMED
+    is_streamed = min(lengths) >= _SHORTEST_STREAMED and max(lengths) <= _LONGEST_STREAMED
     if step.batch and is_streamed and dtype in _REAL_BLAS_DTYPES:
         return loop
     x_fuses = fuses(step.lhs_term, (step.left, step.summed), sizes)
