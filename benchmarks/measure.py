@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
+from random import Random
 from time import perf_counter
 from typing import Any
 
@@ -59,8 +60,8 @@ def measure(peers: Mapping[str, Peer], place: Device, seconds: float, always: Se
     One that is hopelessly slow would take the time of the others, and is left at its first call; but not those `always`
     to be timed.
 
-    Every round times every peer once, and the next round begins with the next peer, so that whatever else the machine
-    does falls on all of them alike.
+    Every round times every peer once, in another order each, so that whatever else the machine does, and what a
+    library's threads still do after its calls, falls on all of them alike.
     """
     turns = {name: _Turn(peer, place) for name, peer in peers.items()}
     faults = {name: fault for name, turn in turns.items() if (fault := turn.check())}
@@ -73,10 +74,10 @@ def measure(peers: Mapping[str, Peer], place: Device, seconds: float, always: Se
         rounds = [{name: turns[name].calibrate() for name in names}]
         if any(turns[name].first < _LONG_CALL for name in names):
             rounds.clear()  # where all calls take long, those that were checked are a round
+        order = Random(len(names))  # the same in every run
         fewest = _FEWEST_ROUNDS if not rounds or sum(rounds[0].values()) < _LONG_ROUND else 2
         while len(rounds) < fewest or (len(rounds) < _MOST_ROUNDS and perf_counter() < end):
-            first = len(rounds) % len(names)
-            taken = {name: turns[name].sample() for name in names[first:] + names[:first]}
+            taken = {name: turns[name].sample() for name in order.sample(names, len(names))}
             rounds.append({name: taken[name] for name in names})
     return Times({name: tuple(times[name] for times in rounds) for name in names}, faults, slow)
 

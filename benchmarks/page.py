@@ -433,8 +433,8 @@ def _method(run: Run) -> Iterator[str]:
         "or through a random projection where it is large. One that is wrong, or fails, is never timed, and said to "
         "be so.",
         "<b>Interleaved rounds.</b> All peers of a row, gpueinsum and the ceiling are timed in one process, one after "
-        "the other, round after round, each round beginning with the next of them; what else the machine does falls "
-        f"on all alike. {clock}",
+        "the other, round after round, in another order each; what else the machine does, and what a library’s threads "
+        f"still do after its calls, falls on all alike. {clock}",
         "<b>Threads.</b> All libraries have as many. Before a short sample come as many calls that are not timed, for "
         "the threads of the library before it spin for a while on cores that this one needs; those of OpenBLAS and "
         "PyTorch are told to stop soon (OPENBLAS_THREAD_TIMEOUT, GOMP_SPINCOUNT). Rows on which everybody’s calls "
