@@ -15,7 +15,7 @@ from typing import NamedTuple
 from gpueinsum.axes import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.cost import item_bytes
 from gpueinsum.profile import Profile
-from gpueinsum.steps import Contract
+from gpueinsum.steps import Contract, within
 from gpueinsum.subscripts import Label, Term
 from gpueinsum.timing import pass_seconds, product_seconds
 
@@ -144,7 +144,7 @@ def cheapest(
     `as_planned`. Where the device has no library for the dtype, any stride will do (a kernel of ours). A copy must save
     a twentieth of the time, for it takes memory, too.
     """
-    pair = _Pair(step, dict(sizes), dtype, profile)
+    pair = Pair(step, dict(sizes), dtype, profile)
     ideal = pair.ideal_seconds()
     best: Route | None = None
     for copied in _COPIES:
@@ -163,12 +163,12 @@ def routes(
     step: Contract, sizes: SizesKey, lhs: Strides, rhs: Strides, dtype: str, profile: Profile, as_planned: bool = False
 ) -> list[Route]:
     """Every way that `cheapest` chooses from, by price: one for each choice of sides to copy for which one fits."""
-    pair = _Pair(step, dict(sizes), dtype, profile)
+    pair = Pair(step, dict(sizes), dtype, profile)
     ways = [_route(pair, lhs, rhs, copied, as_planned) for copied in _COPIES]
     return sorted(filter(None, ways), key=lambda way: way.seconds)
 
 
-def _route(pair: _Pair, lhs: Strides, rhs: Strides, copied: tuple[bool, bool], as_planned: bool) -> Route | None:
+def _route(pair: Pair, lhs: Strides, rhs: Strides, copied: tuple[bool, bool], as_planned: bool) -> Route | None:
     """The cheapest way with copies of these sides, if there is one."""
     step = pair.step
     given = label_strides(step.lhs_term, lhs), label_strides(step.rhs_term, rhs)
@@ -187,13 +187,12 @@ def _route(pair: _Pair, lhs: Strides, rhs: Strides, copied: tuple[bool, bool], a
 
 def _copied_terms(step: Contract, lhs: Sizes, rhs: Sizes, copied: tuple[bool, bool]) -> tuple[Term | None, Term | None]:
     """The terms to which sides of these strides are copied: batch, their own, the sum in the other side's order."""
-    batch = "".join(label for label in step.out if label in step.batch)
-    left, right = ("".join(label for label in step.out if label in labels) for labels in (step.left, step.right))
+    batch, left, right = (within(step.out, labels) for labels in (step.batch, step.left, step.right))
     middle = step.summed if copied == (True, True) else _by_stride(step.summed, rhs if copied[0] else lhs)
     return batch + left + middle if copied[0] else None, batch + right + middle if copied[1] else None
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """A pair on a device, as far as its price depends on them."""
 
     step: Contract
@@ -224,7 +223,7 @@ class _Pair(NamedTuple):
         return axis.size > 1 and (axis.strides[side] == 1) != (axis.strides[OUT] == 1)
 
     def ideal_seconds(self) -> float:
-        """Of one batch of products with one axis for each role, which may take copies."""
+        """Of one batch of products with one axis for each role: what sides that lie as it wants them take."""
         step, size = self.step, self.size
         batch, rows, columns, summed = (points(x, size) for x in (step.batch, step.left, step.right, step.summed))
         return self._seconds(batch, rows, columns, summed, 1)
@@ -236,7 +235,7 @@ class _Pair(NamedTuple):
 
 
 def _best_order(
-    pair: _Pair, sides: tuple[Sizes, Sizes], copied: tuple[bool, bool], as_planned: bool, last_resort: bool = False
+    pair: Pair, sides: tuple[Sizes, Sizes], copied: tuple[bool, bool], as_planned: bool, last_resort: bool = False
 ) -> tuple[Term, Product, float] | None:
     """The order in which the result is written fastest by a product of sides of these strides; None if none fits."""
     step = pair.step
@@ -257,7 +256,7 @@ def _best_order(
 
 def orders(step: Contract, lhs: Sizes, rhs: Sizes) -> list[Term]:
     """Orders for the result, the one that is asked for first: each with other runs of labels next to each other."""
-    batch = "".join(label for label in step.out if label in step.batch)
+    batch = within(step.out, step.batch)
     orders = [step.out, batch + step.left + step.right, batch + step.right + step.left]
     left = _runs(_by_stride(step.lhs_term, lhs), step.left)
     right = _runs(_by_stride(step.rhs_term, rhs), step.right)
@@ -273,7 +272,7 @@ def _runs(term: Term, labels: Term) -> list[Term]:
 
 
 def fit(
-    pair: _Pair,
+    pair: Pair,
     strides: tuple[Sizes, Sizes, Sizes],
     conjugated: tuple[bool, bool] = (False, False),
     last_resort: bool = False,

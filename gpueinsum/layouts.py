@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from gpueinsum.axes import contiguous, points
 from gpueinsum.cost import item_bytes
-from gpueinsum.gemm import orders
+from gpueinsum.gemm import Route, Strides, cheapest, orders
 from gpueinsum.plan import Plan
-from gpueinsum.price import ideal_seconds, is_product, way_of
+from gpueinsum.price import ideal_seconds, is_product, way_arguments, way_of
 from gpueinsum.profile import Profile
 from gpueinsum.steps import Contract, Expand, Reduce, Step, within, without
 from gpueinsum.subscripts import Label, Term
@@ -52,6 +52,19 @@ def is_large(step: Contract, size: Mapping[Label, int], dtype: str, profile: Pro
     """Whether a pair is a product whose terms are chosen; what no memory holds is none."""
     moved = sum(points(term, size) for term in (step.lhs_term, step.rhs_term, step.out)) * item_bytes(dtype)
     return _LARGE <= moved <= profile.memory_bytes and is_product(step, size, dtype, profile)
+
+
+def route_for(
+    step: Contract, size: Mapping[Label, int], lhs: Strides, rhs: Strides, dtype: str, profile: Profile
+) -> Route:
+    """The cheapest way to run a pair of sides with these strides, in elements.
+
+    Where its terms were chosen, and the sides lie as they say, the result is written as its term says, too: its reader
+    counts on that. Else in any order.
+    """
+    pair, sizes, *planned = way_arguments(step, size)
+    as_planned = planned == [lhs, rhs] and is_large(step, size, dtype, profile)
+    return cheapest(pair, sizes, lhs, rhs, dtype, profile, as_planned)
 
 
 class _Weighing:

@@ -7,12 +7,12 @@ from functools import lru_cache
 
 from gpueinsum.axes import contiguous, points
 from gpueinsum.cost import item_bytes
-from gpueinsum.gemm import Route, SizesKey, Strides, cheapest
+from gpueinsum.gemm import Pair, Route, SizesKey, Strides, cheapest
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile
 from gpueinsum.steps import Contract, Expand, Fused, Reduce, Step, distinct, sides
 from gpueinsum.subscripts import Label, Term
-from gpueinsum.timing import pass_seconds, product_seconds
+from gpueinsum.timing import pass_seconds
 
 # Arrays of fewer elements count as if every product took them as they lie: to find out would take longer than to copy.
 SMALL = 1 << 15
@@ -41,9 +41,7 @@ def step_seconds(step: Step, size: Mapping[Label, int], dtype: str, profile: Pro
 
 def ideal_seconds(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> float:
     """Predicted seconds of a product whose sides lie as it wants them."""
-    batch, rows, columns, summed = (points(x, size) for x in (step.batch, step.left, step.right, step.summed))
-    moved = sum(points(term, size) for term in (step.lhs_term, step.rhs_term, step.out)) * item_bytes(dtype)
-    return product_seconds(profile, dtype, batch, rows, columns, summed, moved)
+    return Pair(step, size, dtype, profile).ideal_seconds()
 
 
 def is_product(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:

@@ -116,6 +116,17 @@ def test_products_attention_and_their_gradients_never_copy(equation, sizes, dtyp
         assert [way.copies for way in ways(each, device)] == [0] * sum(isinstance(s, Contract) for s in each.steps)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_route_keeps_to_a_chosen_term_where_the_sides_lie_as_planned(device):
+    sizes = {"a": 312, "b": 312, "c": 24, "d": 312}
+    step = Contract(0, 1, "adb", "cd", "bca")  # which another order would write faster
+    x, y = (312 * 312, 312, 1), (312, 1)
+    assert layouts.route_for(step, sizes, x, y, "float32", profile(device)).out == "bca"
+    turned = layouts.route_for(step, sizes, (312, 312 * 312, 1), y, "float32", profile(device))
+    small = layouts.route_for(step, dict.fromkeys("abcd", 12), (144, 12, 1), (12, 1), "float32", profile(device))
+    assert "bca" not in (turned.out, small.out)
+
+
 def test_a_plan_without_large_products_is_left_as_it_is():
     plan = plan_of("iajb,bkac->ijkc", dict.fromkeys("iajbkc", 3))
     assert arranged(plan, profile("h200")) is plan

@@ -15,7 +15,8 @@ from gpueinsum.backends.program import Address, Launch, Output, Product, Program
 from gpueinsum.backends.tasks import THREADS, Source, Task
 from gpueinsum.backends.workspace import Lifetime, offsets
 from gpueinsum.cost import item_bytes
-from gpueinsum.gemm import Route, blas_calls, cheapest
+from gpueinsum.gemm import Route, blas_calls
+from gpueinsum.layouts import route_for
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile
 from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step, distinct
@@ -132,8 +133,7 @@ class _Assembly:
         sides = (lhs, x), (rhs, y)
         if middle <= 1 or rows * columns <= 1 or points(step.out, size) == 0:
             return self._sum(sides, step.out)
-        pair = step.reading(0, 1), self._sizes(lhs, rhs), x.strides, y.strides  # alike for pairs that are alike
-        way = cheapest(*pair, self._dtype, self._profile)
+        way = route_for(step, size, x.strides, y.strides, self._dtype, self._profile)
         is_matrix = rows > 1 and columns > 1
         if not is_matrix and (way.copy_lhs is not None or way.copy_rhs is not None):
             return self._sum(sides, step.out)  # reads once what a copy would read and write

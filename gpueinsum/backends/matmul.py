@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from gpueinsum.axes import Axis, contiguous, points
+from gpueinsum.axes import Axis, points
 from gpueinsum.backends import loops, memory
-from gpueinsum.gemm import LHS, OUT, RHS, Route, cheapest
-from gpueinsum.layouts import is_large
+from gpueinsum.gemm import LHS, OUT, RHS, Route
+from gpueinsum.layouts import route_for
 from gpueinsum.profile import Profile
 from gpueinsum.steps import Contract
 from gpueinsum.subscripts import Label, Term
@@ -38,8 +38,6 @@ def matmul(step: Contract, sizes: Sizes, dtype: str, profile: Profile) -> Callab
     if profile.rate(dtype) is None or sum(points(t, sizes) for t in (step.lhs_term, step.rhs_term, step.out)) < _ROUTED:
         return grouped
     plain = replace(step, conj_lhs=False, conj_rhs=False)  # conjugates are made around this
-    size = tuple((label, sizes[label]) for label in dict.fromkeys(step.lhs_term + step.rhs_term))
-    planned = [tuple(contiguous(term, sizes).values())[::-1] for term in (step.lhs_term, step.rhs_term)]
     known: dict[tuple[tuple[int, ...], tuple[int, ...]], Callable[[Array, Array], Array]] = {}
 
     def contract(x: Array, y: Array) -> Array:
@@ -51,9 +49,8 @@ def matmul(step: Contract, sizes: Sizes, dtype: str, profile: Profile) -> Callab
             if any(stride % x.itemsize for stride in (*x.strides, *y.strides)):  # fields of records
                 run = grouped
             else:
-                strides = [tuple(stride // x.itemsize for stride in array.strides) for array in (x, y)]
-                as_planned = is_large(plain, sizes, dtype, profile) and strides == planned
-                run = _routed(plain, sizes, cheapest(plain, size, *strides, dtype, profile, as_planned))
+                lhs, rhs = (tuple(stride // x.itemsize for stride in array.strides) for array in (x, y))
+                run = _routed(plain, sizes, route_for(plain, sizes, lhs, rhs, dtype, profile))
             known[layouts] = run
         return run(x, y)
 
