@@ -42,6 +42,7 @@ def einsum(
     backend: str | None = None,
     precision: str | None = None,
     deterministic: bool = False,
+    autotune: bool = False,
 ) -> Array:
     """Einstein summation of numpy or CuPy arrays, in numpy's notation and with numpy's semantics.
 
@@ -64,6 +65,8 @@ def einsum(
             precision, where cuBLAS has that.
         deterministic: True for the same bits from the same operands on the same device, at any time; on CUDA products
             then share nothing with other streams. On the CPU, and of kernels, that always holds.
+        autotune: True to time the few ways there are to run each product of large arrays, once on this device with
+            these libraries, and to remember the fastest on disk; by default the one predicted to be is taken.
 
     Returns the result, a view of the operand if it is only a transposition or a diagonal of it.
 
@@ -79,12 +82,12 @@ def einsum(
     no_options = (
         out is dtype is backend is precision is None and optimize is _AUTO and order == "K" and casting == "safe"
     )
-    if no_options and not deterministic and type(subscripts) is str:
+    if no_options and not deterministic and not autotune and type(subscripts) is str:
         kinds = numpy_kinds(operands)
         if kinds:
             return usual(subscripts, *kinds)(*operands)
     expression, arrays = hashable_form(subscripts, operands)
-    options = options_of(dtype, order, casting, optimize, None, backend, precision, deterministic)
+    options = options_of(dtype, order, casting, optimize, None, backend, precision, deterministic, autotune)
     return evaluate(expression, arrays, out, options)
 
 
@@ -119,7 +122,12 @@ def einsum_plan(
 
 
 def run_plan(
-    plan: Plan, *operands: Any, backend: str | None = None, precision: str | None = None, deterministic: bool = False
+    plan: Plan,
+    *operands: Any,
+    backend: str | None = None,
+    precision: str | None = None,
+    deterministic: bool = False,
+    autotune: bool = False,
 ) -> Any:
     """The result of a plan for operands of its shapes, which are cast to its dtype; a tuple if it has several outputs.
 
@@ -130,7 +138,7 @@ def run_plan(
     Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
     """
     check_is_plan(plan)
-    options = options_of(plan.dtype, "K", "same_kind", "auto", None, backend, precision, deterministic)
+    options = options_of(plan.dtype, "K", "same_kind", "auto", None, backend, precision, deterministic, autotune)
     return evaluate_plan(plan, operands, options)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from time import perf_counter
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,16 +18,10 @@ from gpueinsum.execute import Mode
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Machine, Profile, Rate, machine
 from gpueinsum.steps import Contract, Fused
+from gpueinsum.stopwatch import Call, fastest, host_seconds
 
-Call = Callable[[], object]
 Shape = tuple[int, int, int, int]  # of a batch of products: how many, rows, columns, summed
-Name = TypeVar("Name")
 
-# A sample repeats its call for so many seconds, and the fastest of all samples counts, since whatever else the machine
-# does only adds: with two other processes on two cores, a product of 512 x 512 by 512 took 20 ms in the best of five
-# samples of 10 ms, 2.3 ms in the best of 80 single calls (float32).
-_SAMPLE = 5e-4
-_FEWEST_ROUNDS = 5
 # Half sizes that are tried: 0, and from 1 to 1024 in steps of a quarter octave, finer than products follow any law.
 _HALF_SIZES = np.array([0.0, *2.0 ** np.arange(0, 10.1, 0.25)])
 
@@ -91,7 +84,7 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
         "loop": bench.loop(size.loop),
         "batch": bench.product("float32", size.batch, 2, 2, 2),
     }
-    taken = _fastest(bench, calls, seconds / 5)
+    taken = fastest(bench.time, calls, seconds / 5)
     launch = taken["step"]
     work = {name: _without(launch, time) for name, time in taken.items()}
     bandwidth = 2 * size.copy / work["copy"]
@@ -99,7 +92,7 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
 
     def rate(dtype: str) -> Rate:
         products = {shape: bench.product(dtype, *shape) for shape in shapes}
-        times = _fastest(bench, products, seconds * 0.8 / len(bench.dtypes))
+        times = fastest(bench.time, products, seconds * 0.8 / len(bench.dtypes))
         long = {shape: time for shape, time in times.items() if time > 2 * launch} or times
         return fitted_rate({shape: _without(launch, time) for shape, time in long.items()}, dtype, bandwidth * cached)
 
@@ -131,23 +124,6 @@ def _shapes(size: Sizes) -> list[Shape]:
 def _without(launch: float, seconds: float) -> float:
     """The work in a call of so many seconds: what is left besides the launch, with which it may overlap."""
     return max(seconds - launch, seconds / 8)
-
-
-def _fastest(bench: Bench, calls: Mapping[Name, Call], seconds: float) -> dict[Name, float]:
-    """Seconds of each call: the fastest of its samples, which are taken in turn, round after round."""
-    end = perf_counter() + seconds
-    counts: dict[Name, int] = {}
-    best: dict[Name, float] = {}
-    for name, call in calls.items():
-        bench.time(call, 1)  # prepares, and on CUDA compiles
-        best[name] = bench.time(call, 1)
-        counts[name] = math.ceil(_SAMPLE / max(best[name], 1e-9))
-    rounds = 0
-    while rounds < _FEWEST_ROUNDS or perf_counter() < end:
-        for name, call in calls.items():
-            best[name] = min(best[name], bench.time(call, counts[name]) / counts[name])
-        rounds += 1
-    return best
 
 
 # ---------------------------------------------------------------- the fit
@@ -251,10 +227,7 @@ class HostBench(_Steps):
         return lambda: np.copyto(np.empty_like(source), source)
 
     def time(self, call: Call, count: int) -> float:
-        start = perf_counter()
-        for _ in range(count):
-            call()
-        return perf_counter() - start
+        return host_seconds(call, count)
 
 
 class CudaBench(_Steps):
@@ -263,9 +236,11 @@ class CudaBench(_Steps):
     dtypes: Sequence[str] = ("float16", "bfloat16", "tf32", "float32", "float64", "complex64", "complex128")
 
     def __init__(self) -> None:
-        super().__init__("cuda", backends.cuda_backend())
+        place = backends.cuda_backend()
+        super().__init__("cuda", place)
         import cupy
 
+        self._runtime = place.runtime
         self._cupy = cupy
         self.cache_bytes = int(cupy.cuda.Device().attributes["L2CacheSize"])
 
@@ -282,14 +257,7 @@ class CudaBench(_Steps):
     fresh_copy = copy  # CuPy's pool hands out memory that was mapped before
 
     def time(self, call: Call, count: int) -> float:
-        start, stop = self._cupy.cuda.Event(), self._cupy.cuda.Event()
-        self._cupy.cuda.Device().synchronize()
-        start.record()
-        for _ in range(count):
-            call()
-        stop.record()
-        stop.synchronize()
-        return float(self._cupy.cuda.get_elapsed_time(start, stop)) / 1e3
+        return self._runtime.seconds(call, count)
 
 
 def last_cache_bytes() -> int:

@@ -67,6 +67,7 @@ def contract(
     casting: Any = "safe",
     precision: str | None = None,
     deterministic: bool = False,
+    autotune: bool = False,
 ) -> Array:
     """opt_einsum's `contract`: `einsum` with its argument names.
 
@@ -80,7 +81,9 @@ def contract(
            [15., 15.]])
     """
     expression, arrays = hashable_form(subscripts, operands)
-    options = options_of(dtype, order, casting, optimize, memory_limit, _backend(backend), precision, deterministic)
+    options = options_of(
+        dtype, order, casting, optimize, memory_limit, _backend(backend), precision, deterministic, autotune
+    )
     return evaluate(expression, arrays, out, options)
 
 
@@ -140,6 +143,7 @@ def contract_expression(
     casting: Any = "safe",
     precision: str | None = None,
     deterministic: bool = False,
+    autotune: bool = False,
     graph: bool | None = None,
     out: None = None,
     backend: None = None,
@@ -168,7 +172,7 @@ def contract_expression(
     core = resolve(expression, dimensions)
     is_auto = optimize in (True, "auto") and memory_limit is None
     path = "auto" if is_auto else _path(core, optimize, memory_limit)
-    options = options_of(dtype, order, casting, path, None, None, precision, deterministic, graph)
+    options = options_of(dtype, order, casting, path, None, None, precision, deterministic, autotune, graph)
     return ContractExpression(expression, dimensions, fixed, options)
 
 

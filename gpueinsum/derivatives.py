@@ -40,6 +40,7 @@ def vjp(
     backend: str | None = None,
     precision: str | None = None,
     deterministic: bool = False,
+    autotune: bool = False,
 ) -> tuple[Any, Pullback]:
     """The value of an einsum, and its pullback: a function from the value's cotangent to the operands' gradients.
 
@@ -55,8 +56,8 @@ def vjp(
         memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for casts of operands, intermediates,
             value and gradients together. What of the forward pass does not fit is computed again in the backward pass.
             What a step takes for itself (a copy of what fits no product as it lies, or a conjugate) comes on top.
-        dtype, order, casting, optimize, backend, precision, deterministic: As in `einsum`; `order` is the gradients',
-            too. Up to three gradients may be planned anew, by `optimize` if it is a name, else by "auto".
+        dtype, order, casting, optimize, backend, precision, deterministic, autotune: As in `einsum`; `order` is that of
+            the gradients, too. Up to three may be planned anew, by `optimize` if it is a name, else by "auto".
 
     Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays
     (of one for one operand), each of its operand's shape and dtype. It can be called any number of times, and keeps the
@@ -73,7 +74,7 @@ def vjp(
            [50., 60.]]), array([31., 42.]))
     """
     asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
-    options = _options(asked, dtype, order, casting, optimize, backend, precision, deterministic)
+    options = _options(asked, dtype, order, casting, optimize, backend, precision, deterministic, autotune)
     place, arrays = placed(backend, given)
     call = both_passes(
         asked, signature(arrays), positions_of(wrt, len(given)), options, bytes_limit(memory_limit, place), place
@@ -147,6 +148,7 @@ def jvp(
     backend: str | None = None,
     precision: str | None = None,
     deterministic: bool = False,
+    autotune: bool = False,
 ) -> tuple[Any, Any]:
     """The value of an einsum and its tangent: how it changes as the operands change by their tangents.
 
@@ -165,7 +167,7 @@ def jvp(
     """
     given = _listed(operands, None, "operands")
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
-    options = _options(asked, dtype, order, casting, optimize, backend, precision, deterministic)
+    options = _options(asked, dtype, order, casting, optimize, backend, precision, deterministic, autotune)
     place, arrays = placed(backend, given)
     kinds, stays = signature(arrays), stays_on_device(place, given)
     moved: dict[int, Array] = {}  # the tangents that there are
@@ -193,12 +195,13 @@ def _options(
     backend: str | None,
     precision: str | None,
     deterministic: bool,
+    autotune: bool,
 ) -> Options:
     if isinstance(asked, Plan):
         if dtype is not None:
             raise PlanError(f"dtype={dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
         dtype, casting = dtype_of(asked.dtype), "same_kind" if casting == "safe" else casting
-    return options_of(dtype, order, casting, optimize, None, backend, precision, deterministic)
+    return options_of(dtype, order, casting, optimize, None, backend, precision, deterministic, autotune)
 
 
 def _expression(subscripts: Any, operands: Sequence[Any]) -> Expression:

@@ -44,11 +44,12 @@ class Options(NamedTuple):
     precision: str | None = None
     deterministic: bool = False
     graph: bool | None = False
+    autotune: bool = False
 
     @property
     def mode(self) -> Mode:
         """As far as the backend is asked."""
-        return Mode(self.precision, self.graph, self.deterministic)
+        return Mode(self.precision, self.graph, self.deterministic, self.autotune)
 
 
 DEFAULT = Options()
@@ -63,6 +64,7 @@ def options_of(
     backend: str | None,
     precision: Any,
     deterministic: Any = False,
+    autotune: Any = False,
     graph: Any = False,
 ) -> Options:
     """The options of a call, checked and hashable: a dtype as numpy's, a path in tuples. Raises DtypeError."""
@@ -72,19 +74,24 @@ def options_of(
         raise _none_of("casting", casting, _CASTINGS)
     if precision not in _PRECISIONS:
         raise _none_of("precision", precision, _PRECISIONS)
-    if deterministic not in (True, False):
-        raise _none_of("deterministic", deterministic, (True, False))
+    for name, value in (("deterministic", deterministic), ("autotune", autotune)):
+        if value not in (True, False):
+            raise _none_of(name, value, (True, False))
     if graph not in (True, False, None):
         raise _none_of("graph", graph, (True, False, None))
     if graph and deterministic:
         raise ValueError("graph=True may give other bits than the first call does, and deterministic=True refuses that")
+    if autotune and deterministic:
+        raise ValueError(
+            "autotune=True chooses by the clock, which differs from run to run: deterministic=True refuses that"
+        )
     if not (memory_limit is None or isinstance(memory_limit, Number | str)):
         raise PlanError(f"memory_limit={memory_limit!r} is not a number of elements")
     if dtype is not None:
         dtype = dtype_of(dtype)
         check_kind(dtype)
         dtype = dtype.newbyteorder("=")
-    modes = precision, bool(deterministic), graph if graph is None else bool(graph)
+    modes = precision, bool(deterministic), graph if graph is None else bool(graph), bool(autotune)
     return Options(dtype, order, casting, _hashable(optimize), memory_limit, backend, *modes)
 
 

@@ -18,15 +18,17 @@ _Registers = tuple[int, ...]
 
 
 class Mode(NamedTuple):
-    """How a plan is to be run, where a device leaves a choice; on the CPU there is none.
+    """How a plan is to be run, where a device leaves a choice; on the CPU `autotune` alone.
 
     `precision` of products, as in `einsum`. With `graph` the plan is replayed as a CUDA graph, with None where that is
-    worth it. `deterministic` refuses whatever may give other bits when it is done again.
+    worth it. `deterministic` refuses whatever may give other bits when it is done again. With `autotune` ways to run a
+    step are chosen by the clock.
     """
 
     precision: str | None = None
     graph: bool | None = False
     deterministic: bool = False
+    autotune: bool = False
 
 
 PLAIN = Mode()

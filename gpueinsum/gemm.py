@@ -38,7 +38,12 @@ _COPY_MUST_SAVE, _NO_GAIN = 1.05, 1 - 1e-9
 # columns to columns, 20.7 and 17.6 ms otherwise; 768 x 768 up to 1.05 times as long (float32, 2 cores, OpenBLAS).
 _TURNED = 1.1
 _MANY_ORDERS = 16
-_COPIES = [(False, False), (True, False), (False, True), (True, True)]
+_NAMES = {
+    (False, False): "copy nothing",
+    (True, False): "copy the left side",
+    (False, True): "copy the right side",
+    (True, True): "copy both sides",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,11 @@ class Route:
     def copies(self) -> int:
         return (self.copy_lhs is not None) + (self.copy_rhs is not None)
 
+    @property
+    def name(self) -> str:
+        """What tells the ways to run a pair apart."""
+        return _NAMES[self.copy_lhs is not None, self.copy_rhs is not None]
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -147,7 +157,7 @@ def cheapest(
     pair = Pair(step, dict(sizes), dtype, profile)
     ideal = pair.ideal_seconds()
     best: Route | None = None
-    for copied in _COPIES:
+    for copied in _NAMES:
         handicap = _COPY_MUST_SAVE ** sum(copied)
         at_least = (ideal + pair.copies_seconds(copied)) * handicap
         if best is not None and at_least >= best.seconds * _COPY_MUST_SAVE**best.copies:
@@ -164,7 +174,7 @@ def routes(
 ) -> list[Route]:
     """Every way that `cheapest` chooses from, by price: one for each choice of sides to copy for which one fits."""
     pair = Pair(step, dict(sizes), dtype, profile)
-    ways = [_route(pair, lhs, rhs, copied, as_planned) for copied in _COPIES]
+    ways = [_route(pair, lhs, rhs, copied, as_planned) for copied in _NAMES]
     return sorted(filter(None, ways), key=lambda way: way.seconds)
 
 

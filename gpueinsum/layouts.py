@@ -7,13 +7,13 @@ terms are weighed, with the cheapest way to get there: dynamic programming from 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from gpueinsum.axes import contiguous, points
 from gpueinsum.cost import item_bytes
-from gpueinsum.gemm import Route, Strides, cheapest, orders
+from gpueinsum.gemm import Route, SizesKey, Strides, cheapest, orders, routes
 from gpueinsum.plan import Plan
 from gpueinsum.price import ideal_seconds, is_product, way_arguments, way_of
 from gpueinsum.profile import Profile
@@ -62,9 +62,26 @@ def route_for(
     Where its terms were chosen, and the sides lie as they say, the result is written as its term says, too: its reader
     counts on that. Else in any order.
     """
-    pair, sizes, *planned = way_arguments(step, size)
-    as_planned = planned == [lhs, rhs] and is_large(step, size, dtype, profile)
+    pair, sizes, as_planned = _asked(step, size, lhs, rhs, dtype, profile)
     return cheapest(pair, sizes, lhs, rhs, dtype, profile, as_planned)
+
+
+def routes_for(
+    step: Contract, size: Mapping[Label, int], lhs: Strides, rhs: Strides, dtype: str, profile: Profile
+) -> list[Route]:
+    """Every way that `route_for` chooses from, by price."""
+    pair, sizes, as_planned = _asked(step, size, lhs, rhs, dtype, profile)
+    return routes(pair, sizes, lhs, rhs, dtype, profile, as_planned)
+
+
+Chooser = Callable[[Contract, Mapping[Label, int], Strides, Strides, str, Profile], Route]  # such as `route_for`
+
+
+def _asked(
+    step: Contract, size: Mapping[Label, int], lhs: Strides, rhs: Strides, dtype: str, profile: Profile
+) -> tuple[Contract, SizesKey, bool]:
+    pair, sizes, *planned = way_arguments(step, size)
+    return pair, sizes, planned == [lhs, rhs] and is_large(step, size, dtype, profile)
 
 
 class _Weighing:

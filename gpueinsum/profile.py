@@ -200,11 +200,16 @@ def kept_profile(here: Machine) -> Profile | None:
 
 
 def keep(measured: Profile, path: Path) -> None:
-    """Write a profile, a whole file or none: under another name first."""
+    """Write a profile."""
+    write_text(path, measured.to_json() + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none: under another name first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        unfinished.write_text(measured.to_json() + "\n", encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -212,8 +217,16 @@ def keep(measured: Profile, path: Path) -> None:
 
 def profile_path(here: Machine) -> Path:
     """The file in the user's cache for the profile of a machine with these versions of its libraries."""
-    words = re.sub(r"[^a-z0-9.]+", "-", f"{here.kind} {here}".lower())
-    return cache_folder() / f"{words}.json"
+    return cache_folder() / f"{_words(here)}.json"
+
+
+def tuned_path(here: Machine) -> Path:
+    """The file in the user's cache for what was fastest there."""
+    return cache_folder() / f"tuned-{_words(here)}.json"
+
+
+def _words(here: Machine) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", f"{here.kind} {here}".lower())
 
 
 def cache_folder() -> Path:

@@ -1,5 +1,6 @@
 """CuPy's manners on a real GPU: streams, threads, devices, views, `out=`. No stand-in can show these."""
 
+import json
 import threading
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ import gpueinsum as ge
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.cost import peak_bytes
 from gpueinsum.execute import Mode
+from gpueinsum.profile import machine, tuned_path
 from gpueinsum.steps import Add, Contract
 
 pytestmark = pytest.mark.gpu
@@ -352,3 +354,14 @@ def test_every_precision_is_as_precise_as_it_says(cupy, dtype, precision, error)
     rows = slice(0, 16)  # long doubles are slow
     exact = x.get()[rows].astype(wide) @ y.get().astype(wide)
     assert np.linalg.norm((result[rows] - exact).astype(complex)) < error * np.linalg.norm(exact.astype(complex))
+
+
+def test_what_was_timed_on_the_device_is_remembered_and_gives_the_result(cupy, tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUEINSUM_CACHE", str(tmp_path))
+    x, y = cupy.random.rand(130, 40, 50, dtype="f4"), cupy.random.rand(50, 40, 170, dtype="f4")
+    used = cupy.get_default_memory_pool().used_bytes()
+    result = ge.einsum("abc,cbd->abd", x, y, autotune=True)
+    cupy.testing.assert_allclose(result, ge.einsum("abc,cbd->abd", x, y), rtol=1e-4)
+    [choice] = json.loads(tuned_path(machine("cuda")).read_text()).values()
+    assert choice.startswith("copy ")
+    assert cupy.get_default_memory_pool().used_bytes() < used + 3 * result.nbytes  # what was timed is given back

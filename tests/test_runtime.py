@@ -4,6 +4,7 @@ import gc
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,6 +130,17 @@ def test_what_this_cublas_cannot_emulate_is_refused(cupy, dtype, version, messag
     with pytest.raises(DeviceError, match=message):
         product(x, x)
     CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x), Mode("bf16"))(x, x)
+
+
+def test_calls_are_timed_by_events_on_an_idle_device():
+    order = []
+    event = SimpleNamespace(record=lambda: order.append("record"), synchronize=lambda: order.append("wait"))
+    device = SimpleNamespace(synchronize=lambda: order.append("idle"))
+    cuda = SimpleNamespace(Device=lambda: device, Event=lambda: event, get_elapsed_time=lambda start, stop: 250.0)
+    runtime = object.__new__(CupyRuntime)
+    runtime._cupy = SimpleNamespace(cuda=cuda)
+    assert runtime.seconds(lambda: order.append("call"), 2) == 0.25  # events count milliseconds
+    assert order == ["idle", "record", "call", "call", "record", "wait"]
 
 
 def test_deterministic_products_share_no_handle_with_other_streams(cupy, monkeypatch):

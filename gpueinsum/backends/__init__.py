@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from gpueinsum.backends.cpu import CpuBackend
 from gpueinsum.errors import DeviceError, DtypeError, OperandError
 from gpueinsum.execute import Binds
 from gpueinsum.profile import Profile
+
+if TYPE_CHECKING:
+    from gpueinsum.backends.cuda import CudaBackend
 
 Array = Any
 
@@ -98,7 +101,7 @@ def on_device(operand: object) -> bool:
 
 
 @lru_cache(maxsize=1)
-def cuda_backend() -> Backend:
+def cuda_backend() -> CudaBackend:
     """The CUDA backend. Raises DeviceError, saying what is missing, where there is none."""
     from gpueinsum.backends.cuda import CudaBackend
     from gpueinsum.backends.runtime import CupyRuntime

@@ -17,14 +17,16 @@ from numpy.lib.stride_tricks import as_strided
 from gpueinsum import execute
 from gpueinsum.axes import label_strides, points
 from gpueinsum.backends import loops, memory, pairs
-from gpueinsum.backends.matmul import axes_of
+from gpueinsum.backends.matmul import HostWays, axes_of
 from gpueinsum.backends.pairs import c_loop, in_letters
 from gpueinsum.errors import OperandError
 from gpueinsum.execute import PLAIN, Mode
+from gpueinsum.layouts import Chooser, route_for
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile, profile_for
 from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step, distinct
 from gpueinsum.subscripts import Label, Term
+from gpueinsum.tune import Tuner, choices_for
 
 Array = np.ndarray[Any, Any]
 Sizes = Mapping[Label, int]
@@ -62,32 +64,16 @@ class CpuBackend:
         return _compute_dtype(dtype)
 
     def bind(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., tuple[Array, ...]]:
-        """A plan as a function of its operands. In every mode products are of full precision, and bits the same."""
-        return execute.bind(plan, self)
+        """A plan as a function of its operands. Products are of full precision in every mode."""
+        return execute.bind(plan, _Tuning() if mode.autotune else self)
 
     def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
         """A plan of one output as a function of its operands."""
-        return execute.bind_single(plan, self)
+        return execute.bind_single(plan, _Tuning() if mode.autotune else self)
 
     def prepare(self, step: Step, sizes: Sizes, dtype: str) -> Callable[..., Array]:
         """One step as a function of its sources."""
-        if 0 in (points(step.summed, sizes), points(step.out, sizes)) and not step.is_view(sizes):
-            # numpy's C loop reads an empty operand if its stride is 0 (`ij,j->i` is 0 times what lies there), and
-            # writes behind an empty result of long doubles.
-            shape = tuple(sizes[label] for label in step.out)
-            return lambda *sources: np.zeros(shape, np.dtype(dtype))
-        match step:
-            case Contract():
-                call: Callable[..., Array] = pairs.contract(step, sizes, dtype)
-            case Reduce():
-                call = _reduce(step, sizes, dtype)
-            case Expand():
-                call = _expand(step, sizes)
-            case Add():
-                call = _add(step, sizes, dtype)
-            case Fused():
-                call = pairs.fused(step, sizes, dtype)
-        return call if dtype != "object" else lambda *sources: _boxed(call(*sources), len(step.out))
+        return _prepared(step, sizes, dtype, route_for)
 
     def context(self) -> None:
         """What an array that is kept can be used with only: nothing in particular."""
@@ -115,6 +101,37 @@ class CpuBackend:
     def hand_back(self, result: Array, stays: bool) -> Any:
         """The result as the caller gets it: numpy's functions return a 0-d result as a scalar."""
         return result[()] if result.ndim == 0 else result
+
+
+class _Tuning:
+    """The backend as plans are bound to it that are to be tuned."""
+
+    @property
+    def profile(self) -> Profile:
+        return profile_for("cpu")
+
+    def prepare(self, step: Step, sizes: Sizes, dtype: str) -> Callable[..., Array]:
+        return _prepared(step, sizes, dtype, Tuner(HostWays(), choices_for("cpu")).route_for)
+
+
+def _prepared(step: Step, sizes: Sizes, dtype: str, choose: Chooser) -> Callable[..., Array]:
+    if 0 in (points(step.summed, sizes), points(step.out, sizes)) and not step.is_view(sizes):
+        # numpy's C loop reads an empty operand if its stride is 0 (`ij,j->i` is 0 times what lies there), and
+        # writes behind an empty result of long doubles.
+        shape = tuple(sizes[label] for label in step.out)
+        return lambda *sources: np.zeros(shape, np.dtype(dtype))
+    match step:
+        case Contract():
+            call: Callable[..., Array] = pairs.contract(step, sizes, dtype, choose)
+        case Reduce():
+            call = _reduce(step, sizes, dtype)
+        case Expand():
+            call = _expand(step, sizes)
+        case Add():
+            call = _add(step, sizes, dtype)
+        case Fused():
+            call = pairs.fused(step, sizes, dtype)
+    return call if dtype != "object" else lambda *sources: _boxed(call(*sources), len(step.out))
 
 
 @cache

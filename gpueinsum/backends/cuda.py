@@ -20,10 +20,13 @@ from gpueinsum.backends.graph import Launches, is_worth_a_graph, replaying
 from gpueinsum.backends.launch import KERNELS
 from gpueinsum.backends.program import Program
 from gpueinsum.backends.runtime import Memory, Runtime
+from gpueinsum.backends.ways import CudaWays
 from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.execute import PLAIN, Mode, scheduled
+from gpueinsum.layouts import route_for
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile, profile_for
+from gpueinsum.tune import Tuner, choices_for
 
 Array = Any  # CuPy's, or the simulated device's
 
@@ -101,19 +104,28 @@ class CudaBackend:
         loaded, device = self._loaded(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)[0]
 
-    def program(self, plan: Plan, strides: Sequence[tuple[int, ...]], precision: str | None = None) -> Program:
+    def program(
+        self, plan: Plan, strides: Sequence[tuple[int, ...]], precision: str | None = None, autotune: bool = False
+    ) -> Program:
         """What runs the plan for operands of these strides (in bytes) on the current device."""
         profile = self.profile
-        return assemble(_scheduled(plan, profile), strides, precision, self.runtime.processors, profile)
+        choose = self._tuner(precision).route_for if autotune else route_for
+        return assemble(_scheduled(plan, profile), strides, precision, self.runtime.processors, profile, choose)
+
+    def _tuner(self, precision: str | None) -> Tuner:
+        ways = CudaWays(self.runtime, precision, lambda program: _launching(program, self.runtime, deterministic=False))
+        return Tuner(ways, choices_for("cuda"), precision)
 
     def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
         """A function of the device and the operands' strides, which keeps what it loaded last."""
-        precision, graph, deterministic = mode
+        precision, graph, deterministic, autotune = mode
         if graph and deterministic:
             raise ValueError("graph=True may give other bits than the first call, and deterministic=True refuses that")
+        if autotune and deterministic:
+            raise ValueError("autotune=True goes by the clock, and deterministic=True refuses that")
 
         def load(_: Hashable, *strides: tuple[int, ...]) -> _Run:
-            program = self.program(plan, strides, precision)
+            program = self.program(plan, strides, precision, autotune)
             launched = _launching(program, self.runtime, deterministic)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
                 launched = replaying(program, self.runtime, launched, warns=bool(graph))

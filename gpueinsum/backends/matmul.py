@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,11 +13,13 @@ from numpy.lib.stride_tricks import as_strided
 
 from gpueinsum.axes import Axis, points
 from gpueinsum.backends import loops, memory
-from gpueinsum.gemm import LHS, OUT, RHS, Route
-from gpueinsum.layouts import route_for
+from gpueinsum.gemm import LHS, OUT, RHS, Route, Strides
+from gpueinsum.layouts import Chooser, route_for
 from gpueinsum.profile import Profile
 from gpueinsum.steps import Contract
+from gpueinsum.stopwatch import Call, host_seconds
 from gpueinsum.subscripts import Label, Term
+from gpueinsum.tune import random_numbers
 
 Array = np.ndarray[Any, Any]
 Sizes = Mapping[Label, int]
@@ -32,8 +35,10 @@ _ROUTED = 1 << 15
 _KEPT = 64  # routes of one step, for as many layouts of its sides
 
 
-def matmul(step: Contract, sizes: Sizes, dtype: str, profile: Profile) -> Callable[[Array, Array], Array]:
-    """A pair with a matrix product in it as one call of `np.matmul`."""
+def matmul(
+    step: Contract, sizes: Sizes, dtype: str, profile: Profile, choose: Chooser = route_for
+) -> Callable[[Array, Array], Array]:
+    """A pair with a matrix product in it as one call of `np.matmul`, in the way that is chosen where it is large."""
     grouped = _dot(step) or _by_labels(step, sizes)
     if profile.rate(dtype) is None or sum(points(t, sizes) for t in (step.lhs_term, step.rhs_term, step.out)) < _ROUTED:
         return grouped
@@ -50,7 +55,7 @@ def matmul(step: Contract, sizes: Sizes, dtype: str, profile: Profile) -> Callab
                 run = grouped
             else:
                 lhs, rhs = (tuple(stride // x.itemsize for stride in array.strides) for array in (x, y))
-                run = _routed(plain, sizes, route_for(plain, sizes, lhs, rhs, dtype, profile))
+                run = _routed(plain, sizes, choose(plain, sizes, lhs, rhs, dtype, profile))
             known[layouts] = run
         return run(x, y)
 
@@ -98,6 +103,28 @@ def _seen(array: int, loops: Sequence[Axis]) -> Callable[[Array], Array]:
     shape = tuple(axis.size for axis in loops)
     strides = tuple(axis.strides[array] for axis in loops)
     return lambda x: as_strided(x, shape, [stride * x.itemsize for stride in strides])
+
+
+class HostWays:
+    """Routes as calls on arrays of random numbers, for `tune.py` to time."""
+
+    def calls(
+        self, step: Contract, sizes: Sizes, ways: Mapping[str, Route], lhs: Strides, rhs: Strides, dtype: str
+    ) -> dict[str, Call]:
+        sides = (step.lhs_term, lhs), (step.rhs_term, rhs)
+        x, y = (_random([sizes[label] for label in term], strides, dtype) for term, strides in sides)
+        return {name: partial(_routed(step, sizes, way), x, y) for name, way in ways.items()}
+
+    def seconds(self, call: Call, count: int) -> float:
+        return host_seconds(call, count)
+
+
+def _random(shape: Sequence[int], strides: Strides, dtype: str) -> Array:
+    """An array with these strides, in elements."""
+    ends = [(size - 1) * stride for size, stride in zip(shape, strides, strict=True)]
+    before = -sum(end for end in ends if end < 0)
+    memory = np.resize(random_numbers(dtype), before + sum(end for end in ends if end > 0) + 1)
+    return as_strided(memory[before:], shape, [stride * memory.itemsize for stride in strides])
 
 
 # `np.dot`, by whether it reads the left side and the right one transposed. It starts sooner than `np.matmul`: 3 x 3

@@ -24,6 +24,7 @@ import numpy as np
 from gpueinsum.axes import points
 from gpueinsum.backends import loops, memory, numbers
 from gpueinsum.backends.matmul import CACHED, axes_of, fuses, matmul
+from gpueinsum.layouts import Chooser, route_for
 from gpueinsum.profile import profile_for
 from gpueinsum.steps import Contract, Fused
 from gpueinsum.subscripts import Label, Term
@@ -63,18 +64,18 @@ _LARGE_CROSSED = 1 << 18
 _WIDE, _MANY_PRODUCTS = 8, 1 << 16
 
 
-def contract(step: Contract, sizes: Sizes, dtype: str) -> _Pair:
-    """A pair as a function of its sides."""
-    call = _contract(step, sizes, dtype)
+def contract(step: Contract, sizes: Sizes, dtype: str, choose: Chooser = route_for) -> _Pair:
+    """A pair as a function of its sides; the ways of large matrix products are chosen when they are seen."""
+    call = _contract(step, sizes, dtype, choose)
     return _conjugated(step, sizes, call) if dtype.startswith("complex") or dtype == "object" else call
 
 
-def _contract(step: Contract, sizes: Sizes, dtype: str) -> _Pair:
+def _contract(step: Contract, sizes: Sizes, dtype: str, choose: Chooser) -> _Pair:
     equation = in_letters(step.equation)
     loop = None if equation is None else partial(c_loop, equation)
     if not step.summed:
         return _elementwise(step, sizes, dtype, loop)
-    product = partial(matmul, step, sizes, profile=profile_for("cpu"))
+    product = partial(matmul, step, sizes, profile=profile_for("cpu"), choose=choose)
     rows, columns = points(step.left, sizes), points(step.right, sizes)
     if loop is None or (dtype in _BLAS_DTYPES and min(rows, columns) > 1):
         return product(dtype)

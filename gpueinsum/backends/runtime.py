@@ -85,9 +85,12 @@ class Runtime(Protocol):
     def copy(self, out: int, source: int, nbytes: int) -> None:
         """So many bytes from address to address."""
 
+    def seconds(self, call: Callable[[], object], count: int) -> float:
+        """Seconds that the device takes for what so many calls launch, one after the other."""
+
 
 class CupyRuntime:
-    """CuPy's current device and current stream, its memory pool, its cuBLAS handle; nothing here synchronises.
+    """CuPy's current device and current stream, its memory pool, its cuBLAS handle; only `seconds` synchronises.
 
     Raises DeviceError, saying which of CuPy, driver, device and cuBLAS is missing.
     """
@@ -210,6 +213,18 @@ class CupyRuntime:
         cupy = self._cupy
         stream = cupy.cuda.get_current_stream().ptr
         cupy.cuda.runtime.memcpyAsync(out, source, nbytes, _DEVICE_TO_DEVICE, stream)
+
+    def seconds(self, call: Callable[[], object], count: int) -> float:
+        """By events on the current stream; waits for the device."""
+        cuda = self._cupy.cuda
+        start, stop = cuda.Event(), cuda.Event()
+        cuda.Device().synchronize()
+        start.record()
+        for _ in range(count):
+            call()
+        stop.record()
+        stop.synchronize()
+        return float(cuda.get_elapsed_time(start, stop)) / 1e3
 
     def capture(self, work: Sequence[Work], addresses: Sequence[int]) -> Callable[[], None]:
         """Its products go past CuPy's binding, which refuses a stream that is capturing."""
