@@ -12,6 +12,7 @@ import numpy as np
 
 from gpueinsum import backends
 from gpueinsum.backends.loops import copy_to
+from gpueinsum.backends.threads import threads
 from gpueinsum.cost import item_bytes, step_costs
 from gpueinsum.door import dtype_of
 from gpueinsum.execute import Mode
@@ -50,6 +51,7 @@ class Bench(Protocol):
     machine: Machine
     memory_bytes: int
     cache_bytes: int
+    processors: int
     dtypes: Sequence[str]  # that products are measured of; "tf32" is float32 at that precision
 
     def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
@@ -110,6 +112,7 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
         launch=launch,
         each=work["batch"] / size.batch,
         memory_bytes=bench.memory_bytes,
+        processors=bench.processors,
     )
 
 
@@ -209,6 +212,7 @@ class HostBench(_Steps):
 
     def __init__(self) -> None:
         super().__init__("cpu", backends.HOST)
+        self.processors = threads()
         self.cache_bytes = last_cache_bytes()
 
     def copy(self, nbytes: int) -> Call:
@@ -241,6 +245,7 @@ class CudaBench(_Steps):
         import cupy
 
         self._runtime = place.runtime
+        self.processors = place.runtime.processors
         self._cupy = cupy
         self.cache_bytes = int(cupy.cuda.Device().attributes["L2CacheSize"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,14 +62,18 @@ def total_flops(plan: Plan) -> int:
     return sum(cost.flops for cost in step_costs(plan))
 
 
-def peak_bytes(plan: Plan) -> int:
-    """Bytes of intermediates and result alive at once, at the most; operands and a backend's scratch not counted."""
+def peak_bytes(plan: Plan, scratch: Sequence[int] | None = None) -> int:
+    """Bytes of intermediates and results alive at once, at the most, with those that each step takes for itself.
+
+    Operands are not counted, nor is `scratch` if it is not known.
+    """
     operands, owner, costs = len(plan.inputs), plan.owners(), step_costs(plan)
     holders = Counter(range(operands))  # how many living registers lie in a register's memory
     alive = peak = 0
+    own = scratch or [0] * len(costs)
     for register, (cost, done) in enumerate(zip(costs, plan.last_uses(), strict=True), operands):
         alive += cost.result_bytes
-        peak = max(peak, alive)
+        peak = max(peak, alive + own[register - operands])
         holders[owner[register]] += 1
         for gone in map(owner.__getitem__, done):  # a view keeps its source's memory alive
             holders[gone] -= 1

@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpueinsum.errors import PlanError
 from gpueinsum.steps import Add, Contract, Expand, Reduce, Step, distinct, renumbered, sides
 from gpueinsum.subscripts import Label, Shape, Term
+
+if TYPE_CHECKING:
+    from gpueinsum.profile import Profile
 
 # The names of the dtypes whose elements are multiplied and added.
 NUMBERS = frozenset(np.dtype(code).name for code in "?bhilqBHILQefdgFDGO") | {"bfloat16"}
@@ -120,6 +123,22 @@ class Plan:
         from gpueinsum.passes import tangent_plan
 
         return tangent_plan(self, wrt)
+
+    def peak_bytes(self, device: str | Profile | None = None) -> int:
+        """The most bytes of intermediates and outputs alive at once, beside the operands.
+
+        For a `device` ("h200", "a100", "cpu", the file of a profile, or a profile) those of the plan as that device
+        runs it, with all that it takes for itself: on CUDA exactly what a run on operands in C order allocates, on the
+        CPU with the sides that products copy. Raises ProfileError for what is no device.
+
+        >>> from gpueinsum.api import einsum_plan
+        >>> plan = einsum_plan("ij,jk,kl->il", (400, 300), (300, 200), (200, 100))
+        >>> plan.peak_bytes(), plan.peak_bytes("h200")
+        (560000, 560128)
+        """
+        from gpueinsum.footprint import peak_bytes
+
+        return peak_bytes(self, device)
 
     @property
     def equation(self) -> str:

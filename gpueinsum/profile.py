@@ -56,6 +56,7 @@ class Profile:
     launch: float  # seconds that any step takes
     each: float  # seconds that each product of a batch takes
     memory_bytes: int
+    processors: int  # multiprocessors of a GPU, cores of a CPU
 
     def rate(self, dtype: str) -> Rate | None:
         """The products of a dtype; None if the device has no library for them."""

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping
 
 from gpueinsum.axes import points
-from gpueinsum.cost import Cost, elements, peak_bytes, step_costs
+from gpueinsum.cost import Cost, elements, step_costs
 from gpueinsum.errors import visible
 from gpueinsum.execute import scheduled
 from gpueinsum.gemm import Product, Route, routes
@@ -29,7 +29,7 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
 
     `batch`, `rows`, `columns` and `summed` are the sizes of a pair's four roles (rows are its left labels, columns its
     right ones); `moved` counts each operand of a step read once and its result written once, `view` where that is
-    nothing at all. Peak memory is of intermediates and result alive at once, without the operands.
+    nothing at all. Peak memory is `plan.peak_bytes(device)`.
 
     For a `device` ("h200", "a100", "cpu", the file of a profile, or a profile) it is the plan as that device runs it,
     which need not be there: layouts chosen and steps fused for it, each with its predicted time; and below, for each
@@ -53,6 +53,7 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
     """
     check_is_plan(plan)
     profile = device if isinstance(device, Profile) or device is None else device_profile(device)
+    peak = plan.peak_bytes(profile)
     plan = plan if profile is None else scheduled(plan, profile)
     size = dict(plan.sizes)
     costs = step_costs(plan)
@@ -66,13 +67,14 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
         for register, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), len(plan.inputs))
     ]
     if profile is None:
-        return "\n".join([*head, *_table(_HEADINGS, rows), "", *_totals(plan, costs)])
+        return "\n".join([*head, *_table(_HEADINGS, rows), "", *_totals(plan, costs, _peak_lines(peak))])
     seconds = [step_seconds(step, size, plan.dtype, profile) for step in plan.steps]
     *before, last = _HEADINGS
     timed = [(*row[:-1], seconds_text(time) if time else "-", row[-1]) for row, time in zip(rows, seconds, strict=True)]
     predicted = f"predicted on {profile.name} ({profile.device}): {seconds_text(sum(seconds))}"
     table = _table((*before, "time", last), timed)
-    return "\n".join([*head, *table, "", *_totals(plan, costs), predicted, *_products(plan, profile)])
+    totals = _totals(plan, costs, _peak_lines_on(profile, peak))
+    return "\n".join([*head, *table, "", *totals, predicted, *_products(plan, profile)])
 
 
 # ---------------------------------------------------------------- lines
@@ -113,13 +115,26 @@ def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     return [layout.format(*row).rstrip() for row in table]
 
 
-def _totals(plan: Plan, costs: list[Cost]) -> list[str]:
+def _peak_lines(peak: int) -> list[str]:
+    return [
+        f"peak memory of intermediates and result: {bytes_text(peak)}",
+        "  (casts of operands, and copies of what fits no product as it lies, come on top)",
+    ]
+
+
+def _peak_lines_on(profile: Profile, peak: int) -> list[str]:
+    how = "allocated" if profile.kind == "cuda" else "copies included"
+    line = f"peak memory of intermediates and result, {how} on {profile.name}: {bytes_text(peak)}"
+    over = [f"  (more than its {bytes_text(profile.memory_bytes)})"] if peak > profile.memory_bytes else []
+    return [line, *over]
+
+
+def _totals(plan: Plan, costs: list[Cost], memory: list[str]) -> list[str]:
     flops, moved = sum(cost.flops for cost in costs), sum(cost.bytes_moved for cost in costs)
     per_byte = f", {count_text(flops / moved)} flops per byte" if moved else ""
     lines = [
         f"total: {count_text(flops)} flops, {bytes_text(moved)} moved{per_byte}",
-        f"peak memory of intermediates and result: {bytes_text(peak_bytes(plan))}",
-        "  (casts of operands, and copies of what fits no product as it lies, come on top)",
+        *memory,
     ]
     operands = len(plan.inputs)
     again = sum(costs[register - operands].flops for register in plan.recomputed())

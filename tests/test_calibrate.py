@@ -21,6 +21,7 @@ class KnownBench:
         self.known = known
         self.machine = Machine(known.kind, "a device", ("numbers 1.0",))
         self.memory_bytes, self.cache_bytes = known.memory_bytes, known.cache_bytes
+        self.processors = known.processors
         self.dtypes = tuple(dtype for dtype, _ in known.rates)
         self._delays = np.random.default_rng(8).choice([1.0, 1.0, 1.0, 1.0, 1.5, disturbed], 100_000).tolist()
 

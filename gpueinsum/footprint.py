@@ -1,0 +1,55 @@
+"""The memory that a run of a plan takes beside its operands, known before it runs: bytes, on any device or on one."""
+
+from __future__ import annotations
+
+from gpueinsum import cost
+from gpueinsum.axes import points
+from gpueinsum.backends.assemble import assemble
+from gpueinsum.cost import item_bytes
+from gpueinsum.execute import scheduled
+from gpueinsum.plan import Plan
+from gpueinsum.price import SMALL, is_product, way_of
+from gpueinsum.profile import Profile, device_profile
+from gpueinsum.steps import Contract, Step
+
+
+def peak_bytes(plan: Plan, device: str | Profile | None = None) -> int:
+    """`Plan.peak_bytes`. Raises ProfileError for what is no device."""
+    if device is None:
+        return cost.peak_bytes(plan)
+    return bytes_on(plan, device if isinstance(device, Profile) else device_profile(device))
+
+
+def bytes_on(plan: Plan, profile: Profile) -> int:
+    """Of a run as the device runs it, of operands in C order: exact on CUDA, where all of it is allocated at once.
+
+    What is more than the device has is counted without the device's own scratch.
+    """
+    plan = scheduled(plan, profile)
+    if profile.kind == "cpu":
+        return cost.peak_bytes(plan, [_copies_bytes(step, plan, profile) for step in plan.steps])
+    least = cost.peak_bytes(plan)
+    if least > profile.memory_bytes:
+        return least
+    strides = [_c_strides(plan, number) for number in range(len(plan.inputs))]
+    return assemble(plan, strides, None, profile.processors, profile).bytes
+
+
+def _c_strides(plan: Plan, operand: int) -> tuple[int, ...]:
+    strides, item = [], item_bytes(plan.dtype)
+    for size in reversed(plan.shape(operand)):
+        strides.append(item)
+        item *= size
+    return tuple(reversed(strides))
+
+
+def _copies_bytes(step: Step, plan: Plan, profile: Profile) -> int:
+    """Of the sides that the step's product copies first."""
+    size = dict(plan.sizes)
+    if not (isinstance(step, Contract) and is_product(step, size, plan.dtype, profile)):
+        return 0
+    if sum(points(term, size) for term in (step.lhs_term, step.rhs_term, step.out)) < SMALL:
+        return 0
+    way = way_of(step, size, plan.dtype, profile)
+    copied = [term for term in (way.copy_lhs, way.copy_rhs) if term is not None]
+    return sum(points(term, size) for term in copied) * item_bytes(plan.dtype)
