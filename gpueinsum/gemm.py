@@ -38,6 +38,7 @@ _COPY_MUST_SAVE, _NO_GAIN = 1.05, 1 - 1e-9
 # columns to columns, 20.7 and 17.6 ms otherwise; 768 x 768 up to 1.05 times as long (float32, 2 cores, OpenBLAS).
 _TURNED = 1.1
 _MANY_ORDERS = 16
+_LINE = 64  # bytes of memory that are read together: what is copied in shorter runs is permuted
 _NAMES = {
     (False, False): "copy nothing",
     (True, False): "copy the left side",
@@ -182,7 +183,7 @@ def _route(pair: Pair, lhs: Strides, rhs: Strides, copied: tuple[bool, bool], as
     """The cheapest way with copies of these sides, if there is one."""
     step = pair.step
     given = label_strides(step.lhs_term, lhs), label_strides(step.rhs_term, rhs)
-    terms = _copied_terms(step, *given, copied)
+    terms = _copied_terms(pair, *given, copied)
     x, y = (
         contiguous(term, pair.size) if term is not None else strides for term, strides in zip(terms, given, strict=True)
     )
@@ -192,14 +193,27 @@ def _route(pair: Pair, lhs: Strides, rhs: Strides, copied: tuple[bool, bool], as
     if best is None:
         return None
     out, product, seconds = best
-    return Route(*terms, out, product, seconds + pair.copies_seconds(copied))
+    sides = zip(given, terms, strict=True)
+    copies = sum(pair.copy_seconds(strides, term) for strides, term in sides if term is not None)
+    return Route(*terms, out, product, seconds + copies)
 
 
-def _copied_terms(step: Contract, lhs: Sizes, rhs: Sizes, copied: tuple[bool, bool]) -> tuple[Term | None, Term | None]:
-    """The terms to which sides of these strides are copied: batch, their own, the sum in the other side's order."""
+def _copied_terms(pair: Pair, lhs: Sizes, rhs: Sizes, copied: tuple[bool, bool]) -> tuple[Term | None, Term | None]:
+    """The terms to which sides of these strides are copied: batch, their own, the sum in the other side's order.
+
+    What is innermost in memory stays so, as far as roles go: the product takes a side either way, and the copy reads
+    and writes neighbours together.
+    """
+    step = pair.step
     batch, left, right = (within(step.out, labels) for labels in (step.batch, step.left, step.right))
     middle = step.summed if copied == (True, True) else _by_stride(step.summed, rhs if copied[0] else lhs)
-    return batch + left + middle if copied[0] else None, batch + right + middle if copied[1] else None
+
+    def term(own: Term, strides: Sizes) -> Term:
+        innermost = min(middle + own, key=lambda label: abs(strides[label]) or math.inf, default="")
+        keeps = innermost in own and points(own, pair.size) <= INT_MAX
+        return batch + (middle + own if keeps else own + middle)
+
+    return term(left, lhs) if copied[0] else None, term(right, rhs) if copied[1] else None
 
 
 class Pair(NamedTuple):
@@ -215,10 +229,19 @@ class Pair(NamedTuple):
         return self.profile.rate(self.dtype) is not None
 
     def copies_seconds(self, copied: tuple[bool, bool]) -> float:
-        """Of copies of these sides."""
+        """Of copies of these sides, at best."""
         sides, moved = (self.step.lhs_term, self.step.rhs_term), 2.0 * item_bytes(self.dtype)
         elements = [points(term, self.size) for term, is_copied in zip(sides, copied, strict=True) if is_copied]
-        return sum(pass_seconds(self.profile, moved * number, permuted=True) for number in elements)
+        return sum(pass_seconds(self.profile, moved * number) for number in elements)
+
+    def copy_seconds(self, strides: Sizes, term: Term) -> float:
+        """Of a copy of a side with these strides to this term."""
+        item, run = item_bytes(self.dtype), 1  # how many elements are neighbours on either side
+        for label in reversed(term):
+            if strides[label] != run and self.size[label] > 1:
+                break
+            run *= self.size[label]
+        return pass_seconds(self.profile, 2.0 * item * points(term, self.size), permuted=run * item < _LINE)
 
     def product_seconds(self, product: Product) -> float:
         """Of the products as they are made."""

@@ -192,6 +192,16 @@ def test_a_copy_conjugates_so_that_the_product_does_not():
     np.testing.assert_array_equal(compute(step, x, y)[0], np.einsum("ijk,kjl->il", x, y.conj()))
 
 
+@pytest.mark.parametrize(("layout", "copied"), [("bjia", "bjia"), ("ijba", "bjia"), ("jbai", "baji"), ("aijb", "baji")])
+def test_a_copy_leaves_what_is_innermost_there(layout, copied):
+    step = pair("baij,bjik->bak")  # a row and what is summed, in the other side's order, may lie either way
+    x, y = array("baij", layout), array("bjik")
+    strides = [tuple(s // z.itemsize for s in z.strides) for z in (x, y)]
+    ways = gemm.routes(step, tuple(SIZES.items()), *strides, "float32", profile("h200"))
+    [way] = [way for way in ways if way.name == "copy the left side"]
+    assert way.copy_lhs == copied
+
+
 @pytest.mark.parametrize("sides", [LEFT, RIGHT])
 @pytest.mark.parametrize("single", "ijk")
 def test_an_axis_of_one_element_counts_as_either(sides, single, monkeypatch):

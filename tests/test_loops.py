@@ -269,3 +269,14 @@ def test_a_reshaping_that_takes_no_copy_is_a_view(rng):
     x = rng.random([2] * 12).transpose([*range(6, 12), *range(6)])
     assert np.shares_memory(loops.reshaped(x, (64, 64)), x)
     assert not np.shares_memory(loops.reshaped(x.transpose(rng.permutation(12)), (64, 64)), x)
+
+
+@pytest.mark.parametrize("axes", [3, 8, 11, 14])
+@pytest.mark.parametrize("kept", [0, 2, 4, 5])  # fastest axes that stay where they are: runs of 1 to 32 elements
+def test_a_copy_of_any_axes_is_in_c_order(axes, kept, rng):
+    moved = max(axes - kept, 0)
+    x = rng.standard_normal((2,) * axes).transpose([*rng.permutation(moved), *range(moved, axes)])
+    copy = loops.copied(x)
+    np.testing.assert_array_equal(copy, x)
+    assert copy.flags.c_contiguous
+    assert not np.shares_memory(copy, x)
