@@ -55,4 +55,4 @@ def contiguous(term: Term, sizes: Mapping[Label, int]) -> dict[Label, int]:
 
 def points(labels: Iterable[Label], sizes: Mapping[Label, int]) -> int:
     """How many index points these labels span."""
-    return math.prod(sizes[label] for label in labels)
+    return math.prod([sizes[label] for label in labels])
