@@ -12,7 +12,7 @@ from gpueinsum.timing import pass_seconds, product_seconds
 
 ROUND = Profile(
     **{"name": "round", "kind": "cuda", "device": "round numbers", "rates": (("float32", Rate(1e9, 1, 1, 1)),)},
-    **{"bytes_per_second": 1e6, "permuted": 0.5, "fresh": 0.0, "cache_bytes": 1000, "cached": 10.0},
+    **{"bytes_per_second": 1e6, "permuted": 0.5, "cache_bytes": 1000, "cached": 10.0},
     **{"loop_flops_per_second": 1e6, "launch": 1.0, "each": 0.25, "memory_bytes": 10**9},
 )  # fmt: skip
 SIZES = {"i": 100, "j": 300, "k": 200, "b": 2}
