@@ -208,7 +208,7 @@ class Pair(NamedTuple):
         """Of copies of these sides."""
         sides, moved = (self.step.lhs_term, self.step.rhs_term), 2.0 * item_bytes(self.dtype)
         elements = [points(term, self.size) for term, is_copied in zip(sides, copied, strict=True) if is_copied]
-        return sum(pass_seconds(self.profile, moved * number, permuted=True) for number in elements)
+        return sum(pass_seconds(self.profile, moved * number, permuted=moved * number) for number in elements)
 
     def product_seconds(self, product: Product) -> float:
         """Of the products as they are made."""

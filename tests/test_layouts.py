@@ -144,7 +144,7 @@ def all_pairs_are_large(monkeypatch):
     """Layouts chosen for the smallest arrays, too, and a plan that could be better never left alone."""
     monkeypatch.setattr(layouts, "_LARGE", 0)
     monkeypatch.setattr(layouts, "_GOOD", 0.0)
-    monkeypatch.setattr(price, "SMALL", 0)
+    monkeypatch.setattr(price, "_SMALL", 0)
 
 
 @pytest.mark.usefixtures("all_pairs_are_large")
