@@ -50,7 +50,10 @@ def fused(plan: Plan, profile: Profile) -> Plan:
     memory: _Memory | None = None  # for most plans have nothing to join
     steps: dict[int, Step] = {}  # those that are left, by the register that each writes
     for register, step in enumerate(plan.steps, operands):
-        for source in sorted(once.intersection(step.sources), reverse=True):
+        waiting = once.intersection(step.sources)
+        while waiting:
+            source = max(waiting)
+            waiting.remove(source)
             first, is_next = steps[source], next(reversed(steps)) == source
             if not _may_join(first, step, size):
                 continue
@@ -60,10 +63,11 @@ def fused(plan: Plan, profile: Profile) -> Plan:
             whole = _joined(first, source, step)
             if whole is not None and price(whole) <= apart:
                 memory = memory or _Memory(plan)
-                if memory.allows(source, register, is_next):
-                    memory.join(source, register)
+                if memory.allows(first, source, register, is_next):
+                    memory.join(first, register)
                     del steps[source]
                     step = whole
+                    waiting = once.intersection(step.sources)  # with a wider pass others may go, too
         steps[register] = step
     if len(steps) == len(plan.steps):
         return plan
@@ -126,18 +130,26 @@ class _Memory:
         self._operands = len(plan.inputs)
         self._owners = plan.owners()
         self._elements = [points(plan.term(register), size) for register in range(len(self._owners))]
-        self._ending = dict(enumerate(map(set, plan.last_uses()), self._operands))
+        self._end = [0] * len(self._owners)  # of each owner's memory: the last step that needs it
+        for step, done in enumerate(plan.last_uses(), self._operands):
+            for register in done:
+                self._end[self._owners[register]] = step
+        for register in plan.outputs:
+            self._end[self._owners[register]] = len(self._owners)
 
-    def allows(self, first: int, second: int, is_next: bool) -> bool:
-        """Whether no more is alive at once if what ends with the first step lives on to the second.
+    def allows(self, first: Step, between: int, second: int, is_next: bool) -> bool:
+        """Whether no more is alive at once if the second step does what the first does, which writes to `between`.
 
-        That takes the place of the array between them; next to each other, the second's result may take it, too.
+        What the first reads lives on till then, in the place of the array between them, unless the second gives a view
+        of that, which lives on itself. Next to each other, the second's result may take that place, too.
         """
-        held = {self._owners[register] for register in self._ending[first]}
-        longer = sum(self._elements[owner] for owner in held if owner >= self._operands)
-        between = self._elements[first]
-        return longer <= between or (is_next and self._elements[second] <= between)
+        held = {self._owners[source] for source in first.sources}
+        longer = sum(self._elements[owner] for owner in held if owner >= self._operands and self._end[owner] < second)
+        gone = self._elements[between] if self._owners[second] == second else 0
+        return longer <= gone or (is_next and self._elements[second] <= self._elements[between])
 
-    def join(self, first: int, second: int) -> None:
-        """What ended with the first step ends with the second, but for the array between them."""
-        self._ending[second] = (self._ending[second] | self._ending.pop(first)) - {first}
+    def join(self, first: Step, second: int) -> None:
+        """What the first step reads is needed until the second."""
+        for source in first.sources:
+            owner = self._owners[source]
+            self._end[owner] = max(self._end[owner], second)
