@@ -18,7 +18,7 @@ class Axis(NamedTuple):
 
 def axes(labels: Iterable[Label], sizes: Mapping[Label, int], *arrays: Mapping[Label, int]) -> list[Axis]:
     """The axes of these labels; each array is given as the element stride of each of its labels."""
-    return [Axis(sizes[label], tuple(array.get(label, 0) for array in arrays)) for label in labels]
+    return [Axis(sizes[label], tuple([array.get(label, 0) for array in arrays])) for label in labels]
 
 
 def fuse(loops: Sequence[Axis]) -> list[Axis]:
