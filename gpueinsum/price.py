@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -26,6 +27,13 @@ def plan_seconds(plan: Plan, profile: Profile) -> float:
 
 def step_seconds(step: Step, size: Mapping[Label, int], dtype: str, profile: Profile) -> float:
     """Predicted seconds of one step whose sources lie in the order of their terms, and whose result is to do so."""
+    try:
+        return _step_seconds(step, size, dtype, profile)
+    except OverflowError:  # more elements than a float can tell
+        return math.inf
+
+
+def _step_seconds(step: Step, size: Mapping[Label, int], dtype: str, profile: Profile) -> float:
     if step.is_view(size):
         return 0.0
     if isinstance(step, Contract) and step.summed:

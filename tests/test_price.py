@@ -1,5 +1,6 @@
 """Predicted times: the model's formulas by hand, and what a price must say of steps."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -140,6 +141,12 @@ def test_no_order_of_the_labels_is_priced_below_the_ideal(device, terms):
 def test_a_loop_on_a_gpu_is_no_faster_than_its_first_caches_feed_it(device, processors, clock):
     """Two products and a sum of three arrays load 12 bytes, of the 128 that a multiprocessor loads in a cycle."""
     assert profile(device).loop_flops_per_second < 3 * processors * 128 * clock / 12
+
+
+def test_what_no_float_can_count_takes_forever():
+    plan = ge.einsum_plan("abcd,efgh->abcdefgh", *[(10**50,) * 4] * 2)
+    assert plan_seconds(plan, ROUND) == math.inf
+    assert "predicted on" in ge.explain(plan, "h200")
 
 
 def test_a_plan_takes_the_sum_of_its_steps():
