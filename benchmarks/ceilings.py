@@ -13,7 +13,8 @@ import gpueinsum as ge
 from benchmarks.devices import Call, Device
 from benchmarks.measure import Peer, Times, failure, measure, nothing
 from benchmarks.results import Ceilings, CopyCeiling, GemmCeiling, Overhead
-from gpueinsum.cost import elements, step_costs
+from gpueinsum.axes import points
+from gpueinsum.cost import step_costs
 from gpueinsum.steps import Contract, Step
 
 _DTYPES = {
@@ -166,5 +167,5 @@ def _rates(plan: ge.Plan, precision: str | None, found: Ceilings) -> tuple[float
 def _product(step: Step, plan: ge.Plan, precision: str | None, place: Device) -> Call:
     assert isinstance(step, Contract)
     size = dict(plan.sizes)
-    batch, m, n, k = (elements(labels, size) for labels in (step.batch, step.left, step.right, step.summed))
+    batch, m, n, k = (points(labels, size) for labels in (step.batch, step.left, step.right, step.summed))
     return place.gemm(plan.dtype, precision, batch, m, n, k)

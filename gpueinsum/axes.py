@@ -18,7 +18,7 @@ class Axis(NamedTuple):
 
 def axes(labels: Iterable[Label], sizes: Mapping[Label, int], *arrays: Mapping[Label, int]) -> list[Axis]:
     """The axes of these labels; each array is given as the element stride of each of its labels."""
-    return [Axis(sizes[label], tuple(array.get(label, 0) for array in arrays)) for label in labels]
+    return [Axis(sizes[label], tuple([array.get(label, 0) for array in arrays])) for label in labels]
 
 
 def fuse(loops: Sequence[Axis]) -> list[Axis]:
@@ -55,4 +55,4 @@ def contiguous(term: Term, sizes: Mapping[Label, int]) -> dict[Label, int]:
 
 def points(labels: Iterable[Label], sizes: Mapping[Label, int]) -> int:
     """How many index points these labels span."""
-    return math.prod(sizes[label] for label in labels)
+    return math.prod([sizes[label] for label in labels])

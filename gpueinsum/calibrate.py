@@ -63,9 +63,6 @@ class Bench(Protocol):
     def permuted_copy(self, nbytes: int) -> Call:
         """A copy of a transposed matrix of so many bytes."""
 
-    def fresh_copy(self, nbytes: int) -> Call:
-        """A copy into memory that is new every time."""
-
     def loop(self, size: int) -> Call:
         """`ij,jk,kl->il` in one pass over all four labels, each of this size."""
 
@@ -81,7 +78,6 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
         "copy": bench.copy(size.copy),
         "cached copy": bench.copy(size.cached),
         "permuted copy": bench.permuted_copy(size.copy),
-        "fresh copy": bench.fresh_copy(size.copy),
         "step": bench.product("float32", 2, 2, 2, 2),  # numpy has a shorter way for a single one
         "loop": bench.loop(size.loop),
         "batch": bench.product("float32", size.batch, 2, 2, 2),
@@ -105,7 +101,6 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
         rates=tuple((dtype, rate(dtype)) for dtype in bench.dtypes),
         bytes_per_second=bandwidth,
         permuted=min(work["copy"] / work["permuted copy"], 1.0),
-        fresh=max(work["fresh copy"] - work["copy"], 0.0) / size.copy,
         cache_bytes=bench.cache_bytes,
         cached=cached,
         loop_flops_per_second=_loop_flops(size.loop) / work["loop"],
@@ -226,10 +221,6 @@ class HostBench(_Steps):
         source, target = self._array(shape, "float32"), np.ones(shape, np.float32)
         return partial(copy_to, target, source.transpose(axes))
 
-    def fresh_copy(self, nbytes: int) -> Call:
-        source = self._array((nbytes // 4,), "float32")
-        return lambda: np.copyto(np.empty_like(source), source)
-
     def time(self, call: Call, count: int) -> float:
         return host_seconds(call, count)
 
@@ -258,8 +249,6 @@ class CudaBench(_Steps):
         side = math.isqrt(nbytes // 4)
         matrix = self._array((side, side), "float32").T
         return lambda: self._place.arrange(matrix, "C")
-
-    fresh_copy = copy  # CuPy's pool hands out memory that was mapped before
 
     def time(self, call: Call, count: int) -> float:
         return self._runtime.seconds(call, count)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from gpueinsum.axes import points
 from gpueinsum.plan import Plan
-from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step
-from gpueinsum.subscripts import Label, Term
+from gpueinsum.steps import Add, Expand, Step, distinct, sides
+from gpueinsum.subscripts import Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,37 +24,38 @@ class Cost:
 
 
 def step_costs(plan: Plan) -> list[Cost]:
-    """Count each step: its operands read once, its result written once; a view moves nothing.
-
-    A product and a sum are one operation each for real types, 6 and 2 for complex ones. A pair with n index points,
-    m results and a summed label takes n products and n - m sums.
-    """
-    size, item = dict(plan.sizes), item_bytes(plan.dtype)
-    product, addition = (6, 2) if plan.dtype.startswith("complex") else (1, 1)
-    return [_cost(step, size, item, product, addition) for step in plan.steps]
+    """Of every step."""
+    size = dict(plan.sizes)
+    return [step_cost(step, size, plan.dtype) for step in plan.steps]
 
 
-def _cost(step: Step, size: Mapping[Label, int], item: int, product: int, addition: int) -> Cost:
+def step_cost(step: Step, size: Mapping[Label, int], dtype: str) -> Cost:
+    """Its operands read once, its result written once; a view moves nothing."""
     if step.is_view(size):
         return Cost(0, 0, 0)
-    results = elements(step.out, size)
+    results = points(step.out, size)
     match step:
-        case Contract():
-            points = results * elements(step.summed, size)
-            flops = points * product + max(points - results, 0) * addition
-            read = elements(step.lhs_term, size) + elements(step.rhs_term, size)
-        case Fused():
-            points = results * elements(step.summed, size)
-            flops = points * product * (len(step.terms) - 1) + max(points - results, 0) * addition
-            read = sum(elements(term, size) for term in step.terms)
-        case Reduce():
-            read = results * elements(step.summed, size)
-            flops = max(read - results, 0) * addition
-        case Expand():
-            flops, read = 0, elements(step.term, size)
         case Add():
-            flops, read = max(len(step.sources) - 1, 0) * results * addition, len(step.sources) * results
+            read = len(step.sources) * results
+            flops = product_flops(dtype, read, results, arrays=1)
+        case Expand():
+            read, flops = points(step.term, size), 0
+        case _:
+            terms = [distinct(term) for _, term in sides(step)]
+            read = sum(points(term, size) for term in terms)
+            flops = product_flops(dtype, results * points(step.summed, size), results, len(terms))
+    item = item_bytes(dtype)
     return Cost(flops, (read + results) * item, results * item)
+
+
+def product_flops(dtype: str, products: int, results: int, arrays: int = 2) -> int:
+    """Of so many products of one element of each array, added up to so many results.
+
+    A product and a sum are one operation each for real types, 6 and 2 for complex ones: a pair with n index points and
+    m results takes n products and n - m sums.
+    """
+    product, addition = (6, 2) if dtype.startswith("complex") else (1, 1)
+    return products * product * (arrays - 1) + max(products - results, 0) * addition
 
 
 def total_flops(plan: Plan) -> int:
@@ -80,11 +81,6 @@ def peak_bytes(plan: Plan, scratch: Sequence[int] | None = None) -> int:
             if holders[gone] == 0 and gone >= operands:
                 alive -= costs[gone - operands].result_bytes
     return peak
-
-
-def elements(labels: Term, size: Mapping[Label, int]) -> int:
-    """How many elements an array of this term has, or how many index points these labels span."""
-    return math.prod(size[label] for label in labels)
 
 
 def item_bytes(dtype: str) -> int:

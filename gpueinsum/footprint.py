@@ -8,7 +8,7 @@ from gpueinsum.backends.assemble import assemble
 from gpueinsum.cost import item_bytes
 from gpueinsum.execute import scheduled
 from gpueinsum.plan import Plan
-from gpueinsum.price import SMALL, is_product, way_of
+from gpueinsum.price import is_routed, way_of
 from gpueinsum.profile import Profile, device_profile
 from gpueinsum.steps import Contract, Step
 
@@ -46,9 +46,7 @@ def _c_strides(plan: Plan, operand: int) -> tuple[int, ...]:
 def _copies_bytes(step: Step, plan: Plan, profile: Profile) -> int:
     """Of the sides that the step's product copies first."""
     size = dict(plan.sizes)
-    if not (isinstance(step, Contract) and is_product(step, size, plan.dtype, profile)):
-        return 0
-    if sum(points(term, size) for term in (step.lhs_term, step.rhs_term, step.out)) < SMALL:
+    if not (isinstance(step, Contract) and is_routed(step, size, plan.dtype, profile)):
         return 0
     way = way_of(step, size, plan.dtype, profile)
     copied = [term for term in (way.copy_lhs, way.copy_rhs) if term is not None]

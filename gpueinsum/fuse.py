@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 
 from gpueinsum.axes import points
-from gpueinsum.cost import item_bytes
 from gpueinsum.plan import Plan
+from gpueinsum.price import step_seconds
 from gpueinsum.profile import Profile
 from gpueinsum.steps import Contract, Fused, Reduce, Step, distinct, renumbered
 from gpueinsum.subscripts import Label, Term
-from gpueinsum.timing import pass_seconds, product_seconds
+from gpueinsum.timing import pass_seconds
 
 Sizes = Mapping[Label, int]
 _Factor = tuple[int, Term, bool]  # a register, the term by which it is read, whether as its conjugate
@@ -22,9 +23,6 @@ _MOST_LABELS = 52  # those for which np.einsum's loop has letters; a kernel runs
 # Where one pass makes more products than the steps apart, each result sums so many at the most: on a GPU one thread may
 # have to do it alone, some 10 ns for each, while a launch takes 4 us.
 _MOST_SUMMED = 256
-# numpy's calls are of three speeds: 3 x 3, float64, medians: np.dot 0.55 us, np.matmul 1.42 us, np.einsum's loop over
-# two arrays 1.80 us and over three, which is a pass, 2.71 us. In launches:
-_DOT, _PASS = 0.4, 1.5
 
 
 def fused(plan: Plan, profile: Profile) -> Plan:
@@ -43,19 +41,33 @@ def fused(plan: Plan, profile: Profile) -> Plan:
     )
     if not once:
         return plan
-    price = _Price(dict(plan.sizes), plan.dtype, profile)
+    size = dict(plan.sizes)
+
+    @cache
+    def price(step: Step) -> float:
+        return step_seconds(step, size, plan.dtype, profile)
+
     memory: _Memory | None = None  # for most plans have nothing to join
     steps: dict[int, Step] = {}  # those that are left, by the register that each writes
     for register, step in enumerate(plan.steps, operands):
-        for source in sorted(once.intersection(step.sources), reverse=True):
+        waiting = once.intersection(step.sources)
+        while waiting:
+            source = max(waiting)
+            waiting.remove(source)
             first, is_next = steps[source], next(reversed(steps)) == source
-            whole = _joined(first, source, step) if price.joins(first, step) else None
-            if whole is not None and price.prefers(whole, first, step):
+            if not _may_join(first, step, size):
+                continue
+            apart = price(first) + price(step)
+            if apart < pass_seconds(profile, 0, arrays=len(first.sources) + len(step.sources) - 1):
+                continue  # as small matrix products on a CPU are
+            whole = _joined(first, source, step)
+            if whole is not None and price(whole) <= apart:
                 memory = memory or _Memory(plan)
-                if memory.allows(source, register, is_next):
-                    memory.join(source, register)
+                if memory.allows(first, source, register, is_next):
+                    memory.join(first, register)
                     del steps[source]
                     step = whole
+                    waiting = once.intersection(step.sources)  # with a wider pass others may go, too
         steps[register] = step
     if len(steps) == len(plan.steps):
         return plan
@@ -65,6 +77,19 @@ def fused(plan: Plan, profile: Profile) -> Plan:
         steps=tuple(renumbered(step, number) for step in steps.values()),
         outputs=tuple(number[output] for output in plan.outputs),
     )
+
+
+def _may_join(first: Step, second: Step, size: Sizes) -> bool:
+    """Whether one pass could be worth it; what costs most to find out comes later.
+
+    A view costs nothing, and stays; but one of what a pass writes may as well be written at once.
+    """
+    if first.is_view(size) or (second.is_view(size) and not isinstance(first, Fused)):
+        return False
+    one, other, inner = (points(labels, size) for labels in (first.out, second.out, first.summed))
+    outer = points(second.summed, size)
+    grows = other * outer * inner > max(one * inner, other * outer)
+    return not grows or inner * outer <= _MOST_SUMMED
 
 
 def _joined(first: Step, register: int, second: Step) -> Fused | None:
@@ -80,7 +105,9 @@ def _joined(first: Step, register: int, second: Step) -> Fused | None:
         return None
     put = [(source, term, conjugated != mark) for source, term, conjugated in inner]
     sources, terms, conjugated = zip(*outer[:place], *put, *outer[place + 1 :], strict=True)
-    return Fused(sources, terms, second.out, conjugated) if len(set("".join(terms))) <= _MOST_LABELS else None
+    if len(set("".join(terms))) > _MOST_LABELS:
+        return None
+    return Fused(sources, terms, second.out, conjugated)
 
 
 def _factors(step: Step) -> list[_Factor] | None:
@@ -95,62 +122,6 @@ def _factors(step: Step) -> list[_Factor] | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Price:
-    """What steps take on a device."""
-
-    size: Sizes
-    dtype: str
-    profile: Profile
-
-    def joins(self, first: Step, second: Step) -> bool:
-        """Whether one pass may be cheaper at all: not where the first is BLAS's or a view, which costs nothing.
-
-        A view of what a pass writes may as well be written at once.
-        """
-        if self._is_dot(first) or first.is_view(self.size):
-            return False
-        return isinstance(first, Fused) or not second.is_view(self.size)
-
-    def prefers(self, whole: Fused, first: Step, second: Step) -> bool:
-        """Whether one pass is cheaper than the two."""
-        grows = self._points(whole) > max(self._points(first), self._points(second))
-        if grows and points(whole.summed, self.size) > _MOST_SUMMED:
-            return False
-        return self._seconds(whole) <= self._seconds(first) + self._seconds(second)
-
-    def _points(self, step: Step) -> int:
-        return points(step.out + step.summed, self.size)
-
-    def _seconds(self, step: Step) -> float:
-        if step.is_view(self.size):
-            return 0.0
-        terms = [term for _, term, _ in _factors(step) or []]
-        moved = item_bytes(self.dtype) * sum(points(term, self.size) for term in (*terms, step.out))
-        product, addition = (6, 2) if self.dtype.startswith("complex") else (1, 1)
-        operations = self._points(step) * (product * (len(terms) - 1) + addition * bool(step.summed))
-        extra = (self._launches(step) - 1) * self.profile.launch
-        seconds = extra + pass_seconds(self.profile, moved, operations)
-        if not (isinstance(step, Contract) and step.summed):
-            return seconds
-        batch, rows, columns, summed = (
-            points(labels, self.size) for labels in (step.batch, step.left, step.right, step.summed)
-        )
-        by_blas = product_seconds(self.profile, self.dtype, batch, rows, columns, summed, moved)
-        return min(seconds, extra + by_blas)
-
-    def _launches(self, step: Step) -> float:
-        if self.profile.kind == "cuda":
-            return 1.0
-        if isinstance(step, Fused):
-            return _PASS
-        return _DOT if self._is_dot(step) else 1.0
-
-    def _is_dot(self, step: Step) -> bool:
-        """Whether numpy has BLAS do a step in one call, so fast that no loop over several arrays pays."""
-        return self.profile.kind == "cpu" and isinstance(step, Contract) and bool(step.summed) and not step.batch
-
-
 class _Memory:
     """What is alive how long, while steps are joined."""
 
@@ -159,18 +130,26 @@ class _Memory:
         self._operands = len(plan.inputs)
         self._owners = plan.owners()
         self._elements = [points(plan.term(register), size) for register in range(len(self._owners))]
-        self._ending = dict(enumerate(map(set, plan.last_uses()), self._operands))
+        self._end = [0] * len(self._owners)  # of each owner's memory: the last step that needs it
+        for step, done in enumerate(plan.last_uses(), self._operands):
+            for register in done:
+                self._end[self._owners[register]] = step
+        for register in plan.outputs:
+            self._end[self._owners[register]] = len(self._owners)
 
-    def allows(self, first: int, second: int, is_next: bool) -> bool:
-        """Whether no more is alive at once if what ends with the first step lives on to the second.
+    def allows(self, first: Step, between: int, second: int, is_next: bool) -> bool:
+        """Whether no more is alive at once if the second step does what the first does, which writes to `between`.
 
-        That takes the place of the array between them; next to each other, the second's result may take it, too.
+        What the first reads lives on till then, in the place of the array between them, unless the second gives a view
+        of that, which lives on itself. Next to each other, the second's result may take that place, too.
         """
-        held = {self._owners[register] for register in self._ending[first]}
-        longer = sum(self._elements[owner] for owner in held if owner >= self._operands)
-        between = self._elements[first]
-        return longer <= between or (is_next and self._elements[second] <= between)
+        held = {self._owners[source] for source in first.sources}
+        longer = sum(self._elements[owner] for owner in held if owner >= self._operands and self._end[owner] < second)
+        gone = self._elements[between] if self._owners[second] == second else 0
+        return longer <= gone or (is_next and self._elements[second] <= self._elements[between])
 
-    def join(self, first: int, second: int) -> None:
-        """What ended with the first step ends with the second, but for the array between them."""
-        self._ending[second] = (self._ending[second] | self._ending.pop(first)) - {first}
+    def join(self, first: Step, second: int) -> None:
+        """What the first step reads is needed until the second."""
+        for source in first.sources:
+            owner = self._owners[source]
+            self._end[owner] = max(self._end[owner], second)

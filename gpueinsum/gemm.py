@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from gpueinsum.axes import Axis, axes, contiguous, fuse, label_strides, points
@@ -156,7 +156,7 @@ def cheapest(
     a twentieth of the time, for it takes memory, too.
     """
     pair = Pair(step, dict(sizes), dtype, profile)
-    ideal = pair.ideal_seconds()
+    ideal = pair.ideal_seconds
     best: Route | None = None
     for copied in _NAMES:
         handicap = _COPY_MUST_SAVE ** sum(copied)
@@ -216,7 +216,8 @@ def _copied_terms(pair: Pair, lhs: Sizes, rhs: Sizes, copied: tuple[bool, bool])
     return term(left, lhs) if copied[0] else None, term(right, rhs) if copied[1] else None
 
 
-class Pair(NamedTuple):
+@dataclass(frozen=True)
+class Pair:
     """A pair on a device, as far as its price depends on them."""
 
     step: Contract
@@ -224,9 +225,16 @@ class Pair(NamedTuple):
     dtype: str
     profile: Profile
 
-    @property
+    @cached_property
     def blas(self) -> bool:
         return self.profile.rate(self.dtype) is not None
+
+    @cached_property
+    def ideal_seconds(self) -> float:
+        """Of one batch of products with one axis for each role: what sides that lie as it wants them take."""
+        step, size = self.step, self.size
+        batch, rows, columns, summed = (points(x, size) for x in (step.batch, step.left, step.right, step.summed))
+        return product_seconds(self.profile, self.dtype, batch, rows, columns, summed, self._bytes_moved)
 
     def copies_seconds(self, copied: tuple[bool, bool]) -> float:
         """Of copies of these sides, at best."""
@@ -241,30 +249,29 @@ class Pair(NamedTuple):
             if strides[label] != run and self.size[label] > 1:
                 break
             run *= self.size[label]
-        return pass_seconds(self.profile, 2.0 * item * points(term, self.size), permuted=run * item < _LINE)
+        moved = 2.0 * item * points(term, self.size)
+        return pass_seconds(self.profile, moved, permuted=moved if run * item < _LINE else 0)
 
     def product_seconds(self, product: Product) -> float:
         """Of the products as they are made."""
         shape = product.batch.size * product.calls, product.rows.size, product.columns.size, product.summed.size
-        seconds = self._seconds(*shape, product.calls if self.profile.kind == "cuda" else 1)
+        launches = product.calls if self.profile.kind == "cuda" else 1
+        seconds = product_seconds(self.profile, self.dtype, *shape, self._bytes_moved, launches)
         return seconds * _TURNED if self.profile.kind == "cpu" and self._is_turned(product) else seconds
 
     def _is_turned(self, product: Product) -> bool:
         """Whether only one of the larger side and the result is contiguous along the axis that they share."""
-        lhs_is_larger = points(self.step.lhs_term, self.size) >= points(self.step.rhs_term, self.size)
-        side, axis = (LHS, product.rows) if lhs_is_larger else (RHS, product.columns)
+        side, axis = (LHS, product.rows) if self._lhs_is_larger else (RHS, product.columns)
         return axis.size > 1 and (axis.strides[side] == 1) != (axis.strides[OUT] == 1)
 
-    def ideal_seconds(self) -> float:
-        """Of one batch of products with one axis for each role: what sides that lie as it wants them take."""
-        step, size = self.step, self.size
-        batch, rows, columns, summed = (points(x, size) for x in (step.batch, step.left, step.right, step.summed))
-        return self._seconds(batch, rows, columns, summed, 1)
+    @cached_property
+    def _lhs_is_larger(self) -> bool:
+        return points(self.step.lhs_term, self.size) >= points(self.step.rhs_term, self.size)
 
-    def _seconds(self, batch: int, rows: int, columns: int, summed: int, calls: int) -> float:
+    @cached_property
+    def _bytes_moved(self) -> int:
         terms = self.step.lhs_term, self.step.rhs_term, self.step.out
-        moved = sum(points(term, self.size) for term in terms) * item_bytes(self.dtype)
-        return product_seconds(self.profile, self.dtype, batch, rows, columns, summed, moved, calls)
+        return sum(points(term, self.size) for term in terms) * item_bytes(self.dtype)
 
 
 def _best_order(
@@ -275,7 +282,7 @@ def _best_order(
     is_op = pair.profile.kind == "cuda"  # elsewhere conjugates are made apart from the product
     conjugated = is_op and step.conj_lhs and not copied[0], is_op and step.conj_rhs and not copied[1]
     best: tuple[Term, Product, float] | None = None
-    good = pair.ideal_seconds() / _NO_GAIN
+    good = pair.ideal_seconds / _NO_GAIN
     for out in (step.out,) if as_planned else orders(step, *sides):
         product = fit(pair, (*sides, contiguous(out, pair.size)), conjugated, last_resort)
         if product is not None:

@@ -15,7 +15,7 @@ from gpueinsum.axes import contiguous, points
 from gpueinsum.cost import item_bytes
 from gpueinsum.gemm import Route, SizesKey, Strides, cheapest, orders, routes
 from gpueinsum.plan import Plan
-from gpueinsum.price import ideal_seconds, is_product, way_arguments, way_of
+from gpueinsum.price import ideal_seconds, is_product, plan_seconds, way_arguments, way_of
 from gpueinsum.profile import Profile
 from gpueinsum.steps import Contract, Expand, Reduce, Step, within, without
 from gpueinsum.subscripts import Label, Term
@@ -45,7 +45,8 @@ def arranged(plan: Plan, profile: Profile) -> Plan:
     ideal = sum(ideal_seconds(step, size, plan.dtype, profile) for step in large)
     if not any(way.copies for way in ways) and sum(way.seconds for way in ways) <= _GOOD * ideal:
         return plan
-    return _rebuilt(plan, _Weighing(plan, profile).chosen)
+    chosen = _rebuilt(plan, _Weighing(plan, profile).chosen)
+    return chosen if plan_seconds(chosen, profile) < plan_seconds(plan, profile) else plan
 
 
 def is_large(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
@@ -87,68 +88,72 @@ def _asked(
 class _Weighing:
     """The terms of every register that cost the least.
 
-    A register that one pair alone reads leaves the choice to it; any other gets the cheapest of its own.
+    A register that one pair alone reads leaves the choice to it; any other gets the one that promises most.
     """
 
     def __init__(self, plan: Plan, profile: Profile) -> None:
         self.plan, self.profile, self.size = plan, profile, dict(plan.sizes)
         self.chosen: dict[int, Term] = {}
         self.options: list[dict[Term, _Option]] = [{term: _Option(0.0, ())} for term in plan.inputs]
-        readers: dict[int, list[Step]] = {}
+        self.readers: dict[int, list[Step]] = {}
         for step in plan.steps:
             for source in set(step.sources):
-                readers.setdefault(source, []).append(step)
-        alone = (register for register, steps in readers.items() if len(steps) == 1 and register not in plan.outputs)
-        self.reader = {register: readers[register][0] for register in alone}
+                self.readers.setdefault(source, []).append(step)
         for register, step in enumerate(plan.steps, len(plan.inputs)):
             self.options.append(self._options(register, step))
-            reader = self.reader.get(register)
-            if not isinstance(reader, Contract) or reader.lhs == reader.rhs:
-                term = self._cheapest(register)
+            if not self._is_open(register):
+                term, option = next(iter(self.options[register].items()))
                 self._settle(register, term)
-                self.options[register] = {term: _Option(0.0, self.options[register][term].sources)}
+                self.options[register] = {term: _Option(0.0, option.sources)}
+
+    def _is_open(self, register: int) -> bool:
+        match self.readers.get(register, []):
+            case [Contract(lhs, rhs)] if register not in self.plan.outputs:
+                return lhs != rhs
+        return False
 
     def _options(self, register: int, step: Step) -> dict[Term, _Option]:
-        """The terms that a step may write, and the cheapest way to each."""
+        """The terms that a step may write, and the cheapest way to each; those that promise most first."""
         if not (isinstance(step, Contract) and self._is_large(step)):
             terms = tuple(map(self._cheapest, step.sources))
             before = sum(self.options[source][term].seconds for source, term in zip(step.sources, terms, strict=True))
             return {step.out: _Option(before, terms)}
+        readers = [reader for reader in self.readers.get(register, []) if isinstance(reader, Contract)]
         found: dict[Term, _Option] = {}
         promise: dict[Term, float] = {}
         sides = itertools.product(self.options[step.lhs].items(), self.options[step.rhs].items())
         for (x_term, x), (y_term, y) in sorted(sides, key=lambda both: both[0][1].seconds + both[1][1].seconds):
             pair = _reading(step, self.plan, x_term, y_term)
-            for out in self._terms(pair, self.reader.get(register)):
+            for out in self._terms(pair, readers):
                 way = way_of(replace(pair, out=out), self.size, self.plan.dtype, self.profile)
                 seconds = x.seconds + y.seconds + way.seconds
                 if out not in found or seconds < found[out].seconds:
                     found[out] = _Option(seconds, (x_term, y_term))
-                    then, at_best = self._then(register, out)
+                    then, at_best = self._then(register, out, readers)
                     promise[out] = seconds + then
                     is_good = way.seconds + then <= _GOOD * (self._ideal_seconds(pair) + at_best)
                     if len(found) == 1 and is_good and not way.copies:
                         return found
         return {term: found[term] for term in sorted(found, key=promise.__getitem__)[:_WEIGHED]}
 
-    def _then(self, register: int, term: Term) -> tuple[float, float]:
-        """Seconds that the reader takes if its other side keeps its term, and those that it would take at best."""
-        reader = self.reader.get(register)
-        if not (isinstance(reader, Contract) and self._is_large(reader)):
-            return 0.0, 0.0
-        terms = (term if source == register else self.plan.term(source) for source in reader.sources)
-        pair = _reading(reader, self.plan, *terms)
-        way = way_of(pair, self.size, self.plan.dtype, self.profile, as_planned=False)
-        return way.seconds, self._ideal_seconds(pair)
+    def _then(self, register: int, term: Term, readers: list[Contract]) -> tuple[float, float]:
+        """Seconds that the readers take if their other sides keep their terms, and those that they take at best."""
+        then = at_best = 0.0
+        for reader in filter(self._is_large, readers):
+            terms = (term if source == register else self.plan.term(source) for source in reader.sources)
+            pair = _reading(reader, self.plan, *terms)
+            then += way_of(pair, self.size, self.plan.dtype, self.profile, as_planned=False).seconds
+            at_best += self._ideal_seconds(pair)
+        return then, at_best
 
-    def _terms(self, pair: Contract, reader: Step | None) -> list[Term]:
-        """Terms for the result of a pair: its own, those that its reader would like, those that need no copy.
+    def _terms(self, pair: Contract, readers: list[Contract]) -> list[Term]:
+        """Terms for the result of a pair: its own, those that its readers would like, those that need no copy.
 
-        The reader fuses what it sums, or what it does not, if they are neighbours: all of them, or those of either side
+        A reader fuses what it sums, or what it does not, if they are neighbours: all of them, or those of either side
         where the sides meet, which leaves each side in one piece.
         """
         terms = [pair.out]
-        if isinstance(reader, Contract):
+        for reader in readers:
             batch, summed = within(pair.out, reader.batch), within(pair.out, reader.summed)
             free = without(pair.out, batch + summed)
             terms += [batch + free + summed, batch + summed + free]

@@ -49,7 +49,6 @@ class Profile:
     rates: tuple[tuple[str, Rate], ...]  # by dtype; "tf32" and other precisions by their names
     bytes_per_second: float  # read and written by a large copy
     permuted: float  # the share of that rate at which a copy runs that reads along another axis than it writes
-    fresh: float  # seconds per byte that memory costs when it is written for the first time
     cache_bytes: int  # of the last cache: what is smaller runs `cached` times as fast
     cached: float
     loop_flops_per_second: float  # real operations of a multiply-reduce whose operands are at hand
@@ -75,6 +74,7 @@ class Profile:
             name, kind, device = (str(data.pop(field)) for field in ("name", "kind", "device"))
             if kind not in ("cpu", "cuda"):
                 raise ValueError(f"kind {kind!r} is neither 'cpu' nor 'cuda'")
+            data.pop("fresh", None)  # seconds per byte of new memory, in profiles from before memory was kept
             return Profile(name, kind, device, rates, **_positive(data))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ProfileError(f"not a device profile: {error!r}") from error
@@ -88,7 +88,7 @@ def _positive(numbers: Mapping[str, Any]) -> dict[str, Any]:
     return dict(numbers)
 
 
-_MAY_BE_ZERO = {"rows", "columns", "summed", "fresh", "launch", "each"}  # by the others is divided
+_MAY_BE_ZERO = {"rows", "columns", "summed", "launch", "each"}  # by the others is divided
 
 
 # ---------------------------------------------------------------- profiles that are there

@@ -7,12 +7,12 @@ import textwrap
 from collections.abc import Mapping
 
 from gpueinsum.axes import points
-from gpueinsum.cost import Cost, elements, step_costs
+from gpueinsum.cost import Cost, step_costs
 from gpueinsum.errors import visible
 from gpueinsum.execute import scheduled
 from gpueinsum.gemm import Product, Route, routes
 from gpueinsum.plan import Plan, check_is_plan
-from gpueinsum.price import SMALL, is_product, step_seconds, way_arguments, way_of
+from gpueinsum.price import is_routed, step_seconds, way_arguments, way_of
 from gpueinsum.profile import Profile, device_profile
 from gpueinsum.steps import Contract, Reduce, Step
 from gpueinsum.subscripts import Label
@@ -102,7 +102,7 @@ def _row(register: int, step: Step, cost: Cost, size: Mapping[Label, int], first
 
 def _role_size(step: Step, role: str, size: Mapping[Label, int]) -> str:
     if isinstance(step, Contract) or (isinstance(step, Reduce) and role == "summed"):
-        return str(elements(getattr(step, role), size))
+        return str(points(getattr(step, role), size))
     return "-"
 
 
@@ -160,10 +160,8 @@ def _products(plan: Plan, profile: Profile) -> list[str]:
     size = dict(plan.sizes)
     lines = []
     for register, step in enumerate(plan.steps, len(plan.inputs)):
-        if isinstance(step, Contract) and is_product(step, size, plan.dtype, profile):
-            elements = sum(points(term, size) for term in (step.lhs_term, step.rhs_term, step.out))
-            if elements >= SMALL:
-                lines += ["", f"%{register} = {visible(str(step))}", *_ways(step, size, plan.dtype, profile)]
+        if isinstance(step, Contract) and is_routed(step, size, plan.dtype, profile):
+            lines += ["", f"%{register} = {visible(str(step))}", *_ways(step, size, plan.dtype, profile)]
     return lines
 
 

@@ -9,17 +9,15 @@ from functools import partial
 from typing import NamedTuple
 
 from gpueinsum.axes import points
-from gpueinsum.cost import item_bytes
 from gpueinsum.errors import PlanError
 from gpueinsum.execute import scheduled
 from gpueinsum.order import Path, all_paths, find_path, greedy_path, priced_path
 from gpueinsum.plan import Plan
 from gpueinsum.planner import lower
-from gpueinsum.price import plan_seconds
+from gpueinsum.price import ideal_seconds, pair_seconds, plan_seconds
 from gpueinsum.profile import Profile
 from gpueinsum.steps import Contract
 from gpueinsum.subscripts import Label, Subscripts, Term
-from gpueinsum.timing import pass_seconds, product_seconds
 
 Search = Callable[[Sequence[Term], Term, Mapping[Label, int]], Path]
 
@@ -60,37 +58,37 @@ def cheapest_plan(subscripts: Subscripts, dtype: str, profile: Profile) -> Plan:
     def lowered(search: Search) -> Plan:
         return lower(subscripts, lambda inputs, output: search(inputs, output, size), dtype)
 
-    def priced(plan: Plan) -> _Priced:
-        return _Priced(plan, _seconds(plan, profile))
-
-    def better(search: Search) -> _Priced:
-        plan = lowered(search)
-        limit = _BETTER * best.seconds
-        if plan == best.plan or _ideal_seconds(plan, profile) > limit:
-            return best
-        other = priced(plan)
-        return other if other.seconds < limit else best
-
-    def worth() -> float:
-        """Seconds that another search may take: what the plan takes besides its launches, over and over."""
-        return min(_RUNS * (best.seconds - profile.launch * len(best.plan.steps)), _MOST_SECONDS)
-
     first = lowered(find_path)
     if not 2 < operands <= _GREEDY or math.prod(size.values()) < _MANY_POINTS:
         return first
     if max(points(step.out, size) for step in first.steps) > _MOST_ELEMENTS:
         return first  # which nobody runs
-    best = priced(first)
+    best = _Priced(first, _seconds(first, profile))
     for tried, search in enumerate(_searches(operands), 1):
-        if tried * operands * _ORDER_SECONDS > worth():
+        if tried * operands * _ORDER_SECONDS > _worth(best, profile):
             break
-        best = better(search)
-    if _ALL_ORDERS < operands <= _BY_PRICE and (most_pairs := int(worth() / _PAIR_SECONDS)) > operands**2:
-        price = partial(_pair_seconds, profile, dtype)
+        best = _better(best, lowered(search), profile)
+    most_pairs = int(_worth(best, profile) / _PAIR_SECONDS)
+    if _ALL_ORDERS < operands <= _BY_PRICE and most_pairs > operands**2:
+        price = partial(pair_seconds, profile, dtype)
         by_price = partial(priced_path, pair_seconds=price, limit=_BETTER * best.seconds, most_pairs=most_pairs)
         with contextlib.suppress(PlanError):  # it finds nothing that is better, or not in time
-            best = better(by_price)
+            best = _better(best, lowered(by_price), profile)
     return best.plan
+
+
+def _worth(best: _Priced, profile: Profile) -> float:
+    """Seconds that another search may take: what the plan takes besides its launches, over and over."""
+    return min(_RUNS * (best.seconds - profile.launch * len(best.plan.steps)), _MOST_SECONDS)
+
+
+def _better(best: _Priced, plan: Plan, profile: Profile) -> _Priced:
+    """The plan, if it is so much faster than the best so far; at best is soon said, and rules most out."""
+    limit = _BETTER * best.seconds
+    if plan == best.plan or _ideal_seconds(plan, profile) > limit:
+        return best
+    other = _Priced(plan, _seconds(plan, profile))
+    return other if other.seconds < limit else best
 
 
 def _searches(operands: int) -> Iterator[Search]:
@@ -112,13 +110,5 @@ def _seconds(plan: Plan, profile: Profile) -> float:
 def _ideal_seconds(plan: Plan, profile: Profile) -> float:
     """Predicted seconds of the pairs if every side lay as its product wants it."""
     size = dict(plan.sizes)
-    roles = [(s.batch, s.left, s.right, s.summed) for s in plan.steps if isinstance(s, Contract)]
-    return sum(_pair_seconds(profile, plan.dtype, *(points(labels, size) for labels in role)) for role in roles)
-
-
-def _pair_seconds(profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int) -> float:
-    """Predicted seconds of a pair whose sides lie as it wants them."""
-    moved = item_bytes(dtype) * batch * (rows * summed + summed * columns + rows * columns)
-    if min(rows, columns, summed) > 1 and profile.rate(dtype) is not None:
-        return product_seconds(profile, dtype, batch, rows, columns, summed, moved)
-    return pass_seconds(profile, moved, 2.0 * batch * rows * columns * summed)
+    pairs = (step for step in plan.steps if isinstance(step, Contract))
+    return sum(ideal_seconds(step, size, plan.dtype, profile) for step in pairs)

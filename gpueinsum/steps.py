@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Self
 
 from gpueinsum.subscripts import Label, Term
@@ -90,19 +91,26 @@ class Contract:
 
     @property
     def batch(self) -> Term:
-        return within(within(self.lhs_term, self.rhs_term), self.out)
+        return _roles(self.lhs_term, self.rhs_term, self.out)[0]
 
     @property
     def left(self) -> Term:
-        return without(self.lhs_term, self.rhs_term)
+        return _roles(self.lhs_term, self.rhs_term, self.out)[1]
 
     @property
     def right(self) -> Term:
-        return without(self.rhs_term, self.lhs_term)
+        return _roles(self.lhs_term, self.rhs_term, self.out)[2]
 
     @property
     def summed(self) -> Term:
-        return without(within(self.lhs_term, self.rhs_term), self.out)
+        return _roles(self.lhs_term, self.rhs_term, self.out)[3]
+
+
+@lru_cache(maxsize=4096)
+def _roles(lhs: Term, rhs: Term, out: Term) -> tuple[Term, Term, Term, Term]:
+    """The labels of a pair that are batch, left, right, summed: asked for some 20 times until a plan is bound."""
+    both = within(lhs, rhs)
+    return within(both, out), without(lhs, rhs), without(rhs, lhs), without(both, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +209,9 @@ def distinct(term: Term) -> Term:
 
 def within(term: Term, other: Term) -> Term:
     """The labels of a term that another has, in its order."""
-    return "".join(label for label in term if label in other)
+    return "".join([label for label in term if label in other])
 
 
 def without(term: Term, other: Term) -> Term:
     """The labels of a term that another lacks, in its order."""
-    return "".join(label for label in term if label not in other)
+    return "".join([label for label in term if label not in other])

@@ -42,9 +42,6 @@ class KnownBench:
     def permuted_copy(self, nbytes):
         return self.known.launch + 2 * nbytes / (self.known.bytes_per_second * self.known.permuted)
 
-    def fresh_copy(self, nbytes):
-        return self.copy(nbytes) + nbytes * self.known.fresh
-
     def loop(self, size):
         points, results = size**4, size**2
         return self.known.launch + (2 * points + points - results) / self.known.loop_flops_per_second
@@ -150,5 +147,5 @@ def test_a_gpu_is_measured_as_its_backend_runs_it(monkeypatch):
         assert bench.product(dtype, 2, 3, 4, 5)().shape == (2, 3, 4)
         assert [call[0] for call in backend.runtime.calls] == ["gemm"]
     assert bench.loop(3)().shape == (3, 3)
-    for copy in (bench.copy, bench.permuted_copy, bench.fresh_copy):
+    for copy in (bench.copy, bench.permuted_copy):
         copy(4 * 49)()

@@ -12,6 +12,7 @@ from gpueinsum.backends import HOST
 from gpueinsum.cost import peak_bytes
 from gpueinsum.fuse import fused
 from gpueinsum.plan import Plan
+from gpueinsum.price import plan_seconds
 from gpueinsum.profile import profile
 from gpueinsum.steps import Add, Contract, Fused, Reduce
 
@@ -187,6 +188,8 @@ def product(lhs, rhs):
         ([TRACE, TRACE, Contract(4, 5, "ij", "ij", "i"), Contract(6, 3, "i", "k", "ik")], 4),
         # As a part of %7, %6 needs %4 and %5 as long as that.
         ([TRACE, TRACE, product(4, 5), product(6, 1), TRACE, product(7, 8)], 5),
+        # As a part of %9, %8 needs them so long that %6 may, too.
+        ([TRACE, TRACE, product(4, 5), TRACE, product(4, 5), product(6, 8)], 4),
         # A view keeps what it is a view of.
         ([TRACE, Reduce(4, "ii", "i"), Contract(5, 2, "i", "i", "i"), TRACE, Contract(6, 7, "i", "ij", "ij")], 5),
     ],
@@ -196,6 +199,26 @@ def test_no_more_memory_is_alive_at_once(steps, left):
     joined = fused(plan, PATIENT)
     assert len(joined.steps) == left
     assert peak_bytes(joined) <= peak_bytes(plan)
+
+
+def test_what_is_read_lives_on_as_long_as_a_later_step_reads_it_now():
+    # Joined with %9, %6 would read %4 and %5 then, which end with %7.
+    steps = [TRACE, TRACE, product(4, 5), product(4, 5), TRACE, product(6, 8)]
+    plan = plan_of(["aaij", "ij", "i", "k"], steps, [7, 9])
+    assert fused(plan, PATIENT) is plan
+    # A view is no array that goes: %5 and %6 become one pass, which would read %4 when %9 is made.
+    steps = [TRACE, product(4, 1), Contract(5, 1, "ij", "ij", "ji"), TRACE, TRACE, Reduce(6, "ji", "ij")]
+    joined = fused(plan_of(["aaij", "ij", "i", "k"], steps, [7, 8, 9]), PATIENT)
+    assert equations(joined) == ["aaij->ij", "ij,ij,ij->ji", "aaij->ij", "aaij->ij", "ji->ij"]
+
+
+def test_what_stayed_is_asked_again_once_a_pass_is_wider():
+    """Products with a vector are faster than a pass over three arrays, but not than one more array in such a pass."""
+    pairs = [Contract(1, 2, "i", "ij", "ij"), Contract(0, 3, "i", "ij", "j")]
+    alone = plan_of(["i", "i", "ij"], pairs, [4], size=4)
+    assert fused(alone, CPU) is alone
+    steps = [Reduce(0, "ai", "i"), pairs[0], pairs[1].reading(3, 4)]
+    assert equations(fused(plan_of(["ai", "i", "ij"], steps, [5], size=4), CPU)) == ["ai,i,ij->j"]
 
 
 # ---------------------------------------------------------------- what comes out
@@ -224,6 +247,8 @@ def test_random_plans_and_their_gradients_give_the_same(device, batch):
             whole = fused(plan, device)
             joined += len(whole.steps) < len(plan.steps)
             assert peak_bytes(whole) <= peak_bytes(plan), f"seed {seed}\n{plan}\n{whole}"
+            assert plan_seconds(whole, device) <= plan_seconds(plan, device), f"seed {seed}\n{plan}\n{whole}"
+            assert fused(whole, device) is whole, f"seed {seed}\n{plan}\n{whole}"
             rng = np.random.default_rng(seed)
             shapes = [plan.shape(i) for i in range(len(plan.inputs))]
             operands = [rng.standard_normal(shape) + 1j * rng.standard_normal(shape) for shape in shapes]

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ import pytest
 import gpueinsum as ge
 from benchmarks.tccg import TCCG
 from gpueinsum import grad, layouts, price
+from gpueinsum.cost import peak_bytes
+from gpueinsum.execute import scheduled
 from gpueinsum.gemm import routes
 from gpueinsum.layouts import arranged
+from gpueinsum.plan import check_plan
 from gpueinsum.price import plan_seconds, way_arguments, way_of
 from gpueinsum.profile import profile
 from gpueinsum.steps import Contract, Reduce
@@ -97,6 +101,45 @@ def test_an_intermediate_has_the_best_of_all_its_orders(equation, between, devic
     assert plan_seconds(arranged(plan, profile(device)), profile(device)) <= 1.06 * best
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_array_that_two_pairs_read_lies_as_both_take_it(device):
+    """As those of gradients do. Written as fast as can be, both copied it: 93 ms in all against 71 ms (2 cores)."""
+    pairs = ("fcde", "dhafbe", "bcfha"), ("bcfha", "hacbg", "bgcf"), ("bcfha", "bgcf", "hacbg")
+    steps = [Contract(*sources, *terms) for sources, terms in zip([(0, 1), (4, 2), (4, 3)], pairs, strict=True)]
+    sizes = tuple(zip("ahcbgfde", (16, 40, 24, 16, 3, 40, 16, 2), strict=True))
+    plan = ge.Plan(("fcde", "dhafbe", "hacbg", "bgcf"), tuple(steps), (5, 6), sizes, "float32")
+    assert plan_seconds(arranged(plan, profile(device)), profile(device)) < plan_seconds(plan, profile(device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_random_plans_and_their_gradients_are_never_worse_off(device):
+    changed = 0
+    for seed in range(100):
+        forward = random_network(Random(seed))
+        for plan in (forward, forward.vjp(optimize=None)):
+            other = arranged(plan, profile(device))
+            check_plan(other)
+            changed += other is not plan
+            assert other is plan or plan_seconds(other, profile(device)) < plan_seconds(plan, profile(device)), seed
+            assert peak_bytes(other) <= peak_bytes(plan), seed
+            assert peak_bytes(scheduled(plan, profile(device))) <= peak_bytes(plan), seed
+            assert [other.shape(x) for x in other.outputs] == [plan.shape(x) for x in plan.outputs]
+    assert changed > 10
+
+
+def random_network(rng):
+    """Up to five arrays, each label in one, two or three of them, in any order."""
+    labels, count = "abcdefghi"[: rng.randint(4, 9)], rng.randint(2, 5)
+    terms, out = [""] * count, ""
+    for label in labels:
+        holders = rng.sample(range(count), rng.choice([1, 2, 2, 2, min(3, count)]))
+        for holder in holders:
+            terms[holder] += label
+        out += label if len(holders) == 1 or rng.random() < 0.3 else ""
+    *terms, out = ("".join(rng.sample(term, len(term))) for term in (*terms, out))
+    return plan_of(f"{','.join(terms)}->{out}", {label: rng.choice([2, 3, 16, 24, 40]) for label in labels})
+
+
 PRODUCTS = [
     ("ij,jk->ik", {"i": 768, "j": 640, "k": 896}),
     ("ij,jk->ki", {"i": 768, "j": 640, "k": 896}),
@@ -144,7 +187,7 @@ def all_pairs_are_large(monkeypatch):
     """Layouts chosen for the smallest arrays, too, and a plan that could be better never left alone."""
     monkeypatch.setattr(layouts, "_LARGE", 0)
     monkeypatch.setattr(layouts, "_GOOD", 0.0)
-    monkeypatch.setattr(price, "SMALL", 0)
+    monkeypatch.setattr(price, "_SMALL", 0)
 
 
 @pytest.mark.usefixtures("all_pairs_are_large")

@@ -1,18 +1,19 @@
 """Predicted times: the model's formulas by hand, and what a price must say of steps."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
 import gpueinsum as ge
-from gpueinsum.price import plan_seconds, step_seconds
+from gpueinsum.price import ideal_seconds, plan_seconds, step_seconds
 from gpueinsum.profile import Profile, Rate, profile
 from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce
 from gpueinsum.timing import pass_seconds, product_seconds
 
 ROUND = Profile(
     **{"name": "round", "kind": "cuda", "device": "round numbers", "rates": (("float32", Rate(1e9, 1, 1, 1)),)},
-    **{"bytes_per_second": 1e6, "permuted": 0.5, "fresh": 0.0, "cache_bytes": 1000, "cached": 10.0},
+    **{"bytes_per_second": 1e6, "permuted": 0.5, "cache_bytes": 1000, "cached": 10.0},
     **{"loop_flops_per_second": 1e6, "launch": 1.0, "each": 0.25, "memory_bytes": 10**9, "processors": 9},
 )  # fmt: skip
 SIZES = {"i": 100, "j": 300, "k": 200, "b": 2}
@@ -20,7 +21,8 @@ SIZES = {"i": 100, "j": 300, "k": 200, "b": 2}
 
 def test_a_pass_takes_as_long_as_its_bytes_or_its_operations():
     assert pass_seconds(ROUND, 4e6) == 1 + 4
-    assert pass_seconds(ROUND, 4e6, permuted=True) == 1 + 8
+    assert pass_seconds(ROUND, 4e6, permuted=4e6) == 1 + 8
+    assert pass_seconds(ROUND, 4e6, permuted=1e6) == 1 + 3 + 2
     assert pass_seconds(ROUND, 4e6, flops=9e6) == 1 + 9
     assert pass_seconds(ROUND, 1000) == 1 + 1e-4  # in the cache
 
@@ -46,6 +48,21 @@ def test_a_product_without_a_library_is_a_loop():
     assert product_seconds(ROUND, "int64", 1, 10, 10, 10, 0) == pytest.approx(1 + 2000 / 1e6)
 
 
+def test_a_product_of_no_elements_takes_its_launch():
+    even = replace(ROUND, rates=(("float32", Rate(1e9, 0, 0, 0)),))  # at the full rate, however small
+    for empty in range(4):
+        sizes = [0 if number == empty else 3 for number in range(4)]
+        assert product_seconds(even, "float32", *sizes, 0) == 1
+
+
+def test_numpy_has_a_short_way_for_one_product_and_a_long_one_for_many_arrays():
+    cpu = replace(ROUND, kind="cpu", each=0.0)
+    assert product_seconds(cpu, "float32", 1, 1, 1, 1, 0) == pytest.approx(0.4)
+    assert product_seconds(cpu, "float32", 2, 1, 1, 1, 0) == pytest.approx(1)
+    assert [pass_seconds(cpu, 0, arrays=arrays) for arrays in (1, 2, 3, 4)] == [1, 1, 1.5, 1.5]
+    assert pass_seconds(ROUND, 0, arrays=4) == 1
+
+
 def test_a_view_takes_no_time():
     assert step_seconds(Reduce(0, "ij", "ji"), SIZES, "float32", ROUND) == 0
 
@@ -69,6 +86,67 @@ def test_what_is_no_product_is_a_pass_over_what_it_reads_and_writes(step, elemen
 def test_a_reduction_that_turns_an_array_is_priced_as_one():
     along, across = (step_seconds(Reduce(0, "bij", out), SIZES, "float32", ROUND) for out in ("ij", "ji"))
     assert across > along
+
+
+@pytest.mark.parametrize(
+    ("step", "across"),
+    [
+        (Reduce(0, "bij", "ji"), 30_000),  # either the result or what is read, whatever is less
+        (Reduce(0, "ij", "i"), 0),  # nothing is written along what is read
+        (Expand(0, "i", "ij"), 0),
+        (Contract(0, 1, "ij", "ji", "ij"), 30_000),
+        (Contract(0, 1, "ij", "i", "ij"), 0),  # which has no j to read along
+        (Fused((0, 1, 2), ("ji", "ij", "ji"), "ij", (False,) * 3), 30_000),
+    ],
+)
+def test_a_pass_moves_across_what_lies_along_another_axis_than_its_result(step, across):
+    fast = replace(ROUND, loop_flops_per_second=1e30)
+    straight = step_seconds(step, SIZES, "float32", replace(fast, permuted=1.0))
+    assert step_seconds(step, SIZES, "float32", fast) - straight == pytest.approx(4 * across / 1e6)
+
+
+def test_a_pass_computes_as_many_operations_as_it_has_operands():
+    def flops(step, dtype="float32"):
+        return step_seconds(step, SIZES, dtype, replace(ROUND, bytes_per_second=1e30, loop_flops_per_second=1.0)) - 1
+
+    def product(operands, out):
+        return Fused(tuple(range(operands)), ("ij",) * operands, out, (False,) * operands)
+
+    assert [flops(product(operands, "ij")) for operands in (2, 3, 4)] == [30_000, 60_000, 90_000]
+    assert flops(product(3, "i")) == 60_000 + 30_000 - 100
+    assert flops(product(2, "ij"), "complex64") == 6 * 30_000
+    assert flops(Reduce(0, "ij", "i")) == 30_000 - 100
+
+
+def test_a_matrix_times_a_vector_is_a_product_or_a_pass_whichever_is_faster():
+    step, bytes_moved = Contract(0, 1, "ij", "j", "i"), 4 * (30_000 + 300 + 100)
+    slow_loop = replace(ROUND, loop_flops_per_second=1.0, each=0.0)
+    assert step_seconds(step, SIZES, "float32", slow_loop) == pytest.approx(1 + bytes_moved / 1e6)
+    slow_product = replace(ROUND, rates=(("float32", Rate(1.0, 1, 1, 1)),), loop_flops_per_second=1e30)
+    assert step_seconds(step, SIZES, "float32", slow_product) == pytest.approx(1 + bytes_moved / 1e6)
+    assert step_seconds(step, SIZES, "int64", slow_loop) == pytest.approx(1 + 2 * 30_000 - 100)  # no library for it
+
+
+@pytest.mark.parametrize("device", ["h200", "a100", "cpu"])
+@pytest.mark.parametrize("terms", ["bij,bjk,bik", "ibj,kbj,kib", "jib,bkj,bki", "bij,j,bi"])
+def test_no_order_of_the_labels_is_priced_below_the_ideal(device, terms):
+    for size in (1, 3, 50, 400):
+        sizes = {"b": 7, "i": size, "j": 60, "k": 2 * size}
+        step = Contract(0, 1, *terms.split(","))
+        ideal = ideal_seconds(step, sizes, "float64", profile(device))
+        assert ideal <= (1 + 1e-9) * step_seconds(step, sizes, "float64", profile(device))
+
+
+@pytest.mark.parametrize(("device", "processors", "clock"), [("h200", 132, 1.785e9), ("a100", 108, 1.41e9)])
+def test_a_loop_on_a_gpu_is_no_faster_than_its_first_caches_feed_it(device, processors, clock):
+    """Two products and a sum of three arrays load 12 bytes, of the 128 that a multiprocessor loads in a cycle."""
+    assert profile(device).loop_flops_per_second < 3 * processors * 128 * clock / 12
+
+
+def test_what_no_float_can_count_takes_forever():
+    plan = ge.einsum_plan("abcd,efgh->abcdefgh", *[(10**50,) * 4] * 2)
+    assert plan_seconds(plan, ROUND) == math.inf
+    assert "predicted on" in ge.explain(plan, "h200")
 
 
 def test_a_plan_takes_the_sum_of_its_steps():

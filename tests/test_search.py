@@ -62,6 +62,15 @@ def test_a_network_is_contracted_in_the_order_that_is_cheaper(subscripts):
     assert seconds(chosen, "cpu") < 0.7 * seconds(usual, "cpu")
 
 
+@pytest.mark.parametrize("kind", ["cpu", "h200"])
+@pytest.mark.parametrize("bond", [2, 5, 11, 24])
+def test_no_plan_is_worse_than_opt_einsums(bond, kind):
+    chain = parse("ij,jk,kl->il", [(9 * bond, 8 * bond), (8 * bond, 7 * bond), (7 * bond, 300 * bond)])
+    for subscripts in (grid(2, 3, bond), grid(3, 3, bond), overlap(5), chain):
+        chosen = cheapest_plan(subscripts, "float64", profile(kind))
+        assert seconds(chosen, kind) <= seconds(usual_plan(subscripts), kind)
+
+
 def test_all_orders_of_few_operands_are_weighed():
     """The outer product of the last two modes has them side by side, as the tensor has them: no greedy search's way."""
     subscripts = parse("ijkl,jr,kr,lr->ir", [(48, 40, 36, 32), (40, 24), (36, 24), (32, 24)])
