@@ -55,7 +55,13 @@ def is_large(step: Contract, size: Mapping[Label, int], dtype: str, profile: Pro
 
 
 def route_for(
-    step: Contract, size: Mapping[Label, int], lhs: Strides, rhs: Strides, dtype: str, profile: Profile
+    step: Contract,
+    size: Mapping[Label, int],
+    lhs: Strides,
+    rhs: Strides,
+    dtype: str,
+    profile: Profile,
+    precision: str | None = None,
 ) -> Route:
     """The cheapest way to run a pair of sides with these strides, in elements.
 
@@ -64,7 +70,7 @@ def route_for(
     """
     pair, sizes, *planned = way_arguments(step, size)
     as_planned = planned == [lhs, rhs] and is_large(step, size, dtype, profile)
-    return cheapest(pair, sizes, lhs, rhs, dtype, profile, as_planned)
+    return cheapest(pair, sizes, lhs, rhs, dtype, profile, as_planned, precision)
 
 
 class _Weighing:

@@ -7,9 +7,10 @@ import pytest
 from simulated import SimulatedRuntime
 
 import gpueinsum as ge
+from gpueinsum import gemm
 from gpueinsum.backends import cuda
 from gpueinsum.backends.cuda import CudaBackend
-from gpueinsum.backends.program import Launch, Product
+from gpueinsum.backends.program import Launch, PointerProduct, Product
 from gpueinsum.plan import Plan
 from gpueinsum.steps import Contract, Fused, Reduce
 
@@ -25,6 +26,7 @@ PLANS = {
     "a broadcast": ge.einsum_plan("ij->ij", (7, 11)).vjp().vjp(),
     "a gradient of sums": ge.einsum_plan("ijk->j", (7, 12, 16)).vjp(),
     "repeated output": ge.einsum_plan("ij,j->iji", (7, 11), (11,)),
+    "products by pointers": ge.einsum_plan("bqhd,bkhd->bhqk", (3, 2, 5, 7), (3, 11, 5, 7)),
     "nothing to sum over": ge.einsum_plan("ij,jk->ik", (7, 0), (0, 11)),
     "an empty result": ge.einsum_plan("ij,jk->ik", (0, 7), (7, 11)),
     "nothing at all": ge.einsum_plan("ij,jk,kl->il", (0, 0), (0, 0), (0, 7)),
@@ -110,7 +112,7 @@ def test_every_address_lies_in_its_memory():
         program = CudaBackend(SimulatedRuntime()).program(plan, strides)
         sizes = [*(span.bytes for span in program.operands), *program.results, program.workspace]
         for work in program.work:
-            assert isinstance(work, Launch | Product)
+            assert isinstance(work, Launch | Product | PointerProduct)
             for memory, offset in work.addresses:
                 assert 0 <= offset <= sizes[memory]
 
@@ -126,6 +128,97 @@ def test_a_program_prints_a_line_for_each_launch():
     plan = ge.einsum_plan("ij,jk->ik", (61, 67), (67, 71))
     turned = CudaBackend(SimulatedRuntime()).program(plan, [(8, 61 * 8), (8, 67 * 8)])
     assert str(turned).split("\n")[1] == "  r0 = gemm TT, 71 x 61 x 67  of %1, %0"
+
+
+# ---- Products by pointers
+
+
+def test_a_program_by_pointers_prints_where_they_lie():
+    plan = ge.einsum_plan("bqhd,bkhd->bhqk", (3, 2, 5, 7), (3, 11, 5, 7))
+    program = CudaBackend(SimulatedRuntime()).program(plan, [np.empty(plan.shape(number)).strides for number in (0, 1)])
+    assert str(program).split("\n") == [
+        "float64, 2 launches, 512 bytes of workspace, 2640 of results",
+        "  w+0 = pointers, 1 x 256 threads  of %1, %0, r0",
+        "  r0 = gemm TN, 15 of 11 x 2 x 7, by pointers  of w+0, w+120, w+240, %1, %0",
+    ]
+
+
+@pytest.fixture
+def free_pointers(monkeypatch):
+    """Pointers that cost nothing, where copies cost much: small products take them, too."""
+    monkeypatch.setattr(gemm, "_MEMORY_MUST_SAVE", 1e-9)
+    monkeypatch.setattr(gemm.Pair, "copies_seconds", lambda pair, copied: 1e30 * sum(copied))
+    gemm.cheapest.cache_clear()
+    yield monkeypatch
+    gemm.cheapest.cache_clear()
+
+
+def random_pair(seed, dtype):
+    """A plan of one pair with up to three labels in each role, in any order, and its operands."""
+    rng = np.random.default_rng(seed)
+    labels = iter("abcdefghijkl")
+    batch, left, right, summed = ("".join(next(labels) for _ in range(rng.integers(1, 4))) for _ in range(4))
+    size = {label: int(rng.choice([2, 3, 4])) for label in batch + left + right + summed}
+    terms = [batch + left + summed, batch + right + summed, batch + left + right]
+    # The innermost labels are shared, so that most pairs are products as they lie.
+    inner = [summed[:1], summed[:1], right[:1]]
+    lhs, rhs, out = (
+        "".join(rng.permutation(sorted(set(term) - set(last)))) + last for term, last in zip(terms, inner, strict=True)
+    )
+    step = Contract(0, 1, lhs, rhs, out, *map(bool, rng.integers(0, 2, 2)))
+    plan = Plan((lhs, rhs), (step,), (2,), tuple(size.items()), dtype)
+    hosts = [rng.integers(-2, 3, (2, *plan.shape(number))) for number in (0, 1)]
+    is_complex = dtype.startswith("complex")
+    hosts = [(real + 1j * imag if is_complex else real).astype(dtype) for real, imag in hosts]
+    return plan, hosts
+
+
+PAIRS = range(80)
+
+
+@pytest.mark.parametrize("most", [3, gemm.MAX_BATCH])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_random_pairs_by_pointers_agree_with_numpy(free_pointers, dtype, most):
+    free_pointers.setattr(gemm, "MAX_BATCH", most)
+    by_pointers = adding = 0
+    for seed in PAIRS:
+        plan, hosts = random_pair(seed, dtype)
+        device = SimulatedRuntime()
+        [result], program = run_on(device, plan, *hosts)
+        [step] = plan.steps
+        factors = [
+            host.conj() if mark else host for host, mark in zip(hosts, (step.conj_lhs, step.conj_rhs), strict=True)
+        ]
+        np.testing.assert_array_equal(result, np.einsum(step.equation, *factors), err_msg=f"seed {seed}: {plan}")
+        assert device.peak == program.bytes
+        products = [work for work in program.work if isinstance(work, PointerProduct)]
+        assert all(work.gemm.batch <= most for work in products)
+        by_pointers += bool(products)
+        adding += any(work.gemm.accumulate for work in products)
+    assert by_pointers > len(PAIRS) // 2
+    assert adding > len(PAIRS) // 8
+
+
+def test_pointers_live_no_longer_than_their_product(rng):
+    shapes = (3, 61, 7, 31), (3, 67, 7, 31), (3, 67, 7, 37)
+    plan = ge.einsum_plan("bqhd,bkhd,bkhe->bqhe", *shapes, optimize=[(0, 1), (0, 1)])
+    hosts = operands_of(rng, plan)
+    [result], program = run_on(SimulatedRuntime(), plan, *hosts)
+    np.testing.assert_array_equal(result, np.einsum("bqhd,bkhd,bkhe->bqhe", *hosts, optimize=True))
+    first, second = (work.addresses[0] for work in program.work if isinstance(work, PointerProduct))
+    assert first == second
+    pointers, intermediate = 3 * 3 * 7 * 8, 3 * 7 * 61 * 67 * 8
+    assert program.workspace == sum(-(-nbytes // 256) * 256 for nbytes in (pointers, intermediate))
+
+
+def test_without_elements_there_are_no_pointers():
+    for empty in "bqkd":
+        size = {"b": 3, "q": 2, "h": 5, "k": 11, "d": 7, empty: 0}
+        plan = ge.einsum_plan("bqhd,bkhd->bhqk", *[tuple(size[label] for label in term) for term in ("bqhd", "bkhd")])
+        hosts = [np.empty(plan.shape(number)) for number in (0, 1)]
+        [result], program = run_on(SimulatedRuntime(), plan, *hosts)
+        assert not result.any()
+        assert not any(isinstance(work, PointerProduct) for work in program.work)
 
 
 # ---- Products of several arrays

@@ -11,11 +11,12 @@ from typing import NamedTuple
 from gpueinsum.axes import contiguous, label_strides, points
 from gpueinsum.backends import tasks
 from gpueinsum.backends.launch import MAX_OPERANDS
-from gpueinsum.backends.program import Address, Launch, Output, Product, Program, Span, Work
+from gpueinsum.backends.program import Address, Launch, Output, PointerProduct, Product, Program, Span, Work
 from gpueinsum.backends.tasks import THREADS, Source, Task
 from gpueinsum.backends.workspace import Lifetime, offsets
 from gpueinsum.cost import item_bytes
-from gpueinsum.gemm import Route, blas_calls
+from gpueinsum.gemm import LHS, OUT, RHS, Route, blas_calls, pointer_calls
+from gpueinsum.gemm import Product as Fitted
 from gpueinsum.layouts import route_for
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile
@@ -23,6 +24,7 @@ from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step, distinct
 from gpueinsum.subscripts import Label, Shape, Term, alphabet
 
 _COMPLEX_DTYPES = {"complex64", "complex128"}
+_POINTER_BYTES = 8
 
 
 class _Strided(NamedTuple):
@@ -133,7 +135,7 @@ class _Assembly:
         sides = (lhs, x), (rhs, y)
         if middle <= 1 or rows * columns <= 1 or points(step.out, size) == 0:
             return self._sum(sides, step.out)
-        way = route_for(step, size, x.strides, y.strides, self._dtype, self._profile)
+        way = route_for(step, size, x.strides, y.strides, self._dtype, self._profile, self._precision)
         is_matrix = rows > 1 and columns > 1
         if not is_matrix and (way.copy_lhs is not None or way.copy_rhs is not None):
             return self._sum(sides, step.out)  # reads once what a copy would read and write
@@ -209,7 +211,9 @@ class _Assembly:
             lhs, rhs, out = (Address(m, start * item) for m, start in zip(memories, starts, strict=True))
             return lhs, rhs, out
 
-        if self._is_blas:
+        if way.product.pointers:
+            self._by_pointers(way.product, memories)
+        elif self._is_blas:
             for call in blas_calls(way.product):
                 lhs, rhs, out = at((call.lhs, call.rhs, call.out))
                 addresses = (rhs, lhs, out) if call.swapped else (lhs, rhs, out)
@@ -221,6 +225,18 @@ class _Assembly:
                 self._work.append(Launch(task.kernel, task.blocks, THREADS, task.job, at(starts)))
         strides = dict(zip(way.out, made.strides, strict=True))
         return _Strided(made.memory, tuple([strides[label] for label in step.out]))
+
+    def _by_pointers(self, product: Fitted, memories: tuple[int, int, int]) -> None:
+        axes, swapped, calls = pointer_calls(product)
+        sides = (RHS, LHS, OUT) if swapped else (LHS, RHS, OUT)
+        matrices = [memories[side] for side in sides]
+        pointers = self._memory(len(sides) * product.number * _POINTER_BYTES)
+        task = tasks.pointers(axes, sides, item_bytes(self._dtype), self._processors)
+        self._launch(task, *matrices, pointers)
+        for first, gemm in calls:
+            arrays = [Address(pointers, (first + side * product.number) * _POINTER_BYTES) for side in range(len(sides))]
+            addresses = (*arrays, *[Address(memory, 0) for memory in matrices])
+            self._work.append(PointerProduct(gemm, self._dtype, self._precision, addresses))
 
     def _sum(self, factors: Sequence[tuple[Source, _Strided]], out: Term) -> _Strided:
         """`terms->out` in one pass: diagonals, products, sum and permutation, of the conjugates where asked."""

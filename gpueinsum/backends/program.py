@@ -41,16 +41,35 @@ class Product:
     addresses: tuple[Address, Address, Address]
 
     def __str__(self) -> str:
-        gemm = self.gemm
-        a, b = (
-            ("T" if transposed else "N") + "*" * conjugated
-            for transposed, conjugated in ((gemm.transpose_a, gemm.conjugate_a), (gemm.transpose_b, gemm.conjugate_b))
-        )
-        batch, adds = f"{gemm.batch} of " if gemm.batch > 1 else "", ", added" if gemm.accumulate else ""
-        return f"gemm {a}{b}, {batch}{gemm.m} x {gemm.n} x {gemm.k}{adds}"
+        return _text(self.gemm)
 
 
-Work = Launch | Product
+@dataclass(frozen=True, slots=True)
+class PointerProduct:
+    """One cuBLAS call on arrays of pointers to every A, every B and every C, which a kernel wrote before.
+
+    Its addresses are those three arrays', and those of the memories that A, B and C lie in.
+    """
+
+    gemm: Gemm  # without strides
+    dtype: str
+    precision: str | None
+    addresses: tuple[Address, ...]
+
+    def __str__(self) -> str:
+        return f"{_text(self.gemm)}, by pointers"
+
+
+def _text(gemm: Gemm) -> str:
+    a, b = (
+        ("T" if transposed else "N") + "*" * conjugated
+        for transposed, conjugated in ((gemm.transpose_a, gemm.conjugate_a), (gemm.transpose_b, gemm.conjugate_b))
+    )
+    batch, adds = f"{gemm.batch} of " if gemm.batch > 1 else "", ", added" if gemm.accumulate else ""
+    return f"gemm {a}{b}, {batch}{gemm.m} x {gemm.n} x {gemm.k}{adds}"
+
+
+Work = Launch | Product | PointerProduct
 
 
 class Span(NamedTuple):
