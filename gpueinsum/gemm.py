@@ -31,11 +31,10 @@ INT_MAX = 2**31 - 1
 MAX_BATCH = 63 * 1024
 # Axes that fuse into no batch and no sum are looped over on the host of a GPU, by so many calls at the most.
 MAX_CALLS = 512
-# cuBLAS reads a matrix through a pointer of any element for these dtypes. Where it works in a fast mode (halves, and
-# lower precisions of the others) an address that is no multiple of 16 bytes may be an error on the device, as its
-# documentation of cublasGemmBatchedEx says; a stride tells it how addresses lie, an array of pointers does not.
-_POINTED = {"float32", "float64", "complex64", "complex128"}
-_FULL_PRECISION = {None, "highest"}
+# What an address must be a multiple of where cuBLAS reads packs. A stride tells it whether it may; an array of pointers
+# does not, and an access that is not aligned is an error on the device (the documentation of cublasGemmBatchedEx).
+PACK_BYTES = 16
+_HALVES, _FULL_PRECISION = {"float16", "bfloat16"}, {None, "highest"}
 # Copies and pointers take memory, too: each must save so much of the time. An order of the result that is not the one
 # asked for must save as much as is more than a rounding error.
 _MEMORY_MUST_SAVE, _NO_GAIN = 1.05, 1 - 1e-9
@@ -174,14 +173,15 @@ def cheapest(
     profile: Profile,
     as_planned: bool = False,
     precision: str | None = None,
+    aligned: bool = True,
 ) -> Route:
     """The cheapest way to run a pair on a device.
 
-    `lhs` and `rhs` are the strides of the sides. The result may be written in any order, unless it is to be written
-    `as_planned`. Where the device has no library for the dtype, any stride will do (a kernel of ours). A copy must save
-    a twentieth of the time, for it takes memory, too.
+    `lhs` and `rhs` are the strides of the sides, which are `aligned` if they begin at multiples of PACK_BYTES. The
+    result may be written in any order, unless it is to be written `as_planned`. Where the device has no library for the
+    dtype, any stride will do (a kernel of ours). A copy must save a twentieth of the time, for it takes memory, too.
     """
-    pair = Pair(step, dict(sizes), dtype, profile, precision)
+    pair = Pair(step, dict(sizes), dtype, profile, precision, aligned)
     ideal = pair.ideal_seconds()
     best: Route | None = None
     for copied in _COPIES:
@@ -237,16 +237,20 @@ class Pair(NamedTuple):
     dtype: str
     profile: Profile
     precision: str | None = None
+    aligned: bool = True  # the sides
 
     @property
     def blas(self) -> bool:
         return self.profile.rate(self.dtype) is not None
 
-    @property
-    def takes_pointers(self) -> bool:
-        """Whether its products may be called on arrays of pointers, wherever the matrices begin."""
-        is_full = self.precision in _FULL_PRECISION and self.dtype in _POINTED
-        return is_full and self.blas and self.profile.kind == "cuda"
+    def takes_pointers(self, product: Product) -> bool:
+        """Whether cuBLAS may be given pointers to the matrices of this product."""
+        if not self.blas or self.profile.kind != "cuda":
+            return False
+        if not reads_packs(self.dtype, self.precision):
+            return True
+        axes, item = (product.batch, *product.loops, *product.sums), item_bytes(self.dtype)
+        return self.aligned and not any(stride * item % PACK_BYTES for axis in axes for stride in axis.strides)
 
     def copies_seconds(self, copied: tuple[bool, bool]) -> float:
         """Of copies of these sides."""
@@ -358,7 +362,12 @@ def fit(
 def _by_pointers(pair: Pair, product: Product) -> list[Product]:
     """The product with its loops in its calls, if it has any and cuBLAS takes it so."""
     is_held = max(product.rows.size, product.columns.size, product.summed.size) <= INT_MAX
-    return [replace(product, pointers=True)] if product.loops and is_held and pair.takes_pointers else []
+    return [replace(product, pointers=True)] if product.loops and is_held and pair.takes_pointers(product) else []
+
+
+def reads_packs(dtype: str, precision: str | None) -> bool:
+    """Whether cuBLAS reads matrices of a dtype in one of its fast modes, 16 bytes at once."""
+    return dtype in _HALVES or precision not in _FULL_PRECISION
 
 
 def _is_crosswise(rows: Axis, columns: Axis) -> bool:

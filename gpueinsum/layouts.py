@@ -62,6 +62,7 @@ def route_for(
     dtype: str,
     profile: Profile,
     precision: str | None = None,
+    aligned: bool = True,
 ) -> Route:
     """The cheapest way to run a pair of sides with these strides, in elements.
 
@@ -70,7 +71,7 @@ def route_for(
     """
     pair, sizes, *planned = way_arguments(step, size)
     as_planned = planned == [lhs, rhs] and is_large(step, size, dtype, profile)
-    return cheapest(pair, sizes, lhs, rhs, dtype, profile, as_planned, precision)
+    return cheapest(pair, sizes, lhs, rhs, dtype, profile, as_planned, precision, aligned)
 
 
 class _Weighing:

@@ -11,6 +11,7 @@ from gpueinsum import gemm
 from gpueinsum.backends import cuda
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.backends.program import Launch, PointerProduct, Product
+from gpueinsum.execute import Mode
 from gpueinsum.plan import Plan
 from gpueinsum.steps import Contract, Fused, Reduce
 
@@ -159,25 +160,25 @@ def random_pair(seed, dtype):
     labels = iter("abcdefghijkl")
     batch, left, right, summed = ("".join(next(labels) for _ in range(rng.integers(1, 4))) for _ in range(4))
     size = {label: int(rng.choice([2, 3, 4])) for label in batch + left + right + summed}
+    kind = ge.door.dtype_of(dtype)
     terms = [batch + left + summed, batch + right + summed, batch + left + right]
-    # The innermost labels are shared, so that most pairs are products as they lie.
+    # The innermost labels are shared, so that most pairs are products as they lie, with halves in whole packs.
     inner = [summed[:1], summed[:1], right[:1]]
+    size |= dict.fromkeys(inner, 8) if kind.itemsize == 2 else {}
     lhs, rhs, out = (
         "".join(rng.permutation(sorted(set(term) - set(last)))) + last for term, last in zip(terms, inner, strict=True)
     )
     step = Contract(0, 1, lhs, rhs, out, *map(bool, rng.integers(0, 2, 2)))
     plan = Plan((lhs, rhs), (step,), (2,), tuple(size.items()), dtype)
     hosts = [rng.integers(-2, 3, (2, *plan.shape(number))) for number in (0, 1)]
-    is_complex = dtype.startswith("complex")
-    hosts = [(real + 1j * imag if is_complex else real).astype(dtype) for real, imag in hosts]
-    return plan, hosts
+    return plan, [(real + 1j * imag if kind.kind == "c" else real).astype(kind) for real, imag in hosts]
 
 
 PAIRS = range(80)
 
 
 @pytest.mark.parametrize("most", [3, gemm.MAX_BATCH])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"])
 def test_random_pairs_by_pointers_agree_with_numpy(free_pointers, dtype, most):
     free_pointers.setattr(gemm, "MAX_BATCH", most)
     by_pointers = adding = 0
@@ -186,10 +187,12 @@ def test_random_pairs_by_pointers_agree_with_numpy(free_pointers, dtype, most):
         device = SimulatedRuntime()
         [result], program = run_on(device, plan, *hosts)
         [step] = plan.steps
-        factors = [
-            host.conj() if mark else host for host, mark in zip(hosts, (step.conj_lhs, step.conj_rhs), strict=True)
-        ]
-        np.testing.assert_array_equal(result, np.einsum(step.equation, *factors), err_msg=f"seed {seed}: {plan}")
+        wide = [host.astype(complex) for host in hosts]
+        is_complex = dtype.startswith("complex")
+        marks = step.conj_lhs and is_complex, step.conj_rhs and is_complex
+        factors = [host.conj() if mark else host for host, mark in zip(wide, marks, strict=True)]
+        expected = np.einsum(step.equation, *factors)
+        np.testing.assert_array_equal(result.astype(complex), expected, err_msg=f"seed {seed}: {plan}")
         assert device.peak == program.bytes
         products = [work for work in program.work if isinstance(work, PointerProduct)]
         assert all(work.gemm.batch <= most for work in products)
@@ -209,6 +212,45 @@ def test_pointers_live_no_longer_than_their_product(rng):
     assert first == second
     pointers, intermediate = 3 * 3 * 7 * 8, 3 * 7 * 61 * 67 * 8
     assert program.workspace == sum(-(-nbytes // 256) * 256 for nbytes in (pointers, intermediate))
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [("float16", None), ("bfloat16", None), ("float32", "tf32")])
+def test_operands_that_begin_within_a_pack_are_read_in_turns(rng, dtype, precision):
+    """Which an array of pointers would not tell cuBLAS; what lies elsewhere is seen at each call."""
+    device, kind = SimulatedRuntime(), ge.door.dtype_of(dtype)
+    shapes = (3, 2, 5, 8), (3, 16, 5, 8)
+    plan = ge.einsum_plan("bqhd,bkhd->bhqk", *[np.empty(shape, kind) for shape in shapes])
+    run = CudaBackend(device).bind_single(plan, Mode(precision))
+    for shifts, expected in (
+        ((0, 0), ["launch", "pointer gemm"]),
+        ((1, 0), ["gemm"] * 3),
+        ((0, 1), ["gemm"] * 3),
+        ((0, 0), ["launch", "pointer gemm"]),
+    ):
+        arrays = []
+        for shape, shift in zip(shapes, shifts, strict=True):
+            memory = device.to_device(rng.integers(-2, 3, math.prod(shape) + 8).astype(kind))
+            aligned = -device.pointer(memory) // kind.itemsize % (16 // kind.itemsize)
+            arrays.append(memory[aligned + shift :][: math.prod(shape)].reshape(shape))
+        device.calls.clear()
+        result = run(*arrays)
+        assert [name for name, *_ in device.calls] == expected
+        np.testing.assert_array_equal(result, np.einsum("bqhd,bkhd->bhqk", *[array.astype(float) for array in arrays]))
+
+
+def test_intermediates_begin_at_a_pack_wherever_the_operands_do():
+    size = {"b": 3, "q": 128, "h": 5, "k": 64, "d": 64, "x": 7}
+    sums = Reduce(0, "xbqhd", "bqhd"), Reduce(1, "xbkhd", "bkhd")
+    for first, packed in (((), (0, 1)), (sums, ())):
+        inputs = tuple("x" * len(first[:1]) + term for term in ("bqhd", "bkhd"))
+        step = Contract(len(first), len(first) + 1, "bqhd", "bkhd", "bhqk")
+        plan = Plan(inputs, (*first, step), (2 + len(first),), tuple(size.items()), "float16")
+        strides = [np.empty(plan.shape(number), np.float16).strides for number in (0, 1)]
+        for aligned in (True, False):
+            program = CudaBackend(SimulatedRuntime()).program(plan, strides, aligned=aligned)
+            assert program.packed_operands == (packed if aligned else ())
+            by_pointers = any(isinstance(work, PointerProduct) for work in program.work)
+            assert by_pointers == (aligned or not packed)
 
 
 def test_without_elements_there_are_no_pointers():

@@ -267,10 +267,10 @@ def strides_of(term, size):
     return tuple(strides[label] for label in term)
 
 
-def way_of(equation, dtype="float32", device="h200", precision=None, **sizes):
+def way_of(equation, dtype="float32", device="h200", precision=None, aligned=True, **sizes):
     step, size = sized(equation, **sizes)
     lhs, rhs = strides_of(step.lhs_term, size), strides_of(step.rhs_term, size)
-    return cheapest(step, tuple(size.items()), lhs, rhs, dtype, profile(device), True, precision)
+    return cheapest(step, tuple(size.items()), lhs, rhs, dtype, profile(device), True, precision, aligned)
 
 
 def test_a_batch_of_axes_that_do_not_fuse_is_two_launches():
@@ -301,23 +301,35 @@ def test_a_loop_too_long_for_the_host_is_one_call_and_no_copy():
     assert (way.copies, way.product.pointers) == (0, True)
     assert way.product.number == 600 * 601
     assert len(pointer_calls(way.product).calls) == -(-600 * 601 // gemm.MAX_BATCH)
-    halves = way_of("bqhd,bkhd->bhqk", "float16", b=600, h=601, q=16, k=16, d=64)
-    assert halves.copies > 0
+    assert way_of("bqhd,bkhd->bhqk", "float16", b=600, h=601, q=16, k=16, d=63).copies > 0
+
+
+HEADS = {"b": 8, "h": 16, "q": 64, "k": 64, "d": 64}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
-def test_pointers_are_for_gpus_and_full_precision(dtype):
-    sizes = {"b": 8, "h": 16, "q": 64, "k": 64, "d": 64}
-    assert way_of("bqhd,bkhd->bhqk", dtype, **sizes).product.pointers
-    assert way_of("bqhd,bkhd->bhqk", dtype, precision="highest", **sizes).product.pointers
-    for precision in ("tf32", "bf16", "emulated"):
-        assert not way_of("bqhd,bkhd->bhqk", dtype, precision=precision, **sizes).product.pointers
-    assert not way_of("bqhd,bkhd->bhqk", dtype, "cpu", **sizes).product.pointers
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("precision", [None, "highest"])
+def test_matrices_of_full_precision_are_pointed_to_wherever_they_begin(dtype, aligned, precision):
+    for sizes in (HEADS, {**HEADS, "d": 63}):
+        way = way_of("bqhd,bkhd->bhqk", dtype, precision=precision, aligned=aligned, **sizes)
+        assert way.product.pointers
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int64", "bool"])
-def test_halves_and_integers_are_multiplied_without_pointers(dtype):
-    assert not way_of("bqhd,bkhd->bhqk", dtype, b=8, h=16, q=64, k=64, d=64).product.pointers
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [("float16", None), ("bfloat16", "highest"), ("float32", "tf32"), ("complex64", "bf16"), ("float64", "emulated")],
+)
+def test_what_is_read_in_packs_is_pointed_to_only_where_it_begins_at_one(dtype, precision):
+    assert way_of("bqhd,bkhd->bhqk", dtype, precision=precision, **HEADS).product.pointers
+    assert not way_of("bqhd,bkhd->bhqk", dtype, precision=precision, aligned=False, **HEADS).product.pointers
+    for odd in ({"d": 63}, {"q": 63, "k": 63}):  # strides of the sides, and of the result
+        assert not way_of("bqhd,bkhd->bhqk", dtype, precision=precision, **(HEADS | odd)).product.pointers
+
+
+@pytest.mark.parametrize(("dtype", "device"), [("int64", "h200"), ("bool", "h200"), ("float32", "cpu")])
+def test_our_own_kernel_and_the_cpu_take_no_pointers(dtype, device):
+    assert not way_of("bqhd,bkhd->bhqk", dtype, device, **HEADS).product.pointers
 
 
 def test_sums_are_turns_of_pointers_that_add_up():

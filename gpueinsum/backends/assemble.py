@@ -35,12 +35,20 @@ class _Strided(NamedTuple):
 
 
 def assemble(
-    plan: Plan, strides: Sequence[tuple[int, ...]], precision: str | None, processors: int, profile: Profile
+    plan: Plan,
+    strides: Sequence[tuple[int, ...]],
+    precision: str | None,
+    processors: int,
+    profile: Profile,
+    aligned: bool = True,
 ) -> Program:
-    """The plan for operands of these strides (in bytes), on a device of so many multiprocessors with these rates."""
+    """The plan for operands of these strides (in bytes), on a device of so many multiprocessors with these rates.
+
+    If `aligned`, it may count on `Program.packed_operands` beginning at multiples of 16 bytes.
+    """
     item, owners = item_bytes(plan.dtype), plan.owners()
     results = {owners[register] for register in plan.outputs}
-    assembly = _Assembly(plan, precision, processors, profile)
+    assembly = _Assembly(plan, precision, processors, profile, aligned)
     registers = [_Strided(number, tuple([stride // item for stride in own])) for number, own in enumerate(strides)]
     for register, step in enumerate(plan.steps, len(plan.inputs)):
         registers.append(assembly.step(step, [registers[source] for source in step.sources], register in results))
@@ -59,8 +67,9 @@ def _span(shape: Shape, strides: tuple[int, ...], item: int) -> Span:
 class _Assembly:
     """The work so far. Memories are numbered as they come, operands first, and have their places in the end."""
 
-    def __init__(self, plan: Plan, precision: str | None, processors: int, profile: Profile) -> None:
+    def __init__(self, plan: Plan, precision: str | None, processors: int, profile: Profile, aligned: bool) -> None:
         self._plan, self._precision, self._processors, self._profile = plan, precision, processors, profile
+        self._aligned = aligned
         self._is_blas = profile.rate(plan.dtype) is not None
         self._size, self._dtype = dict(plan.sizes), plan.dtype
         self._work: list[Work] = []
@@ -135,7 +144,8 @@ class _Assembly:
         sides = (lhs, x), (rhs, y)
         if middle <= 1 or rows * columns <= 1 or points(step.out, size) == 0:
             return self._sum(sides, step.out)
-        way = route_for(step, size, x.strides, y.strides, self._dtype, self._profile, self._precision)
+        aligned = self._aligned or min(x.memory, y.memory) >= len(self._plan.inputs)
+        way = route_for(step, size, x.strides, y.strides, self._dtype, self._profile, self._precision, aligned)
         is_matrix = rows > 1 and columns > 1
         if not is_matrix and (way.copy_lhs is not None or way.copy_rhs is not None):
             return self._sum(sides, step.out)  # reads once what a copy would read and write

@@ -22,6 +22,7 @@ from gpueinsum.backends.program import Program
 from gpueinsum.backends.runtime import Memory, Runtime
 from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.execute import PLAIN, Mode, scheduled
+from gpueinsum.gemm import PACK_BYTES
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile, profile_for
 
@@ -101,10 +102,15 @@ class CudaBackend:
         loaded, device = self._loaded(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)[0]
 
-    def program(self, plan: Plan, strides: Sequence[tuple[int, ...]], precision: str | None = None) -> Program:
-        """What runs the plan for operands of these strides (in bytes) on the current device."""
+    def program(
+        self, plan: Plan, strides: Sequence[tuple[int, ...]], precision: str | None = None, aligned: bool = True
+    ) -> Program:
+        """What runs the plan for operands of these strides (in bytes) on the current device.
+
+        If `aligned`, it counts on `Program.packed_operands` beginning at multiples of 16 bytes.
+        """
         profile = self.profile
-        return assemble(_scheduled(plan, profile), strides, precision, self.runtime.processors, profile)
+        return assemble(_scheduled(plan, profile), strides, precision, self.runtime.processors, profile, aligned)
 
     def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
         """A function of the device and the operands' strides, which keeps what it loaded last."""
@@ -114,6 +120,18 @@ class CudaBackend:
 
         def load(_: Hashable, *strides: tuple[int, ...]) -> _Run:
             program = self.program(plan, strides, precision)
+            run, packed = ready(program), program.packed_operands
+            if not packed:
+                return run
+            pointer = self.runtime.pointer
+            anywhere = lru_cache(maxsize=1)(lambda: ready(self.program(plan, strides, precision, aligned=False)))
+            if any(program.operands[number].before % PACK_BYTES for number in packed):  # a graph would not align them
+                return anywhere()
+            return lambda operands: (
+                anywhere() if any(pointer(operands[number]) % PACK_BYTES for number in packed) else run
+            )(operands)
+
+        def ready(program: Program) -> _Run:
             launched = _launching(program, self.runtime, deterministic)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
                 launched = replaying(program, self.runtime, launched, warns=bool(graph))

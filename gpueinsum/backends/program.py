@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpueinsum.backends.launch import Kernel, Struct
-from gpueinsum.gemm import Gemm
+from gpueinsum.gemm import Gemm, reads_packs
 from gpueinsum.subscripts import Shape
 
 
@@ -55,6 +55,10 @@ class PointerProduct:
     dtype: str
     precision: str | None
     addresses: tuple[Address, ...]
+
+    @property
+    def reads_packs(self) -> bool:
+        return reads_packs(self.dtype, self.precision)
 
     def __str__(self) -> str:
         return f"{_text(self.gemm)}, by pointers"
@@ -107,6 +111,13 @@ class Program:
     def bytes(self) -> int:
         """What a run takes beside its operands."""
         return self.workspace + sum(self.results)
+
+    @property
+    def packed_operands(self) -> tuple[int, ...]:
+        """The operands that cuBLAS reads in packs through pointers, so that they must begin at one."""
+        products = [work for work in self.work if isinstance(work, PointerProduct)]
+        memories = {memory for work in products if work.reads_packs for memory, _ in work.addresses}
+        return tuple([number for number in range(len(self.operands)) if number in memories])
 
     def __str__(self) -> str:
         first, last = len(self.operands), len(self.operands) + len(self.results)
