@@ -253,6 +253,21 @@ def test_intermediates_begin_at_a_pack_wherever_the_operands_do():
             assert by_pointers == (aligned or not packed)
 
 
+@pytest.mark.parametrize(("back", "kind"), [(0, "pointer gemm"), (2, "gemm")])
+def test_an_operand_that_a_graph_would_copy_to_within_a_pack_is_read_in_turns(back, kind):
+    """A diagonal that runs forward, along an axis that runs backward by so many bytes: its memory begins before it."""
+    size = {"b": 3, "q": 128, "h": 5, "k": 64, "d": 64, "z": 2}
+    steps = Reduce(0, "zzbqhd", "zbqhd"), Contract(2, 1, "zbqhd", "bkhd", "zbhqk")
+    plan, device = Plan(("zzbqhd", "bkhd"), steps, (3,), tuple(size.items()), "float16"), SimulatedRuntime()
+    x, y = (device.to_device(np.ones(shape, np.float16)) for shape in ((3, 3, 128, 5, 64), (3, 64, 5, 64)))
+    diagonals = device.strided(x[1], (2, 2, *x.shape[1:]), (-back, x.strides[0] + back, *x.strides[1:]))
+    run = CudaBackend(device).bind_single(plan, Mode(graph=True))
+    for _ in range(3):
+        assert (run(diagonals, y) == 64).all()
+    assert {name for name, *_ in device.calls} >= {kind, "replay"}
+    assert ("pointer gemm" in {name for name, *_ in device.calls}) == (kind == "pointer gemm")
+
+
 def test_without_elements_there_are_no_pointers():
     for empty in "bqkd":
         size = {"b": 3, "q": 2, "h": 5, "k": 11, "d": 7, empty: 0}
