@@ -259,7 +259,7 @@ class Pair(NamedTuple):
         return sum(pass_seconds(self.profile, moved * number, permuted=True) for number in elements)
 
     def product_seconds(self, product: Product) -> float:
-        """Of the products as they are made; by pointers as fast as by strides, which is not measured yet."""
+        """Of the products as they are made: by pointers as fast as by strides, which is not measured yet."""
         shape = product.number, product.rows.size, product.columns.size, product.summed.size
         seconds = self._seconds(*shape, product.launches if self.profile.kind == "cuda" else 1)
         return seconds * _TURNED if self.profile.kind == "cpu" and self._is_turned(product) else seconds
@@ -360,9 +360,16 @@ def fit(
 
 
 def _by_pointers(pair: Pair, product: Product) -> list[Product]:
-    """The product with its loops in its calls, if it has any and cuBLAS takes it so."""
+    """The product with its loops in its calls, if it has any, cuBLAS takes it so and its turns are many or short.
+
+    The host is ahead of turns that take longer than a launch, so that pointers could save nothing there.
+    """
     is_held = max(product.rows.size, product.columns.size, product.summed.size) <= INT_MAX
-    return [replace(product, pointers=True)] if product.loops and is_held and pair.takes_pointers(product) else []
+    if not product.loops or not is_held or not pair.takes_pointers(product):
+        return []
+    launches = product.calls * pair.profile.launch
+    are_short = pair.product_seconds(product) < 2 * launches  # of which the launches are one half
+    return [replace(product, pointers=True)] if product.calls > MAX_CALLS or are_short else []
 
 
 def reads_packs(dtype: str, precision: str | None) -> bool:
