@@ -96,11 +96,6 @@ class Product:
         return math.prod(axis.size for axis in turns)
 
     @property
-    def launches(self) -> int:
-        """The calls, and the kernel that writes the pointers."""
-        return self.calls + self.pointers
-
-    @property
     def number(self) -> int:
         """How many matrix products it is."""
         return math.prod(axis.size for axis in (self.batch, *self.loops, *self.sums))
@@ -259,10 +254,18 @@ class Pair(NamedTuple):
         return sum(pass_seconds(self.profile, moved * number, permuted=True) for number in elements)
 
     def product_seconds(self, product: Product) -> float:
-        """Of the products as they are made: by pointers as fast as by strides, which is not measured yet."""
-        shape = product.number, product.rows.size, product.columns.size, product.summed.size
-        seconds = self._seconds(*shape, product.launches if self.profile.kind == "cuda" else 1)
-        return seconds * _TURNED if self.profile.kind == "cpu" and self._is_turned(product) else seconds
+        """Of the products as they are made.
+
+        On a GPU the turns of loops do not wait for one another, and the host is ahead of those that take longer than a
+        launch. Each turn of sums costs its launch, and so do pointers, by which the products are as fast as by strides.
+        All this is by reasoning, and not measured yet.
+        """
+        seconds = self._seconds(product.number, product.rows.size, product.columns.size, product.summed.size)
+        if self.profile.kind == "cpu":
+            return seconds * _TURNED if self._is_turned(product) else seconds
+        turns = math.prod(axis.size for axis in product.sums)
+        ahead, waiting = product.calls // turns, turns - 1 + product.pointers
+        return max(seconds, ahead * self.profile.launch) + waiting * self.profile.launch
 
     def _is_turned(self, product: Product) -> bool:
         """Whether only one of the larger side and the result is contiguous along the axis that they share."""
@@ -274,12 +277,12 @@ class Pair(NamedTuple):
         """Of one batch of products with one axis for each role: what sides that lie as it wants them take."""
         step, size = self.step, self.size
         batch, rows, columns, summed = (points(x, size) for x in (step.batch, step.left, step.right, step.summed))
-        return self._seconds(batch, rows, columns, summed, 1)
+        return self._seconds(batch, rows, columns, summed)
 
-    def _seconds(self, batch: int, rows: int, columns: int, summed: int, calls: int) -> float:
+    def _seconds(self, batch: int, rows: int, columns: int, summed: int) -> float:
         terms = self.step.lhs_term, self.step.rhs_term, self.step.out
         moved = sum(points(term, self.size) for term in terms) * item_bytes(self.dtype)
-        return product_seconds(self.profile, self.dtype, batch, rows, columns, summed, moved, calls)
+        return product_seconds(self.profile, self.dtype, batch, rows, columns, summed, moved)
 
 
 def _best_order(
@@ -360,16 +363,9 @@ def fit(
 
 
 def _by_pointers(pair: Pair, product: Product) -> list[Product]:
-    """The product with its loops in its calls, if it has any, cuBLAS takes it so and its turns are many or short.
-
-    The host is ahead of turns that take longer than a launch, so that pointers could save nothing there.
-    """
+    """The product with its loops in its calls, if it has any and cuBLAS takes it so."""
     is_held = max(product.rows.size, product.columns.size, product.summed.size) <= INT_MAX
-    if not product.loops or not is_held or not pair.takes_pointers(product):
-        return []
-    launches = product.calls * pair.profile.launch
-    are_short = pair.product_seconds(product) < 2 * launches  # of which the launches are one half
-    return [replace(product, pointers=True)] if product.calls > MAX_CALLS or are_short else []
+    return [replace(product, pointers=True)] if product.loops and is_held and pair.takes_pointers(product) else []
 
 
 def reads_packs(dtype: str, precision: str | None) -> bool:

@@ -19,14 +19,14 @@ def pass_seconds(profile: Profile, bytes_moved: float, flops: float = 0.0, permu
 
 
 def product_seconds(
-    profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int, bytes_moved: float, calls: int = 1
+    profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int, bytes_moved: float
 ) -> float:
-    """`calls` launches that make `batch` products of rows x summed and summed x columns, which move so many bytes."""
+    """One launch that makes `batch` products of rows x summed and summed x columns, which move so many bytes."""
     flops = (8.0 if dtype.startswith("complex") else 2.0) * batch * rows * columns * summed
     rate = profile.rate(dtype)
     if rate is None:
-        return calls * profile.launch + flops / profile.loop_flops_per_second
+        return profile.launch + flops / profile.loop_flops_per_second
     share = rows / (rows + rate.rows) * columns / (columns + rate.columns) * summed / (summed + rate.summed)
     bytes_rate = profile.bytes_per_second * (profile.cached if bytes_moved <= profile.cache_bytes else 1.0)
     busy = max(batch * profile.each, flops / (rate.flops_per_second * share) if flops else 0.0)
-    return calls * profile.launch + max(busy, bytes_moved / bytes_rate)
+    return profile.launch + max(busy, bytes_moved / bytes_rate)

@@ -274,8 +274,8 @@ def way_of(equation, dtype="float32", device="h200", precision=None, aligned=Tru
 
 
 def test_a_batch_of_axes_that_do_not_fuse_is_two_launches():
-    way = way_of("bqhd,bkhd->bhqk", b=8, h=16, q=64, k=64, d=64)
-    assert (way.copies, way.product.pointers, way.product.calls, way.product.launches) == (0, True, 1, 2)
+    way = way_of("bqhd,bkhd->bhqk", b=8, h=16, q=32, k=32, d=64)
+    assert (way.copies, way.product.pointers, way.product.calls) == (0, True, 1)
     axes, _, [(first, call)] = pointer_calls(way.product)
     assert (first, call.batch, way.product.number) == (0, 8 * 16, 8 * 16)
     assert math.prod(axis.size for axis in axes) == way.product.number
@@ -294,8 +294,19 @@ def test_a_loop_of_two_turns_is_as_short_as_pointers_and_takes_no_memory():
 def test_the_host_is_ahead_of_long_turns_which_need_no_pointers():
     way = way_of("bqhd,bkhd->bhqk", b=16, h=16, q=2048, k=2048, d=64)
     assert (way.copies, way.product.pointers, way.product.calls) == (0, False, 16)
-    short = way_of("bqhd,bkhd->bhqk", b=16, h=16, q=64, k=64, d=64)
-    assert (short.copies, short.product.pointers) == (0, True)
+    step, size = sized("bqhd,bkhd->bhqk", b=16, h=16, q=2048, k=2048, d=64)
+    on_h200, launch = gemm.Pair(step, size, "float32", profile("h200")), profile("h200").launch
+    assert on_h200.product_seconds(way.product) == pytest.approx(on_h200.ideal_seconds())
+    by_pointers = replace(way.product, pointers=True)
+    assert on_h200.product_seconds(by_pointers) == pytest.approx(on_h200.ideal_seconds() + launch)
+
+
+def test_short_turns_cost_a_launch_each():
+    step, size = sized("bqhd,bkhd->bhqk", b=16, h=16, q=8, k=8, d=8)
+    way = way_of("bqhd,bkhd->bhqk", **size)
+    assert way.product.pointers
+    on_h200, launch = gemm.Pair(step, size, "float32", profile("h200")), profile("h200").launch
+    assert on_h200.product_seconds(replace(way.product, pointers=False)) == pytest.approx(16 * launch)
 
 
 def test_a_loop_too_long_for_the_host_is_one_call_and_no_copy():
@@ -355,7 +366,7 @@ def test_products_by_pointers_are_right(free_pointers, equation, sides):
     result, launches, way = compute(step, x, y)
     np.testing.assert_array_equal(result, conjugate_einsum(equation, sides, x, y))
     assert way.product.pointers
-    assert launches == way.product.launches
+    assert launches == 1 + way.product.calls
 
 
 def test_more_products_than_a_call_takes_are_split(free_pointers):
