@@ -1,5 +1,5 @@
-// out[m][p] = the address of matrix p of array m, for the A, B and C of a batched product that lie along several axes, as
-// those of `iakb,bjc->ijkac`: what cublasGemmBatchedEx takes. So nothing comes from the host, and a graph can hold it.
+// out[m][p] = the address of matrix p of array m: of every A, B and C of a batch that lies along several axes, as in
+// `bqhd,bkhd->bhqk`, for cublasGemmBatchedEx. So nothing is copied from the host, and a graph can hold it.
 //
 // Launch: any 1-D grid; one thread per product at a time. The sources' elements are bytes, as are the strides; of them
 // only the addresses are taken.

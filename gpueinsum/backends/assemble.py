@@ -16,7 +16,6 @@ from gpueinsum.backends.tasks import THREADS, Source, Task
 from gpueinsum.backends.workspace import Lifetime, offsets
 from gpueinsum.cost import item_bytes
 from gpueinsum.gemm import LHS, OUT, RHS, Route, blas_calls, pointer_calls
-from gpueinsum.gemm import Product as Fitted
 from gpueinsum.layouts import route_for
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile
@@ -222,7 +221,7 @@ class _Assembly:
             return lhs, rhs, out
 
         if way.product.pointers:
-            self._by_pointers(way.product, memories)
+            self._by_pointers(way, memories)
         elif self._is_blas:
             for call in blas_calls(way.product):
                 lhs, rhs, out = at((call.lhs, call.rhs, call.out))
@@ -236,15 +235,17 @@ class _Assembly:
         strides = dict(zip(way.out, made.strides, strict=True))
         return _Strided(made.memory, tuple([strides[label] for label in step.out]))
 
-    def _by_pointers(self, product: Fitted, memories: tuple[int, int, int]) -> None:
-        axes, swapped, calls = pointer_calls(product)
+    def _by_pointers(self, way: Route, memories: tuple[int, int, int]) -> None:
+        """Arrays of pointers to each A, B and C, one behind the other, and the calls that read a part of each."""
+        axes, swapped, calls = pointer_calls(way.product)
         sides = (RHS, LHS, OUT) if swapped else (LHS, RHS, OUT)
         matrices = [memories[side] for side in sides]
-        pointers = self._memory(len(sides) * product.number * _POINTER_BYTES)
+        each = way.product.number * _POINTER_BYTES
+        pointers = self._memory(len(sides) * each)
         task = tasks.pointers(axes, sides, item_bytes(self._dtype), self._processors)
         self._launch(task, *matrices, pointers)
         for first, gemm in calls:
-            arrays = [Address(pointers, (first + side * product.number) * _POINTER_BYTES) for side in range(len(sides))]
+            arrays = [Address(pointers, array * each + first * _POINTER_BYTES) for array in range(len(sides))]
             addresses = (*arrays, *[Address(memory, 0) for memory in matrices])
             self._work.append(PointerProduct(gemm, self._dtype, self._precision, addresses))
 

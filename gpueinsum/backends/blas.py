@@ -76,8 +76,8 @@ def gemm_arguments(
     cublasGemmBatchedEx takes the same without the strides, and the addresses of arrays of pointers.
     """
     gemm, types = work.gemm, gemm_types(work.dtype, work.precision)
-    is_strided = isinstance(work, Product)
-    stride_a, stride_b, stride_c = [(s,) if is_strided else () for s in (gemm.stride_a, gemm.stride_b, gemm.stride_c)]
+    strides = [(stride,) for stride in (gemm.stride_a, gemm.stride_b, gemm.stride_c)]
+    stride_a, stride_b, stride_c = strides if isinstance(work, Product) else [()] * 3
     op_a, op_b = _operation(gemm.transpose_a, gemm.conjugate_a), _operation(gemm.transpose_b, gemm.conjugate_b)
     alpha, beta = (_scalar(types.scalar, number).ctypes.data for number in (1, int(gemm.accumulate)))
     return (
@@ -110,7 +110,7 @@ class CupyBlas:
         self._cublas, self._handle_of, self._stream_of, self._major = cublas, handle_of, stream_of, major
 
     def prepare(self, work: Product | PointerProduct) -> Launch:
-        """Raises DeviceError if this version of cuBLAS lacks the precision."""
+        """Raises DeviceError if this version of cuBLAS lacks the precision, or the library cannot be found."""
         types = gemm_types(work.dtype, work.precision)
         if types.version:
             self._check_version(work, types.version)
@@ -142,11 +142,13 @@ class CupyBlas:
             library = _library(self._major)
         except OSError as error:
             raise DeviceError(f"products by pointers need the cuBLAS library that CuPy has loaded: {error}") from error
+        function = library.cublasGemmBatchedEx
+        function.argtypes = [_POINTER, *_POINTER_GEMM_TYPES]
         set_stream, stream_of = self._cublas.setStream, self._stream_of
 
         def multiply(handle: int, *arguments: int) -> None:
             set_stream(handle, stream_of())
-            _call(library, "cublasGemmBatchedEx", _POINTER(handle), *_typed(_POINTER_GEMM_TYPES, arguments))
+            _check("cublasGemmBatchedEx", function(handle, *arguments))
 
         return multiply
 
@@ -210,22 +212,18 @@ class CapturableBlas:
                 *(*before, addresses[a] + a_start, *between, addresses[b] + b_start),
                 *(*behind, addresses[c] + c_start, *end),
             )
-            self._call(function, self._handle, *_typed(types, arguments))
+            typed = [kind(argument) for kind, argument in zip(types, arguments, strict=True)]
+            self._call(function, self._handle, *typed)
 
         return launch
 
     def _call(self, function: str, *arguments: Any) -> None:
-        _call(self._library, function, *arguments)
+        _check(function, getattr(self._library, function)(*arguments))
 
 
-def _call(library: Any, function: str, *arguments: Any) -> None:
-    status = getattr(library, function)(*arguments)
+def _check(function: str, status: int) -> None:
     if status:
         raise RuntimeError(f"{function} failed with status {status}")
-
-
-def _typed(types: Sequence[Any], arguments: Sequence[int]) -> list[Any]:
-    return [kind(argument) for kind, argument in zip(types, arguments, strict=True)]
 
 
 _INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p

@@ -157,6 +157,18 @@ class CapturingStream:
         return types.SimpleNamespace(launch=lambda: [launch() for launch in launches])
 
 
+class Foreign:
+    """A function as ctypes calls it: numbers become the types that it was told of, or 32-bit integers."""
+
+    def __init__(self, function):
+        self.function, self.argtypes = function, []
+
+    def __call__(self, *arguments):
+        assert not self.argtypes or len(arguments) == len(self.argtypes)
+        types = [*self.argtypes, *[ctypes.c_int] * (len(arguments) - len(self.argtypes))]
+        return self.function(*[kind(x) if isinstance(x, int) else x for kind, x in zip(types, arguments, strict=True)])
+
+
 class FakeLibrary:
     """cuBLAS itself, as ctypes reaches it; its functions give a status."""
 
@@ -164,6 +176,7 @@ class FakeLibrary:
 
     def __init__(self, fake):
         self.fake, self.attached, self.mode = fake, None, None
+        self.cublasGemmBatchedEx = Foreign(self.multiply_by_pointers)
 
     def cublasCreate_v2(self, handle):  # noqa: N802  # cuBLAS' name
         assert self.fake.recorded is None, "a handle is made before the stream captures"
@@ -193,7 +206,7 @@ class FakeLibrary:
         self.fake.recorded.append(lambda: multiply(mode, *numbers))
         return 0
 
-    def cublasGemmBatchedEx(self, handle, *arguments):  # noqa: N802  # cuBLAS' name
+    def multiply_by_pointers(self, handle, *arguments):
         """On the handle that captures, and, since CuPy's binding lacks it, on any of that one's."""
         cublas, numbers = self.fake.cublas, [argument.value for argument in arguments]
         if self.fake.recorded is not None:
