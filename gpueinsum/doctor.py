@@ -214,6 +214,12 @@ def _tangent(equation: str, *operands: Any, backend: str) -> Any:
 CHECKS = (
     Check("matrix product", "ij,jk->ik", ((67, 71), (71, 73)), np.matmul),
     Check("batched, transposed", "bji,kjb->bik", ((5, 31, 37), (41, 31, 5)), lambda x, y: x.mT @ y.transpose(2, 1, 0)),
+    Check(
+        "batch of two axes",
+        "bqhd,bkhd->bhqk",
+        ((5, 17, 3, 24), (5, 29, 3, 24)),
+        lambda x, y: x.transpose(0, 2, 1, 3) @ y.transpose(0, 2, 3, 1),
+    ),
     Check("matrix times vector", "ij,j->i", ((211, 197), (197,)), np.matmul),
     Check("batched dot", "bi,bi->b", ((53, 101), (53, 101)), lambda x, y: (x * y).sum(1)),
     Check("long dot", "i,i->", ((70_001,), (70_001,)), lambda x, y: (x * y).sum()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -31,9 +31,13 @@ INT_MAX = 2**31 - 1
 MAX_BATCH = 63 * 1024
 # Axes that fuse into no batch and no sum are looped over on the host of a GPU, by so many calls at the most.
 MAX_CALLS = 512
-# A copy takes memory, too: each must save so much of the time. An order of the result that is not the one asked for
-# must save as much as is more than a rounding error.
-_COPY_MUST_SAVE, _NO_GAIN = 1.05, 1 - 1e-9
+# What an address must be a multiple of where cuBLAS reads packs. A stride tells it whether it may; an array of pointers
+# does not, and an access that is not aligned is an error on the device (the documentation of cublasGemmBatchedEx).
+PACK_BYTES = 16
+_HALVES, _FULL_PRECISION = {"float16", "bfloat16"}, {None, "highest"}
+# Copies and pointers take memory, too: each must save so much of the time. An order of the result that is not the one
+# asked for must save as much as is more than a rounding error.
+_MEMORY_MUST_SAVE, _NO_GAIN = 1.05, 1 - 1e-9
 # A CPU's BLAS turns a matrix on the way: 92352 x 312 times 312 x 24 took 16.6 ms from rows to rows and 13.7 ms from
 # columns to columns, 20.7 and 17.6 ms otherwise; 768 x 768 up to 1.05 times as long (float32, 2 cores, OpenBLAS).
 _TURNED = 1.1
@@ -78,7 +82,8 @@ class Product:
     """A pair fitted to batched matrix products: one axis per role, of strides (lhs, rhs, out), and loops around them.
 
     `loops` write each their own part of the result, `sums` add to it. `conjugated` says of lhs and rhs whether the
-    products are of their conjugates.
+    products are of their conjugates. Loops are turns of the host unless the products of batch and loops are one call,
+    on arrays of `pointers` to their matrices.
     """
 
     rows: Axis
@@ -88,10 +93,18 @@ class Product:
     loops: tuple[Axis, ...]
     sums: tuple[Axis, ...] = ()
     conjugated: tuple[bool, bool] = (False, False)
+    pointers: bool = False
 
     @property
     def calls(self) -> int:
-        return math.prod(loop.size for loop in (*self.loops, *self.sums))
+        """Turns of the host, each a cuBLAS call if it holds all sizes."""
+        turns = self.sums if self.pointers else (*self.loops, *self.sums)
+        return math.prod(axis.size for axis in turns)
+
+    @property
+    def number(self) -> int:
+        """How many matrix products it is."""
+        return math.prod(axis.size for axis in (self.batch, *self.loops, *self.sums))
 
     def starts(self) -> Iterator[tuple[tuple[int, int, int], bool]]:
         """Where lhs, rhs and out begin for each turn of the loops, and whether it adds to what an earlier one wrote."""
@@ -141,40 +154,67 @@ class Call:
     out: int
 
 
+class PointerCalls(NamedTuple):
+    """Products as cuBLAS takes them by arrays of pointers: numbered along `axes`, the outermost first.
+
+    Each call has the number of its first product; A is the right side if `swapped`.
+    """
+
+    axes: tuple[Axis, ...]
+    swapped: bool
+    calls: tuple[tuple[int, Gemm], ...]
+
+
 Strides = tuple[int, ...]
 SizesKey = tuple[tuple[Label, int], ...]  # of labels, hashable
 
 
 @lru_cache(maxsize=4096)
 def cheapest(
-    step: Contract, sizes: SizesKey, lhs: Strides, rhs: Strides, dtype: str, profile: Profile, as_planned: bool = False
+    step: Contract,
+    sizes: SizesKey,
+    lhs: Strides,
+    rhs: Strides,
+    dtype: str,
+    profile: Profile,
+    as_planned: bool = False,
+    precision: str | None = None,
+    aligned: bool = True,
 ) -> Route:
     """The cheapest way to run a pair on a device.
 
-    `lhs` and `rhs` are the strides of the sides. The result may be written in any order, unless it is to be written
-    `as_planned`. Where the device has no library for the dtype, any stride will do (a kernel of ours). A copy must save
-    a twentieth of the time, for it takes memory, too.
+    `lhs` and `rhs` are the strides of the sides, which are `aligned` if they begin at multiples of PACK_BYTES. The
+    result may be written in any order, unless it is to be written `as_planned`. Where the device has no library for the
+    dtype, any stride will do (a kernel of ours). A copy must save a twentieth of the time, for it takes memory, too.
     """
-    pair = Pair(step, dict(sizes), dtype, profile)
+    pair = Pair(step, dict(sizes), dtype, profile, precision, aligned)
     ideal = pair.ideal_seconds
     best: Route | None = None
     for copied in _NAMES:
-        handicap = _COPY_MUST_SAVE ** sum(copied)
+        handicap = _MEMORY_MUST_SAVE ** sum(copied)
         at_least = (ideal + pair.copies_seconds(copied)) * handicap
-        if best is not None and at_least >= best.seconds * _COPY_MUST_SAVE**best.copies:
+        if best is not None and at_least >= best.seconds * _MEMORY_MUST_SAVE**best.copies:
             continue
         way = _route(pair, lhs, rhs, copied, as_planned)
-        if way is not None and (best is None or way.seconds * handicap < best.seconds * _COPY_MUST_SAVE**best.copies):
+        if way is not None and (best is None or way.seconds * handicap < best.seconds * _MEMORY_MUST_SAVE**best.copies):
             best = way
     assert best is not None, f"{step.equation} fits no product even when both sides are copied"
     return best
 
 
 def routes(
-    step: Contract, sizes: SizesKey, lhs: Strides, rhs: Strides, dtype: str, profile: Profile, as_planned: bool = False
+    step: Contract,
+    sizes: SizesKey,
+    lhs: Strides,
+    rhs: Strides,
+    dtype: str,
+    profile: Profile,
+    as_planned: bool = False,
+    precision: str | None = None,
+    aligned: bool = True,
 ) -> list[Route]:
     """Every way that `cheapest` chooses from, by price: one for each choice of sides to copy for which one fits."""
-    pair = Pair(step, dict(sizes), dtype, profile)
+    pair = Pair(step, dict(sizes), dtype, profile, precision, aligned)
     ways = [_route(pair, lhs, rhs, copied, as_planned) for copied in _NAMES]
     return sorted(filter(None, ways), key=lambda way: way.seconds)
 
@@ -224,10 +264,21 @@ class Pair:
     size: Sizes
     dtype: str
     profile: Profile
+    precision: str | None = None
+    aligned: bool = True  # the sides
 
     @cached_property
     def blas(self) -> bool:
         return self.profile.rate(self.dtype) is not None
+
+    def takes_pointers(self, product: Product) -> bool:
+        """Whether cuBLAS may be given pointers to the matrices of this product."""
+        if not self.blas or self.profile.kind != "cuda":
+            return False
+        if not reads_packs(self.dtype, self.precision):
+            return True
+        axes, item = (product.batch, *product.loops, *product.sums), item_bytes(self.dtype)
+        return self.aligned and not any(stride * item % PACK_BYTES for axis in axes for stride in axis.strides)
 
     @cached_property
     def ideal_seconds(self) -> float:
@@ -253,11 +304,19 @@ class Pair:
         return pass_seconds(self.profile, moved, permuted=moved if run * item < _LINE else 0)
 
     def product_seconds(self, product: Product) -> float:
-        """Of the products as they are made."""
-        shape = product.batch.size * product.calls, product.rows.size, product.columns.size, product.summed.size
-        launches = product.calls if self.profile.kind == "cuda" else 1
-        seconds = product_seconds(self.profile, self.dtype, *shape, self._bytes_moved, launches)
-        return seconds * _TURNED if self.profile.kind == "cpu" and self._is_turned(product) else seconds
+        """Of the products as they are made.
+
+        On a GPU the turns of loops do not wait for one another, and the host is ahead of those that take longer than a
+        launch. Each turn of sums costs its launch, and so do pointers, by which the products are as fast as by strides.
+        All this is by reasoning, and not measured yet.
+        """
+        shape = product.number, product.rows.size, product.columns.size, product.summed.size
+        seconds = product_seconds(self.profile, self.dtype, *shape, self._bytes_moved)
+        if self.profile.kind == "cpu":
+            return seconds * _TURNED if self._is_turned(product) else seconds
+        turns = math.prod(axis.size for axis in product.sums)
+        ahead, waiting = product.calls // turns, turns - 1 + product.pointers
+        return max(seconds, ahead * self.profile.launch) + waiting * self.profile.launch
 
     def _is_turned(self, product: Product) -> bool:
         """Whether only one of the larger side and the result is contiguous along the axis that they share."""
@@ -321,8 +380,9 @@ def fit(
 
     Each role's axes are fused as far as the strides of all arrays allow. One axis of `left`, one of `right` and one
     that is summed become rows, columns and sum; any others of the result join the batch, with stride 0 in the side that
-    lacks them. Where BLAS adds to a result, other summed axes are loops around it. As a `last_resort`, for what is too
-    large for 32-bit leading dimensions, rows or columns may join the batch, too, and any number of calls will do.
+    lacks them. Where several do, they are loops around it, or by pointers one call with it. Where BLAS adds to a
+    result, other summed axes are loops around it. As a `last_resort`, for what is too large for 32-bit leading
+    dimensions, rows or columns may join the batch, too, and any number of calls will do.
     """
     step, blas = pair.step, pair.blas
     batch, left, right = (_fused(labels, pair.size, strides, OUT) for labels in (step.batch, step.left, step.right))
@@ -341,12 +401,24 @@ def fit(
         around.sort(key=lambda axis: axis.size)
         widest = around.pop() if around else ONE
         sums = [axis for axis in summed if axis is not middle]
-        product = Product(rows, columns, middle, widest, tuple(around), tuple(sums), conjugated)
-        if product.calls <= MAX_CALLS or last_resort or pair.profile.kind == "cpu":
-            seconds = pair.product_seconds(product)
-            if best is None or seconds < best[0]:
-                best = seconds, product
+        by_turns = Product(rows, columns, middle, widest, tuple(around), tuple(sums), conjugated)
+        for product in (by_turns, *_by_pointers(pair, by_turns)):
+            if product.calls <= MAX_CALLS or last_resort or pair.profile.kind == "cpu":
+                seconds = pair.product_seconds(product) * (_MEMORY_MUST_SAVE if product.pointers else 1)
+                if best is None or seconds < best[0]:
+                    best = seconds, product
     return best[1] if best else None
+
+
+def _by_pointers(pair: Pair, product: Product) -> list[Product]:
+    """The product with its loops in its calls, if it has any and cuBLAS takes it so."""
+    is_held = max(product.rows.size, product.columns.size, product.summed.size) <= INT_MAX
+    return [replace(product, pointers=True)] if product.loops and is_held and pair.takes_pointers(product) else []
+
+
+def reads_packs(dtype: str, precision: str | None) -> bool:
+    """Whether cuBLAS reads matrices of a dtype in one of its fast modes, 16 bytes at once."""
+    return dtype in _HALVES or precision not in _FULL_PRECISION
 
 
 def _is_crosswise(rows: Axis, columns: Axis) -> bool:
@@ -359,7 +431,7 @@ def _is_reversed(*loops: Axis) -> bool:
 
 
 def blas_calls(product: Product) -> Iterator[Call]:
-    """The product as cuBLAS calls, one unless it loops or a size is past what the arguments of one call hold.
+    """The product as strided-batched calls, one unless it loops or a size is past what the arguments of one hold.
 
     cuBLAS is column-major: a result that is row-major is computed as its transpose, sides swapped.
     """
@@ -371,18 +443,37 @@ def blas_calls(product: Product) -> Iterator[Call]:
             _split(product.batch, MAX_BATCH),
         ):
             starts = [sum(parts) for parts in zip(offsets, r, c, k, b, strict=True)]
-            reading = _reading(rows, columns, middle, product.conjugated)
-            assert reading is not None  # `fit` saw to it
-            a, b_ = (RHS, LHS) if reading.swapped else (LHS, RHS)
-            m, n = (columns, rows) if reading.swapped else (rows, columns)
-            gemm = Gemm(
-                *(reading.transpose_a, reading.transpose_b, m.size, n.size, middle.size, *reading.leading),
-                *(batch.size, batch.strides[a], batch.strides[b_], batch.strides[OUT]),
-                accumulate=adds or any(k),
-                conjugate_a=product.conjugated[a],
-                conjugate_b=product.conjugated[b_],
-            )
-            yield Call(gemm, reading.swapped, *starts)
+            swapped, gemm = _gemm(rows, columns, middle, batch, product.conjugated, adds or any(k))
+            yield Call(gemm, swapped, *starts)
+
+
+def pointer_calls(product: Product) -> PointerCalls:
+    """A product by pointers as calls: one for each turn of its sums, unless it is of more products than one holds."""
+    each = product.number // product.calls
+    swapped, calls = False, []
+    for turn, start in itertools.product(range(product.calls), range(0, each, MAX_BATCH)):
+        batch = Axis(min(MAX_BATCH, each - start), (0, 0, 0))
+        swapped, gemm = _gemm(product.rows, product.columns, product.summed, batch, product.conjugated, turn > 0)
+        calls.append((turn * each + start, gemm))
+    return PointerCalls(tuple(fuse([*product.sums, *product.loops, product.batch])), swapped, tuple(calls))
+
+
+def _gemm(
+    rows: Axis, columns: Axis, middle: Axis, batch: Axis, conjugated: tuple[bool, bool], accumulate: bool
+) -> tuple[bool, Gemm]:
+    """Whether A is the right side, and the arguments of one call."""
+    reading = _reading(rows, columns, middle, conjugated)
+    assert reading is not None  # `fit` saw to it
+    a, b = (RHS, LHS) if reading.swapped else (LHS, RHS)
+    m, n = (columns, rows) if reading.swapped else (rows, columns)
+    gemm = Gemm(
+        *(reading.transpose_a, reading.transpose_b, m.size, n.size, middle.size, *reading.leading),
+        *(batch.size, batch.strides[a], batch.strides[b], batch.strides[OUT]),
+        accumulate=accumulate,
+        conjugate_a=conjugated[a],
+        conjugate_b=conjugated[b],
+    )
+    return reading.swapped, gemm
 
 
 class _Reading(NamedTuple):

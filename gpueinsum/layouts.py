@@ -7,9 +7,9 @@ terms are weighed, with the cheapest way to get there: dynamic programming from 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gpueinsum.axes import contiguous, points
 from gpueinsum.cost import item_bytes
@@ -56,7 +56,14 @@ def is_large(step: Contract, size: Mapping[Label, int], dtype: str, profile: Pro
 
 
 def route_for(
-    step: Contract, size: Mapping[Label, int], lhs: Strides, rhs: Strides, dtype: str, profile: Profile
+    step: Contract,
+    size: Mapping[Label, int],
+    lhs: Strides,
+    rhs: Strides,
+    dtype: str,
+    profile: Profile,
+    precision: str | None = None,
+    aligned: bool = True,
 ) -> Route:
     """The cheapest way to run a pair of sides with these strides, in elements.
 
@@ -64,18 +71,39 @@ def route_for(
     counts on that. Else in any order.
     """
     pair, sizes, as_planned = _asked(step, size, lhs, rhs, dtype, profile)
-    return cheapest(pair, sizes, lhs, rhs, dtype, profile, as_planned)
+    return cheapest(pair, sizes, lhs, rhs, dtype, profile, as_planned, precision, aligned)
 
 
 def routes_for(
-    step: Contract, size: Mapping[Label, int], lhs: Strides, rhs: Strides, dtype: str, profile: Profile
+    step: Contract,
+    size: Mapping[Label, int],
+    lhs: Strides,
+    rhs: Strides,
+    dtype: str,
+    profile: Profile,
+    precision: str | None = None,
+    aligned: bool = True,
 ) -> list[Route]:
     """Every way that `route_for` chooses from, by price."""
     pair, sizes, as_planned = _asked(step, size, lhs, rhs, dtype, profile)
-    return routes(pair, sizes, lhs, rhs, dtype, profile, as_planned)
+    return routes(pair, sizes, lhs, rhs, dtype, profile, as_planned, precision, aligned)
 
 
-Chooser = Callable[[Contract, Mapping[Label, int], Strides, Strides, str, Profile], Route]  # such as `route_for`
+class Chooser(Protocol):
+    """What chooses the way to run a pair: `route_for`, or another by its rule."""
+
+    def __call__(
+        self,
+        step: Contract,
+        size: Mapping[Label, int],
+        lhs: Strides,
+        rhs: Strides,
+        dtype: str,
+        profile: Profile,
+        precision: str | None = None,
+        aligned: bool = True,
+        /,
+    ) -> Route: ...
 
 
 def _asked(

@@ -91,7 +91,8 @@ def is_product(step: Contract, size: Mapping[Label, int], dtype: str, profile: P
 
 def way_of(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile, as_planned: bool = True) -> Route:
     """The cheapest way to run a pair of sides that lie in the order of their terms."""
-    return cheapest(*way_arguments(step, size), dtype, profile, as_planned)
+    precision, aligned = None, True  # said as `route_for` says it, which finds this in the cache
+    return cheapest(*way_arguments(step, size), dtype, profile, as_planned, precision, aligned)
 
 
 def way_arguments(step: Contract, size: Mapping[Label, int]) -> tuple[Contract, SizesKey, Strides, Strides]:

@@ -189,7 +189,9 @@ def _copies(step: Contract, way: Route) -> str:
 def _shape(product: Product) -> str:
     """The products of a way: rows x summed x columns, how many in a batch, in how many calls."""
     shape = f"{product.rows.size} x {product.summed.size} x {product.columns.size}"
-    batch = f"batch of {product.batch.size}, " if product.batch.size > 1 else ""
+    size = math.prod(axis.size for axis in (product.batch, *product.loops)) if product.pointers else product.batch.size
+    batch = f"batch of {size}, " if size > 1 else ""
     calls = f"{product.calls} calls" if product.calls > 1 else "one call"
+    calls += " of pointers" if product.pointers else ""
     adding = " that add up" if product.sums else ""
     return f"{shape}, {batch}{calls}{adding}"

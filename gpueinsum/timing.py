@@ -24,11 +24,11 @@ def pass_seconds(
 
 
 def product_seconds(
-    profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int, bytes_moved: float, calls: int = 1
+    profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int, bytes_moved: float
 ) -> float:
-    """`calls` launches that make `batch` products of rows x summed and summed x columns, which move so many bytes."""
+    """One launch that makes `batch` products of rows x summed and summed x columns, which move so many bytes."""
     flops = (8.0 if dtype.startswith("complex") else 2.0) * batch * rows * columns * summed
-    launch = profile.launch * (_ONE_PRODUCT if profile.kind == "cpu" and batch == 1 else calls)
+    launch = profile.launch * (_ONE_PRODUCT if profile.kind == "cpu" and batch == 1 else 1.0)
     if not flops:
         return launch
     rate = profile.rate(dtype)

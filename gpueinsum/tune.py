@@ -43,20 +43,28 @@ class Bench(Protocol):
 
 
 class Tuner:
-    """Chooses the ways by which pairs are run on a device, in one precision, as `layouts.route_for` does by price."""
+    """Chooses the ways by which pairs are run on a device, as `layouts.route_for` does by price."""
 
-    def __init__(self, bench: Bench, choices: Choices, precision: str | None = None) -> None:
-        self._bench, self._choices, self._precision = bench, choices, precision
+    def __init__(self, bench: Bench, choices: Choices) -> None:
+        self._bench, self._choices = bench, choices
 
     def route_for(
-        self, step: Contract, size: Mapping[Label, int], lhs: Strides, rhs: Strides, dtype: str, profile: Profile
+        self,
+        step: Contract,
+        size: Mapping[Label, int],
+        lhs: Strides,
+        rhs: Strides,
+        dtype: str,
+        profile: Profile,
+        precision: str | None = None,
+        aligned: bool = True,
     ) -> Route:
         """The way that was fastest, now or when it was timed before; the cheapest if memory is short for timing."""
-        ways = routes_for(step, size, lhs, rhs, dtype, profile)
+        ways = routes_for(step, size, lhs, rhs, dtype, profile, precision, aligned)
         near = {way.name: way for way in ways if way.seconds < _HOPELESS * ways[0].seconds}
         if len(near) == 1:
             return ways[0]
-        key = _key(step, size, lhs, rhs, dtype, self._precision)
+        key = _key(step, size, lhs, rhs, dtype, precision)
         with self._choices.lock:
             chosen = self._choices.get(key)
             if chosen not in near:

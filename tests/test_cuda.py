@@ -20,6 +20,7 @@ ROUTES = [  # expression, shapes, what is launched for float32, and for int32
     ("ji,kj->ki", [(3, 2), (5, 3)], ["gemm"], ["integer_gemm"]),
     ("bij,bjk->bik", [(7, 2, 3), (7, 3, 5)], ["gemm"], ["integer_gemm"]),
     ("bqhd,bkhd->bhqk", [(2, 3, 5, 7), (2, 11, 5, 7)], ["gemm"] * 2, ["integer_gemm"] * 2),
+    ("bqhd,bkhd->bhqk", [(3, 2, 5, 7), (3, 11, 5, 7)], ["pointers", "pointer gemm"], ["integer_gemm"] * 3),
     ("ij,j->i", [(2, 3), (3,)], ["gemm"], ["integer_gemm"]),
     ("xyij,ij->xy", [(5, 7, 2, 3), (2, 3)], ["gemm"], ["integer_gemm"]),
     ("bc,bc->b", [(2, 3), (2, 3)], ["reduce"], ["reduce"]),
@@ -47,7 +48,7 @@ def device(monkeypatch):
 
 
 def launched(runtime):
-    return [kind if kind == "gemm" else call[0].name for kind, *call in runtime.calls]
+    return [call[0].name if kind == "launch" else kind for kind, *call in runtime.calls]
 
 
 @pytest.mark.parametrize(("expression", "shapes", "floats", "integers"), ROUTES)
@@ -119,6 +120,8 @@ HOPPER = [  # results whose batches interleave in memory, and sides that every m
     ("bij,jk->ibk", "b=5 i=64 j=128 k=64"),
     ("ij,bjk->bki", "b=5 i=61 j=31 k=17"),
     ("bij,bjk->bik", "b=64513 i=2 j=3 k=2"),  # one more than a call takes
+    ("bqhd,bkhd->bhqk", "b=5 q=67 h=7 k=61 d=31"),  # pointers to odd elements
+    ("bqhd,bkhd->bhqk", "b=8 q=64 h=16 k=32 d=64"),
 ]
 
 

@@ -1,13 +1,15 @@
 """From strides to cuBLAS calls, without a device: each call is run by its definition and compared with the einsum."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gpueinsum import gemm
-from gpueinsum.gemm import Gemm, blas_calls, cheapest
+from gpueinsum.axes import contiguous
+from gpueinsum.gemm import Call, Gemm, blas_calls, cheapest, pointer_calls, routes
 from gpueinsum.profile import profile
 from gpueinsum.steps import Contract
 
@@ -71,7 +73,7 @@ def operated(matrices, transpose, conjugate):
 
 
 def compute(step, x, y):
-    """The pair through its route; how many cuBLAS calls it took, and the route."""
+    """The pair through its route; how many launches it took, and the route."""
     way = route_of(step, x, y)
     if way.copy_lhs is not None:
         x = np.ascontiguousarray(x.transpose([step.lhs_term.index(label) for label in way.copy_lhs]))
@@ -80,10 +82,23 @@ def compute(step, x, y):
         y = np.ascontiguousarray(y.transpose([step.rhs_term.index(label) for label in way.copy_rhs]))
         y = y.conj() if step.conj_rhs else y
     out = np.full([SIZES[label] for label in way.out], np.nan, x.dtype)
-    calls = list(blas_calls(way.product))
+    calls = list(products_by_pointers(way.product) if way.product.pointers else blas_calls(way.product))
     for call in calls:
         run(call, x.ravel(order="K"), y.ravel(order="K"), out.reshape(-1))
-    return out.transpose([way.out.index(label) for label in step.out]), len(calls), way
+    launches = 1 + len(pointer_calls(way.product).calls) if way.product.pointers else len(calls)
+    return out.transpose([way.out.index(label) for label in step.out]), launches, way
+
+
+def products_by_pointers(product):
+    """The products of calls by pointers, one by one, in the order of the calls."""
+    axes, swapped, calls = pointer_calls(product)
+    for first, each in calls:
+        assert (each.stride_a, each.stride_b, each.stride_c) == (0, 0, 0)
+        assert each.batch <= gemm.MAX_BATCH
+        for number in range(first, first + each.batch):
+            index = np.unravel_index(number, [axis.size for axis in axes])
+            places = [sum(i * axis.strides[side] for i, axis in zip(index, axes, strict=True)) for side in range(3)]
+            yield Call(replace(each, batch=1), swapped, *places)
 
 
 NO_COPY = [  # equation, layouts of the sides in memory
@@ -243,6 +258,152 @@ def test_our_own_kernel_takes_any_strides():
 def test_a_vector_of_any_stride_is_a_matrix_of_one_column():
     way = route(pair("ij,j->i"), tuple(SIZES.items()), (4, 1), (3,), True)
     assert (way.copy_lhs, way.copy_rhs) == (None, None)
+
+
+# ---- Arrays of pointers
+
+
+# Heads and samples of attention that do not fuse, and others.
+BY_POINTERS = ["bqchd,bkhcd->bchqk", "bqhd,bkhd->bhqk", "bhqk,bkhd->bqhd", "abicj,abkcj->aibkc"]
+
+
+def sized(equation, **sizes):
+    step = pair(equation)
+    return step, {label: sizes.get(label, 7) for label in step.lhs_term + step.rhs_term}
+
+
+def strides_of(term, size):
+    strides = contiguous(term, size)
+    return tuple(strides[label] for label in term)
+
+
+def way_of(equation, dtype="float32", device="h200", precision=None, aligned=True, **sizes):
+    step, size = sized(equation, **sizes)
+    lhs, rhs = strides_of(step.lhs_term, size), strides_of(step.rhs_term, size)
+    return cheapest(step, tuple(size.items()), lhs, rhs, dtype, profile(device), True, precision, aligned)
+
+
+def test_a_batch_of_axes_that_do_not_fuse_is_two_launches():
+    way = way_of("bqhd,bkhd->bhqk", b=8, h=16, q=32, k=32, d=64)
+    assert (way.copies, way.product.pointers, way.product.calls) == (0, True, 1)
+    axes, _, [(first, call)] = pointer_calls(way.product)
+    assert (first, call.batch, way.product.number) == (0, 8 * 16, 8 * 16)
+    assert math.prod(axis.size for axis in axes) == way.product.number
+
+
+def test_a_batch_of_one_stride_needs_no_pointers():
+    assert not way_of("bij,bjk->bik").product.pointers
+    assert not way_of("ibj,bjk->bik").product.pointers
+
+
+def test_a_loop_of_two_turns_is_as_short_as_pointers_and_takes_no_memory():
+    assert not way_of("bqhd,bkhd->bhqk", b=2, h=16).product.pointers
+    assert way_of("bqhd,bkhd->bhqk", b=3, h=16).product.pointers
+
+
+def test_the_host_is_ahead_of_long_turns_which_need_no_pointers():
+    way = way_of("bqhd,bkhd->bhqk", b=16, h=16, q=2048, k=2048, d=64)
+    assert (way.copies, way.product.pointers, way.product.calls) == (0, False, 16)
+    step, size = sized("bqhd,bkhd->bhqk", b=16, h=16, q=2048, k=2048, d=64)
+    on_h200, launch = gemm.Pair(step, size, "float32", profile("h200")), profile("h200").launch
+    assert on_h200.product_seconds(way.product) == pytest.approx(on_h200.ideal_seconds)
+    by_pointers = replace(way.product, pointers=True)
+    assert on_h200.product_seconds(by_pointers) == pytest.approx(on_h200.ideal_seconds() + launch)
+
+
+def test_short_turns_cost_a_launch_each():
+    step, size = sized("bqhd,bkhd->bhqk", b=16, h=16, q=8, k=8, d=8)
+    way = way_of("bqhd,bkhd->bhqk", **size)
+    assert way.product.pointers
+    on_h200, launch = gemm.Pair(step, size, "float32", profile("h200")), profile("h200").launch
+    assert on_h200.product_seconds(replace(way.product, pointers=False)) == pytest.approx(16 * launch)
+
+
+def test_a_loop_too_long_for_the_host_is_one_call_and_no_copy():
+    way = way_of("bqhd,bkhd->bhqk", b=600, h=601, q=16, k=16, d=64)
+    assert (way.copies, way.product.pointers) == (0, True)
+    assert way.product.number == 600 * 601
+    assert len(pointer_calls(way.product).calls) == -(-600 * 601 // gemm.MAX_BATCH)
+    assert way_of("bqhd,bkhd->bhqk", "float16", b=600, h=601, q=16, k=16, d=63).copies > 0
+
+
+HEADS = {"b": 8, "h": 8, "q": 16, "k": 16, "d": 16}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("precision", [None, "highest"])
+def test_matrices_of_full_precision_are_pointed_to_wherever_they_begin(dtype, aligned, precision):
+    for sizes in (HEADS, {**HEADS, "d": 15}):
+        way = way_of("bqhd,bkhd->bhqk", dtype, precision=precision, aligned=aligned, **sizes)
+        assert way.product.pointers
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [("float16", None), ("bfloat16", "highest"), ("float32", "tf32"), ("complex64", "bf16"), ("float64", "emulated")],
+)
+def test_what_is_read_in_packs_is_pointed_to_only_where_it_begins_at_one(dtype, precision):
+    assert way_of("bqhd,bkhd->bhqk", dtype, precision=precision, **HEADS).product.pointers
+    assert not way_of("bqhd,bkhd->bhqk", dtype, precision=precision, aligned=False, **HEADS).product.pointers
+    for odd in ({"d": 15}, {"q": 15, "k": 15}):  # strides of the sides, and of the result
+        assert not way_of("bqhd,bkhd->bhqk", dtype, precision=precision, **(HEADS | odd)).product.pointers
+
+
+@pytest.mark.parametrize(("dtype", "device"), [("int64", "h200"), ("bool", "h200"), ("float32", "cpu")])
+def test_our_own_kernel_and_the_cpu_take_no_pointers(dtype, device):
+    assert not way_of("bqhd,bkhd->bhqk", dtype, device, **HEADS).product.pointers
+
+
+def test_sums_are_turns_of_pointers_that_add_up():
+    step, size = sized("fbea,ecfd->cdba")
+    strides = strides_of(step.lhs_term, size), strides_of(step.rhs_term, size)
+    ways = routes(step, tuple(size.items()), *strides, "float32", profile("h200"), True)
+    [found] = [way.product for way in ways if not way.copies]
+    assert found.pointers
+    assert found.calls == math.prod(axis.size for axis in found.sums) == 7
+    _, _, calls = pointer_calls(found)
+    assert [each.accumulate for _, each in calls] == [False] + [True] * 6
+    assert [first for first, _ in calls] == [turn * found.number // 7 for turn in range(7)]
+
+
+@pytest.mark.parametrize("sides", [(False, False), LEFT, RIGHT])
+@pytest.mark.parametrize("equation", BY_POINTERS)
+def test_products_by_pointers_are_right(free_pointers, equation, sides):
+    step = conjugated(equation, sides)
+    x, y = (RNG.integers(-9, 9, (2, *[SIZES[label] for label in term])) for term in (step.lhs_term, step.rhs_term))
+    x, y = x[0] + 1j * x[1], y[0] + 1j * y[1]
+    result, launches, way = compute(step, x, y)
+    np.testing.assert_array_equal(result, conjugate_einsum(equation, sides, x, y))
+    assert way.product.pointers
+    assert launches == 1 + way.product.calls
+
+
+def test_more_products_than_a_call_takes_are_split(free_pointers):
+    free_pointers.setattr(gemm, "MAX_BATCH", 4)
+    step = pair("bqhd,bkhd->bhqk")
+    x, y = array("bqhd"), array("bkhd")
+    result, launches, way = compute(step, x, y)
+    np.testing.assert_array_equal(result, np.einsum("bqhd,bkhd->bhqk", x, y))
+    assert launches == 1 + -(-way.product.number // 4)
+
+
+def test_sizes_past_32_bits_take_no_pointers(free_pointers):
+    free_pointers.setattr(gemm, "INT_MAX", 6)
+    assert not way_of("bqhd,bkhd->bhqk", b=3, h=4, q=7, k=5, d=5).product.pointers
+
+
+@pytest.fixture
+def free_pointers(monkeypatch):
+    """Pointers that cost nothing, so that small products take them, and copies that cost the more."""
+    monkeypatch.setitem(SIZES, "q", 5)
+    monkeypatch.setitem(SIZES, "h", 4)
+    monkeypatch.setitem(SIZES, "d", 6)
+    monkeypatch.setattr(gemm, "_MEMORY_MUST_SAVE", 1e-9)
+    monkeypatch.setattr(gemm.Pair, "copies_seconds", lambda pair, copied: 1e30 * sum(copied))
+    gemm.cheapest.cache_clear()
+    yield monkeypatch
+    gemm.cheapest.cache_clear()
 
 
 @pytest.fixture

@@ -1,18 +1,21 @@
 """CuPy's manners on a real GPU: streams, threads, devices, views, `out=`. No stand-in can show these."""
 
 import json
+import math
 import threading
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from conftest import real_runtime
-from test_cuda import bound
+from test_cuda import bound, plan_of
 
 import gpueinsum as ge
+from gpueinsum import gemm
 from gpueinsum.backends.cuda import CudaBackend
+from gpueinsum.backends.program import PointerProduct
 from gpueinsum.cost import peak_bytes
-from gpueinsum.execute import Mode
+from gpueinsum.execute import PLAIN, Mode
 from gpueinsum.profile import machine, tuned_path
 from gpueinsum.steps import Add, Contract
 
@@ -365,3 +368,64 @@ def test_what_was_timed_on_the_device_is_remembered_and_gives_the_result(cupy, t
     [choice] = json.loads(tuned_path(machine("cuda")).read_text()).values()
     assert choice.startswith("copy ")
     assert cupy.get_default_memory_pool().used_bytes() < used + 3 * result.nbytes  # what was timed is given back
+
+
+# ---- Products by pointers
+
+HEADS = "bqhd,bkhd->bhqk"
+
+
+def launches(plan, arrays, mode=PLAIN):
+    """How many cuBLAS calls by pointers the program for these arrays makes if they are aligned."""
+    program = CudaBackend(real_runtime()).program(plan, [array.strides for array in arrays], mode.precision)
+    return sum(isinstance(work, PointerProduct) for work in program.work)
+
+
+def heads(cupy, dtype, *shapes, begins=0):
+    """Arrays of small whole numbers that begin so many elements behind an allocation."""
+    rng, arrays = np.random.default_rng(0), []
+    for shape in shapes:
+        numbers = rng.integers(-2, 3, (2, math.prod(shape) + begins))
+        kind = np.dtype(ge.door.dtype_of(dtype))
+        memory = cupy.asarray((numbers[0] + 1j * numbers[1] if kind.kind == "c" else numbers[0]).astype(kind))
+        arrays.append(memory[begins:].reshape(shape))
+    return arrays
+
+
+@pytest.mark.parametrize("mode", [PLAIN, Mode(deterministic=True), Mode(graph=True), Mode("tf32")], ids=str)
+@pytest.mark.parametrize("begins", [0, 1])
+@pytest.mark.parametrize("d", [16, 15])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"])
+def test_products_by_pointers_are_exact_wherever_matrices_begin(cupy, dtype, d, begins, mode):
+    arrays = heads(cupy, dtype, (8, 16, 8, d), (8, 16, 8, d), begins=begins)
+    plan = ge.einsum_plan(HEADS, *arrays)
+    run = CudaBackend(real_runtime()).bind_single(plan, mode)
+    reads_packs = dtype in ("float16", "bfloat16") or mode.precision is not None
+    assert launches(plan, arrays, mode) == (d * arrays[0].itemsize % 16 == 0 or not reads_packs)
+    expected = np.einsum(HEADS, *[array.get().astype(complex) for array in arrays], optimize=True)
+    cupy.cuda.Device().synchronize()
+    for stream in (cupy.cuda.Stream.null, cupy.cuda.Stream(non_blocking=True)):
+        with stream:
+            for _ in range(3):
+                np.testing.assert_array_equal(run(*arrays).get().astype(complex), expected)
+
+
+def test_more_products_by_pointers_than_a_call_takes_are_exact(cupy):
+    arrays = heads(cupy, "float32", (513, 8, 514, 16), (513, 16, 514, 16))
+    plan = ge.einsum_plan(HEADS, *arrays)
+    assert launches(plan, arrays) == 5  # of 513 * 514 products
+    expected = np.einsum(HEADS, *[array.get() for array in arrays], optimize=True)
+    np.testing.assert_array_equal(ge.einsum(HEADS, *arrays).get(), expected)
+
+
+def test_products_by_pointers_add_up_and_conjugate(cupy, monkeypatch):
+    monkeypatch.setattr(gemm, "_MEMORY_MUST_SAVE", 1e-9)  # pointers, and no copies, at any price
+    monkeypatch.setattr(gemm.Pair, "copies_seconds", lambda pair, copied: 1e30 * sum(copied))
+    gemm.cheapest.cache_clear()
+    step = Contract(0, 1, "fbea", "ecfd", "cdba", conj_rhs=True)
+    x, y = heads(cupy, "complex64", (3, 11, 2, 5), (2, 13, 3, 7))
+    plan = plan_of(step, dict(zip("fbeacd", (3, 11, 2, 5, 13, 7), strict=True)), "complex64")
+    assert launches(plan, [x, y]) == 2
+    [result] = CudaBackend(real_runtime()).bind(plan)(x, y)
+    gemm.cheapest.cache_clear()
+    np.testing.assert_array_equal(result.get(), np.einsum("fbea,ecfd->cdba", x.get(), y.get().conj()))

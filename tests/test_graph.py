@@ -224,6 +224,18 @@ def test_cublas_is_captured_past_cupys_binding_and_kernels_through_it(cupy, rng,
     assert len(cupy.cublas.used) == len(modes[:1])  # the first call's, through the binding
 
 
+def test_products_by_pointers_are_captured_with_what_writes_the_pointers(cupy, rng):
+    plan = ge.einsum_plan("bqhd,bkhd->bhqk", (3, 2, 5, 7), (3, 11, 5, 7))
+    run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(graph=True))
+    arrays = [cupy.asarray(rng.random(plan.shape(number))) for number in range(2)]
+    cupy.cublas.simulated.calls.clear()
+    for factor in (1.0, 2.0, 3.0):
+        arrays[0][...] = factor
+        np.testing.assert_allclose(run(*arrays), np.einsum("bqhd,bkhd->bhqk", *arrays))
+    assert [kind for kind, *_ in cupy.cublas.simulated.calls if kind != "copy"] == ["launch", "pointer gemm"] * 3
+    assert len(cupy.cublas.used) == 1  # the first call's, on CuPy's handle
+
+
 @pytest.mark.parametrize("function", ["cublasCreate_v2", "cublasSetStream_v2", "cublasGemmStridedBatchedEx"])
 def test_a_capture_that_fails_ends_and_says_why(cupy, rng, monkeypatch, function):
     monkeypatch.setattr(cupy.library, function, lambda *arguments: 14)

@@ -417,6 +417,22 @@ def test_matrix_products_take_negative_and_zero_strides(runtime, rng):
     np.testing.assert_array_equal(result, np.einsum("bik,kj->bij", a[:, ::-1, ::-1], b))
 
 
+@pytest.mark.parametrize("sizes", [(1,), (5,), (3, 7), (2, 3, 257)], ids=str)
+@pytest.mark.parametrize(("blocks", "threads"), [(1, 1), (3, 64), (2, 256)])
+def test_pointers_are_written_for_every_matrix_of_every_array(runtime, rng, sizes, blocks, threads):
+    arrays = [runtime.to_device(np.zeros(16, np.uint8)) for _ in "abc"]
+    strides = rng.integers(0, 1 << 40, (3, len(sizes))).tolist()
+    number = int(np.prod(sizes))
+    numbers = job(nest(sizes, strides, [], [[], [], []]), number)
+    out = empty(runtime, (3, number), np.dtype(np.uint64))
+    launch(runtime, Kernel("pointers", "uint8", "uint64", 3), blocks, threads, numbers, *arrays, out)
+    expected = [
+        [runtime.pointer(array) + int(np.dot(place, steps)) for place in np.ndindex(*sizes)]
+        for array, steps in zip(arrays, strides, strict=True)
+    ]
+    np.testing.assert_array_equal(runtime.to_host(out), np.array(expected, np.uint64))
+
+
 # ---- Packs: several neighbours by one load
 
 

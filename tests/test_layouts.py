@@ -42,14 +42,14 @@ def published():
             yield plan_of(row.equation, size, row.dtype), size
 
 
-def test_three_quarters_of_tccg_need_no_copy_if_the_result_may_lie_in_any_order():
+def test_45_of_48_of_tccg_need_no_copy_if_the_result_may_lie_in_any_order():
     one_call = several = 0
     for plan, size in published():
         found = routes(*way_arguments(plan.steps[0], size), plan.dtype, profile("h200"))
-        without = [way.product.calls for way in found if not way.copies]
+        without = [way.product.calls + way.product.pointers for way in found if not way.copies]
         one_call += without == [1]
         several += bool(without) and without != [1]
-    assert (one_call, several) == (34, 3)
+    assert (one_call, several) == (34, 11)
 
 
 @pytest.mark.parametrize("device", ["h200", "cpu"])

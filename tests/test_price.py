@@ -32,9 +32,8 @@ def test_a_product_runs_at_half_its_rate_at_the_half_size():
     assert product_seconds(ROUND, "float32", 1, 1, 1, 10**9, 0) == pytest.approx(1 + 2e9 / 1e9 * 4)
 
 
-def test_a_batch_takes_its_time_for_each_product_and_every_call_a_launch():
+def test_a_batch_takes_its_time_for_each_product():
     assert product_seconds(ROUND, "float32", 8, 1, 1, 1, 0) == pytest.approx(1 + 8 * 0.25)
-    assert product_seconds(ROUND, "float32", 8, 1, 1, 1, 0, calls=3) == pytest.approx(3 + 8 * 0.25)
     assert product_seconds(ROUND, "float32", 1, 1, 1, 1, 7e6) == pytest.approx(1 + 7)
 
 

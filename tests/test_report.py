@@ -127,13 +127,23 @@ def test_for_a_device_it_says_how_long_and_how() -> None:
     assert product["time"].endswith(" ms")
     assert (view["moved"], view["time"]) == ("view", "-")
     assert "predicted on h200 (NVIDIA H200" in text
-    taken, *others, none = text.split("\n\n")[-1].splitlines()[1:]
+    taken, *others = text.split("\n\n")[-1].splitlines()[1:]
     assert taken.split()[:2] == ["copy", "fbea"]
     assert "5184 x 5184 x 5184, one call" in taken
     assert others
     assert all(line.split()[0] == "or" for line in others)
     assert "that add up" in others[0]
+    assert "copy nothing" in others[-1]
+    assert "72 x 72 x 72, batch of 5184, 72 calls of pointers that add up" in others[-1]
+    odd_halves = explain(ge.einsum_plan("fbea,ecfd->dcba", (73,) * 4, (73,) * 4, dtype="float16"), "h200")
+    none = odd_halves.splitlines()[-1]
     assert none.split() == ["or", "copy", "nothing", "fits", "no", "product", "-"]
+
+
+def test_it_says_which_products_are_called_by_pointers() -> None:
+    text = explain(ge.einsum_plan("bqhd,bkhd->bhqk", *[(8, 32, 16, 64)] * 2, dtype="float32"), "h200")
+    assert "copy nothing" in text.splitlines()[-4]
+    assert "32 x 64 x 32, batch of 128, one call of pointers" in text.splitlines()[-4]
 
 
 def test_for_a_device_the_plan_is_the_one_that_it_runs() -> None:

@@ -161,6 +161,51 @@ def test_deterministic_products_share_no_handle_with_other_streams(cupy, monkeyp
     assert not cupy.cublas.handles
 
 
+HEADS = [(3, 2, 5, 7), (3, 11, 5, 7)]  # of attention, which are one call by pointers
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_products_by_pointers_go_past_cupys_binding_on_the_current_stream(cupy, rng, monkeypatch, dtype, deterministic):
+    x, y = (rng.integers(-3, 4, shape).astype(dtype) for shape in HEADS)
+    plan = ge.einsum_plan("bqhd,bkhd->bhqk", x, y)
+    run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(deterministic=deterministic))
+    for stream in (0, 5):
+        monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: Stream(stream))
+        result = run(cupy.asarray(x), cupy.asarray(y))
+        np.testing.assert_array_equal(result, np.einsum("bqhd,bkhd->bhqk", x, y))
+        [handle] = cupy.cublas.used
+        assert (handle == 7) != deterministic
+        assert cupy.cublas.streams[handle] == stream
+        assert cupy.cublas.calls == [(dtype, COMPUTE_32F if dtype == "float32" else COMPUTE_64F, 0)]
+        assert cupy.cublas.mode == 3  # as it was found
+        cupy.cublas.used.clear()
+        cupy.cublas.calls.clear()
+
+
+def test_a_product_by_pointers_that_fails_says_so(cupy, monkeypatch):
+    x, y = (cupy.asarray(np.ones(shape)) for shape in HEADS)
+    plan = ge.einsum_plan("bqhd,bkhd->bhqk", x, y)
+    monkeypatch.setattr(cupy.library, "cublasGemmBatchedEx", lambda *arguments: 13)
+    with pytest.raises(RuntimeError, match="cublasGemmBatchedEx failed with status 13"):
+        CudaBackend(CupyRuntime()).bind(plan)(x, y)
+    assert cupy.cublas.mode == 3
+
+    def missing(major):
+        raise OSError("libcublas.so.13: cannot open shared object file")
+
+    monkeypatch.setattr("gpueinsum.backends.blas._library", missing)
+    with pytest.raises(DeviceError, match=r"by pointers need the cuBLAS library .*: libcublas\.so\.13: cannot open"):
+        CudaBackend(CupyRuntime()).bind(plan)(x, y)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "emulated"])
+def test_lower_precisions_take_no_pointers(cupy, precision):
+    x, y = (cupy.asarray(np.ones(shape, np.float32)) for shape in HEADS)
+    CudaBackend(CupyRuntime()).bind(ge.einsum_plan("bqhd,bkhd->bhqk", x, y), Mode(precision))(x, y)
+    assert len(cupy.cublas.calls) == 3
+
+
 def test_deterministic_plans_make_no_graphs(cupy):
     x = cupy.asarray(np.ones((3, 3)))
     plan = ge.einsum_plan(",".join(["ii"] * 12) + "->", *[x] * 12)

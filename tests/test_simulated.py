@@ -127,6 +127,81 @@ def test_gemm_refuses_misaligned_arrays_and_foreign_dtypes(device):
         device.gemm(PLAIN, "int32", a, b, c, None)
 
 
+# ---- GEMM by pointers
+
+
+def pointed(device, call, dtype, a, b, c, places, precision=None):
+    """A call on matrices that begin at these elements of each array."""
+    arrays = [
+        device.to_device(np.array([device.pointer(array) + int(at) * array.itemsize for at in own], np.uint64))
+        for array, own in zip((a, b, c), places, strict=True)
+    ]
+    device.pointer_gemm(call, dtype, *map(device.pointer, arrays), precision)
+
+
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"])
+def test_gemm_by_pointers_follows_the_definition_on_raw_memory(device, rng, dtype, transpose_a, transpose_b):
+    m, n, k = 3, 5, 7  # an odd sum, for which every dtype takes any pointer
+    rows_a, rows_b = (k if transpose_a else m), (n if transpose_b else k)
+    lda, ldb, ldc = rows_a + 4, rows_b + 1, m + 2
+    call = Gemm(transpose_a, transpose_b, m, n, k, lda, ldb, ldc, 3, accumulate=True)
+    flat = [rng.integers(-3, 4, 160).astype(np.float64) for _ in "abc"]
+    places = [5, 0, 41], [2, 2, 13], [90, 31, 0]
+
+    expected = flat[2].copy()
+    for i, row, col in np.ndindex(3, m, n):
+        for d in range(k):
+            a = flat[0][places[0][i] + (row * lda + d if transpose_a else d * lda + row)]
+            b = flat[1][places[1][i] + (d * ldb + col if transpose_b else col * ldb + d)]
+            expected[places[2][i] + col * ldc + row] += a * b
+
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    a, b, c = (device.to_device(x.astype(kind)) for x in flat)
+    pointed(device, call, dtype, a, b, c, places)
+    np.testing.assert_array_equal(c, expected.astype(kind))
+    assert device.calls == [("pointer gemm", call)]
+
+
+def test_gemm_by_pointers_refuses_what_cublas_would(device):
+    a, b, c = (device.empty((size,), np.float32) for size in (42, 70, 30))
+    call = replace(PLAIN, batch=2)
+    good = [0, 21], [0, 35], [0, 15]
+    pointed(device, call, "float32", a, b, c, good)
+    for change, places, message in (
+        ({"lda": 2}, good, "lda = 2 is less than the 3 rows of A"),
+        ({"m": -1}, good, "m = -1 is no size"),
+        ({"stride_a": 21}, good, "pointers have no strides"),
+        ({}, ([0, 22], *good[1:]), r"A touches elements 0\.\.20, but its memory holds -22\.\.19"),
+        ({}, (*good[:2], [0, 14]), "the batches of C overlap"),
+        ({}, (*good[:2], [0, 1 << 20]), "no living array"),
+        ({"batch": 3}, good, "3 pointers to A leave their memory"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            pointed(device, replace(call, **change), "float32", a, b, c, places)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "k", "needed"),
+    [
+        *[("float16", None, k, needed) for k, needed in ((7, 2), (6, 4), (8, 16))],
+        *[("float32", "tf32", k, needed) for k, needed in ((6, 4), (8, 16))],
+        *[("float32", None, 8, 4), ("float64", None, 8, 8)],
+    ],
+)
+def test_fast_modes_want_pointers_to_be_aligned(device, dtype, precision, k, needed):
+    call = Gemm(False, False, 3, 5, k, 3, k, 3)
+    a, b, c = (device.to_device(np.zeros(64, dtype)) for _ in "abc")
+    step = max(1, needed // a.itemsize)
+    pointed(device, call, dtype, a, b, c, ([step], [step], [step]), precision)
+    if step > 1:
+        for misaligned in range(3):
+            places = [[step // 2 if side == misaligned else 0] for side in range(3)]
+            with pytest.raises(AssertionError, match=f"a fast mode wants a pointer to {'ABC'[misaligned]} aligned to"):
+                pointed(device, call, dtype, a, b, c, places, precision)
+
+
 # ---- Memory
 
 

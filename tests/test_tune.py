@@ -41,8 +41,8 @@ def seconds_of(fastest):
     return {name: 1.0 if name == fastest else 2.0 for name in NAMES}
 
 
-def choose(tuner, step=STEP, sizes=SIZES, lhs=LHS, rhs=RHS, dtype="float32", device=CPU):
-    return tuner.route_for(step, sizes, lhs, rhs, dtype, device)
+def choose(tuner, step=STEP, sizes=SIZES, lhs=LHS, rhs=RHS, dtype="float32", device=CPU, precision=None):
+    return tuner.route_for(step, sizes, lhs, rhs, dtype, device, precision)
 
 
 @pytest.fixture
@@ -91,9 +91,9 @@ def test_labels_may_have_other_names_but_sizes_strides_types_and_precision_count
         choose(Tuner(bench, choices), **other)
         assert len(bench.timed) > before
     before = len(bench.timed)
-    choose(Tuner(bench, choices, "tf32"))
+    choose(Tuner(bench, choices), precision="tf32")
     assert len(bench.timed) > before
-    choose(Tuner(KnownBench({}), choices, "highest"))  # which is what None means
+    choose(Tuner(KnownBench({}), choices), precision="highest")  # which is what None means
 
 
 def test_what_other_processes_wrote_meanwhile_is_kept(path):

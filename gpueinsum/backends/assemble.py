@@ -11,11 +11,11 @@ from typing import NamedTuple
 from gpueinsum.axes import contiguous, label_strides, points
 from gpueinsum.backends import tasks
 from gpueinsum.backends.launch import MAX_OPERANDS
-from gpueinsum.backends.program import Address, Launch, Output, Product, Program, Span, Work
+from gpueinsum.backends.program import Address, Launch, Output, PointerProduct, Product, Program, Span, Work
 from gpueinsum.backends.tasks import THREADS, Source, Task
 from gpueinsum.backends.workspace import Lifetime, offsets
 from gpueinsum.cost import item_bytes
-from gpueinsum.gemm import Route, blas_calls
+from gpueinsum.gemm import LHS, OUT, RHS, Route, blas_calls, pointer_calls
 from gpueinsum.layouts import Chooser, route_for
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile
@@ -23,6 +23,7 @@ from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step, distinct
 from gpueinsum.subscripts import Label, Shape, Term, alphabet
 
 _COMPLEX_DTYPES = {"complex64", "complex128"}
+_POINTER_BYTES = 8
 
 
 class _Strided(NamedTuple):
@@ -39,14 +40,16 @@ def assemble(
     processors: int,
     profile: Profile,
     choose: Chooser = route_for,
+    aligned: bool = True,
 ) -> Program:
     """The plan for operands of these strides (in bytes), on a device of so many multiprocessors with these rates.
 
-    The ways to run its products are chosen by price, or as it is said.
+    The ways to run its products are chosen by price, or as it is said. If `aligned`, it may count on
+    `Program.packed_operands` beginning at multiples of 16 bytes.
     """
     item, owners = item_bytes(plan.dtype), plan.owners()
     results = {owners[register] for register in plan.outputs}
-    assembly = _Assembly(plan, precision, processors, profile, choose)
+    assembly = _Assembly(plan, precision, processors, profile, choose, aligned)
     registers = [_Strided(number, tuple([stride // item for stride in own])) for number, own in enumerate(strides)]
     for register, step in enumerate(plan.steps, len(plan.inputs)):
         registers.append(assembly.step(step, [registers[source] for source in step.sources], register in results))
@@ -65,9 +68,17 @@ def _span(shape: Shape, strides: tuple[int, ...], item: int) -> Span:
 class _Assembly:
     """The work so far. Memories are numbered as they come, operands first, and have their places in the end."""
 
-    def __init__(self, plan: Plan, precision: str | None, processors: int, profile: Profile, choose: Chooser) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        precision: str | None,
+        processors: int,
+        profile: Profile,
+        choose: Chooser,
+        aligned: bool,
+    ) -> None:
         self._plan, self._precision, self._processors, self._profile = plan, precision, processors, profile
-        self._choose = choose
+        self._choose, self._aligned = choose, aligned
         self._is_blas = profile.rate(plan.dtype) is not None
         self._size, self._dtype = dict(plan.sizes), plan.dtype
         self._work: list[Work] = []
@@ -142,7 +153,9 @@ class _Assembly:
         sides = (lhs, x), (rhs, y)
         if middle <= 1 or rows * columns <= 1 or points(step.out, size) == 0:
             return self._sum(sides, step.out)
-        way = self._choose(step, size, x.strides, y.strides, self._dtype, self._profile)
+        aligned = self._aligned or min(x.memory, y.memory) >= len(self._plan.inputs)
+        sides_strides = x.strides, y.strides
+        way = self._choose(step, size, *sides_strides, self._dtype, self._profile, self._precision, aligned)
         is_matrix = rows > 1 and columns > 1
         if not is_matrix and (way.copy_lhs is not None or way.copy_rhs is not None):
             return self._sum(sides, step.out)  # reads once what a copy would read and write
@@ -218,7 +231,9 @@ class _Assembly:
             lhs, rhs, out = (Address(m, start * item) for m, start in zip(memories, starts, strict=True))
             return lhs, rhs, out
 
-        if self._is_blas:
+        if way.product.pointers:
+            self._by_pointers(way, memories)
+        elif self._is_blas:
             for call in blas_calls(way.product):
                 lhs, rhs, out = at((call.lhs, call.rhs, call.out))
                 addresses = (rhs, lhs, out) if call.swapped else (lhs, rhs, out)
@@ -230,6 +245,20 @@ class _Assembly:
                 self._work.append(Launch(task.kernel, task.blocks, THREADS, task.job, at(starts)))
         strides = dict(zip(way.out, made.strides, strict=True))
         return _Strided(made.memory, tuple([strides[label] for label in step.out]))
+
+    def _by_pointers(self, way: Route, memories: tuple[int, int, int]) -> None:
+        """Arrays of pointers to each A, B and C, one behind the other, and the calls that read a part of each."""
+        axes, swapped, calls = pointer_calls(way.product)
+        sides = (RHS, LHS, OUT) if swapped else (LHS, RHS, OUT)
+        matrices = [memories[side] for side in sides]
+        each = way.product.number * _POINTER_BYTES
+        pointers = self._memory(len(sides) * each)
+        task = tasks.pointers(axes, sides, item_bytes(self._dtype), self._processors)
+        self._launch(task, *matrices, pointers)
+        for first, gemm in calls:
+            arrays = [Address(pointers, array * each + first * _POINTER_BYTES) for array in range(len(sides))]
+            addresses = (*arrays, *[Address(memory, 0) for memory in matrices])
+            self._work.append(PointerProduct(gemm, self._dtype, self._precision, addresses))
 
     def _sum(self, factors: Sequence[tuple[Source, _Strided]], out: Term) -> _Strided:
         """`terms->out` in one pass: diagonals, products, sum and permutation, of the conjugates where asked."""

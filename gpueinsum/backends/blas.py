@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpueinsum.backends.program import Product
+from gpueinsum.backends.program import PointerProduct, Product
 from gpueinsum.errors import DeviceError
 
 # cudaDataType_t, cublasOperation_t, cublasComputeType_t, cublasMath_t and cublasGemmAlgo_t, from library_types.h and
@@ -68,16 +68,23 @@ def gemm_types(dtype: str, precision: str | None) -> GemmTypes:
 Launch = Callable[[Sequence[int]], None]  # a product as a function of the addresses of a program's memories
 
 
-def gemm_arguments(work: Product) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """What cublasGemmStridedBatchedEx takes behind the handle: up to the address of A, up to B's, up to C's, after."""
+def gemm_arguments(
+    work: Product | PointerProduct,
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """What cublasGemmStridedBatchedEx takes behind the handle: up to the address of A, up to B's, up to C's, after.
+
+    cublasGemmBatchedEx takes the same without the strides, and the addresses of arrays of pointers.
+    """
     gemm, types = work.gemm, gemm_types(work.dtype, work.precision)
+    strides = [(stride,) for stride in (gemm.stride_a, gemm.stride_b, gemm.stride_c)]
+    stride_a, stride_b, stride_c = strides if isinstance(work, Product) else [()] * 3
     op_a, op_b = _operation(gemm.transpose_a, gemm.conjugate_a), _operation(gemm.transpose_b, gemm.conjugate_b)
     alpha, beta = (_scalar(types.scalar, number).ctypes.data for number in (1, int(gemm.accumulate)))
     return (
         (op_a, op_b, gemm.m, gemm.n, gemm.k, alpha),
-        (types.data, gemm.lda, gemm.stride_a),
-        (types.data, gemm.ldb, gemm.stride_b, beta),
-        (types.data, gemm.ldc, gemm.stride_c, gemm.batch, types.compute, _DEFAULT_ALGORITHM),
+        (types.data, gemm.lda, *stride_a),
+        (types.data, gemm.ldb, *stride_b, beta),
+        (types.data, gemm.ldc, *stride_c, gemm.batch, types.compute, _DEFAULT_ALGORITHM),
     )
 
 
@@ -93,22 +100,25 @@ def _scalar(dtype: str, value: int) -> np.ndarray[Any, Any]:
 
 
 class CupyBlas:
-    """CuPy's binding, which works on the current stream, on a handle that `handle_of` gives at each call."""
+    """CuPy's binding, which works on the current stream, on a handle that `handle_of` gives at each call.
 
-    def __init__(self, cublas: Any, handle_of: Callable[[], int]) -> None:
-        self._cublas, self._handle_of = cublas, handle_of
+    It has no products by pointers: those go past it, on the stream that `stream_of` gives, to the library of this major
+    version of CUDA.
+    """
 
-    def prepare(self, work: Product) -> Launch:
-        """Raises DeviceError if this version of cuBLAS lacks the precision."""
+    def __init__(self, cublas: Any, handle_of: Callable[[], int], stream_of: Callable[[], int], major: int) -> None:
+        self._cublas, self._handle_of, self._stream_of, self._major = cublas, handle_of, stream_of, major
+
+    def prepare(self, work: Product | PointerProduct) -> Launch:
+        """Raises DeviceError if this version of cuBLAS lacks the precision, or the library cannot be found."""
         types = gemm_types(work.dtype, work.precision)
         if types.version:
             self._check_version(work, types.version)
-        multiply, mode_of, set_mode = (
-            getattr(self._cublas, name) for name in ("gemmStridedBatchedEx", "getMathMode", "setMathMode")
-        )
+        multiply = self._cublas.gemmStridedBatchedEx if isinstance(work, Product) else self._by_pointers()
+        mode_of, set_mode = self._cublas.getMathMode, self._cublas.setMathMode
         before, between, behind, end = gemm_arguments(work)
         handle_of, mode = self._handle_of, types.mode
-        (a, a_start), (b, b_start), (c, c_start) = work.addresses
+        (a, a_start), (b, b_start), (c, c_start) = work.addresses[:3]
 
         def launch(addresses: Sequence[int]) -> None:
             handle = handle_of()
@@ -126,7 +136,23 @@ class CupyBlas:
 
         return launch
 
-    def _check_version(self, work: Product, needed: int) -> None:
+    def _by_pointers(self) -> Callable[..., None]:
+        """cublasGemmBatchedEx as the binding would have it."""
+        try:
+            library = _library(self._major)
+        except OSError as error:
+            raise DeviceError(f"products by pointers need the cuBLAS library that CuPy has loaded: {error}") from error
+        function = library.cublasGemmBatchedEx
+        function.argtypes = [_POINTER, *_POINTER_GEMM_TYPES]
+        set_stream, stream_of = self._cublas.setStream, self._stream_of
+
+        def multiply(handle: int, *arguments: int) -> None:
+            set_stream(handle, stream_of())
+            _check("cublasGemmBatchedEx", function(handle, *arguments))
+
+        return multiply
+
+    def _check_version(self, work: Product | PointerProduct, needed: int) -> None:
         version = self._cublas.getVersion(self._handle_of())
         if version < needed:
             raise DeviceError(
@@ -172,10 +198,13 @@ class CapturableBlas:
         self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream))
         self._call("cublasSetWorkspace_v2", self._handle, ctypes.c_void_p(workspace), ctypes.c_size_t(nbytes))
 
-    def prepare(self, work: Product) -> Launch:
+    def prepare(self, work: Product | PointerProduct) -> Launch:
         before, between, behind, end = gemm_arguments(work)
         mode = gemm_types(work.dtype, work.precision).mode
-        (a, a_start), (b, b_start), (c, c_start) = work.addresses
+        (a, a_start), (b, b_start), (c, c_start) = work.addresses[:3]
+        function, types = "cublasGemmStridedBatchedEx", _GEMM_TYPES
+        if isinstance(work, PointerProduct):
+            function, types = "cublasGemmBatchedEx", _POINTER_GEMM_TYPES
 
         def launch(addresses: Sequence[int]) -> None:
             self._call("cublasSetMathMode", self._handle, mode)
@@ -183,15 +212,18 @@ class CapturableBlas:
                 *(*before, addresses[a] + a_start, *between, addresses[b] + b_start),
                 *(*behind, addresses[c] + c_start, *end),
             )
-            typed = [kind(argument) for kind, argument in zip(_GEMM_TYPES, arguments, strict=True)]
-            self._call("cublasGemmStridedBatchedEx", self._handle, *typed)
+            typed = [kind(argument) for kind, argument in zip(types, arguments, strict=True)]
+            self._call(function, self._handle, *typed)
 
         return launch
 
     def _call(self, function: str, *arguments: Any) -> None:
-        status = getattr(self._library, function)(*arguments)
-        if status:
-            raise RuntimeError(f"{function} failed with status {status}")
+        _check(function, getattr(self._library, function)(*arguments))
+
+
+def _check(function: str, status: int) -> None:
+    if status:
+        raise RuntimeError(f"{function} failed with status {status}")
 
 
 _INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
@@ -199,6 +231,7 @@ _INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
 # compute type, algorithm.
 _ARRAY = [_POINTER, _INT, _INT, _LONG]
 _GEMM_TYPES = [*[_INT] * 5, _POINTER, *_ARRAY, *_ARRAY, _POINTER, *_ARRAY, *[_INT] * 3]
+_POINTER_GEMM_TYPES = [kind for kind in _GEMM_TYPES if kind is not _LONG]  # without the strides
 
 
 def _library(major: int) -> Any:

@@ -23,6 +23,7 @@ from gpueinsum.backends.runtime import Memory, Runtime
 from gpueinsum.backends.ways import CudaWays
 from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.execute import PLAIN, Mode, scheduled
+from gpueinsum.gemm import PACK_BYTES
 from gpueinsum.layouts import route_for
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile, profile_for
@@ -105,16 +106,24 @@ class CudaBackend:
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)[0]
 
     def program(
-        self, plan: Plan, strides: Sequence[tuple[int, ...]], precision: str | None = None, autotune: bool = False
+        self,
+        plan: Plan,
+        strides: Sequence[tuple[int, ...]],
+        precision: str | None = None,
+        autotune: bool = False,
+        aligned: bool = True,
     ) -> Program:
-        """What runs the plan for operands of these strides (in bytes) on the current device."""
-        profile = self.profile
+        """What runs the plan for operands of these strides (in bytes) on the current device.
+
+        If `aligned`, it counts on `Program.packed_operands` beginning at multiples of 16 bytes.
+        """
+        profile, processors = self.profile, self.runtime.processors
         choose = self._tuner(precision).route_for if autotune else route_for
-        return assemble(_scheduled(plan, profile), strides, precision, self.runtime.processors, profile, choose)
+        return assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned)
 
     def _tuner(self, precision: str | None) -> Tuner:
         ways = CudaWays(self.runtime, precision, lambda program: _launching(program, self.runtime, deterministic=False))
-        return Tuner(ways, choices_for("cuda"), precision)
+        return Tuner(ways, choices_for("cuda"))
 
     def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
         """A function of the device and the operands' strides, which keeps what it loaded last."""
@@ -126,6 +135,20 @@ class CudaBackend:
 
         def load(_: Hashable, *strides: tuple[int, ...]) -> _Run:
             program = self.program(plan, strides, precision, autotune)
+            run, packed = ready(program), program.packed_operands
+            if not packed:
+                return run
+            pointer = self.runtime.pointer
+            anywhere = lru_cache(maxsize=1)(
+                lambda: ready(self.program(plan, strides, precision, autotune, aligned=False))
+            )
+            if any(program.operands[number].before % PACK_BYTES for number in packed):  # a graph would not align them
+                return anywhere()
+            return lambda operands: (
+                anywhere() if any(pointer(operands[number]) % PACK_BYTES for number in packed) else run
+            )(operands)
+
+        def ready(program: Program) -> _Run:
             launched = _launching(program, self.runtime, deterministic)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
                 launched = replaying(program, self.runtime, launched, warns=bool(graph))

@@ -77,6 +77,7 @@ def _supported() -> Iterator[Kernel]:
         ("add", same, several),
         ("expand", same, one),
         ("integer_gemm", same, pair),
+        ("pointers", [("uint8", "uint64")], (3,)),  # of matrices of any type, whose strides are in bytes
     ):
         yield from (Kernel(name, *pair, operands) for operands in counts for pair in types)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpueinsum.backends.launch import Kernel, Struct
-from gpueinsum.gemm import Gemm
+from gpueinsum.gemm import Gemm, reads_packs
 from gpueinsum.subscripts import Shape
 
 
@@ -41,16 +41,39 @@ class Product:
     addresses: tuple[Address, Address, Address]
 
     def __str__(self) -> str:
-        gemm = self.gemm
-        a, b = (
-            ("T" if transposed else "N") + "*" * conjugated
-            for transposed, conjugated in ((gemm.transpose_a, gemm.conjugate_a), (gemm.transpose_b, gemm.conjugate_b))
-        )
-        batch, adds = f"{gemm.batch} of " if gemm.batch > 1 else "", ", added" if gemm.accumulate else ""
-        return f"gemm {a}{b}, {batch}{gemm.m} x {gemm.n} x {gemm.k}{adds}"
+        return _text(self.gemm)
 
 
-Work = Launch | Product
+@dataclass(frozen=True, slots=True)
+class PointerProduct:
+    """One cuBLAS call on arrays of pointers to every A, every B and every C, which a kernel wrote before.
+
+    Its addresses are those three arrays', and those of the memories that A, B and C lie in.
+    """
+
+    gemm: Gemm  # without strides
+    dtype: str
+    precision: str | None
+    addresses: tuple[Address, ...]
+
+    @property
+    def reads_packs(self) -> bool:
+        return reads_packs(self.dtype, self.precision)
+
+    def __str__(self) -> str:
+        return f"{_text(self.gemm)}, by pointers"
+
+
+def _text(gemm: Gemm) -> str:
+    a, b = (
+        ("T" if transposed else "N") + "*" * conjugated
+        for transposed, conjugated in ((gemm.transpose_a, gemm.conjugate_a), (gemm.transpose_b, gemm.conjugate_b))
+    )
+    batch, adds = f"{gemm.batch} of " if gemm.batch > 1 else "", ", added" if gemm.accumulate else ""
+    return f"gemm {a}{b}, {batch}{gemm.m} x {gemm.n} x {gemm.k}{adds}"
+
+
+Work = Launch | Product | PointerProduct
 
 
 class Span(NamedTuple):
@@ -88,6 +111,13 @@ class Program:
     def bytes(self) -> int:
         """What a run takes beside its operands."""
         return self.workspace + sum(self.results)
+
+    @property
+    def packed_operands(self) -> tuple[int, ...]:
+        """The operands that cuBLAS reads in packs through pointers, so that they must begin at one."""
+        products = [work for work in self.work if isinstance(work, PointerProduct)]
+        memories = {memory for work in products if work.reads_packs for memory, _ in work.addresses}
+        return tuple([number for number in range(len(self.operands)) if number in memories])
 
     def __str__(self) -> str:
         first, last = len(self.operands), len(self.operands) + len(self.results)

@@ -13,7 +13,7 @@ import numpy as np
 from gpueinsum.backends import on_device
 from gpueinsum.backends.blas import CapturableBlas, CupyBlas, Handle
 from gpueinsum.backends.launch import Kernel, kernel_text
-from gpueinsum.backends.program import Launch, Product, Work
+from gpueinsum.backends.program import Launch, PointerProduct, Product, Work
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.subscripts import Shape
 
@@ -117,9 +117,10 @@ class CupyRuntime:
             raise DeviceError("CUDA needs its headers, with which CuPy compiles: pip install 'cupy-cuda13x[ctk]'")
         self._cupy = cupy
         self.array_type = cupy.ndarray
-        self._blas = CupyBlas(cublas, cupy.cuda.device.get_cublas_handle)
+        past_cupy = lambda: cupy.cuda.get_current_stream().ptr, cupy.cuda.runtime.runtimeGetVersion() // 1000
+        self._blas = CupyBlas(cublas, cupy.cuda.device.get_cublas_handle, *past_cupy)
         handle = lru_cache(maxsize=_STREAMS)(lambda context, thread: Handle(cublas))
-        self._own_blas = CupyBlas(cublas, lambda: handle(self.context(), threading.get_ident()).number)
+        self._own_blas = CupyBlas(cublas, lambda: handle(self.context(), threading.get_ident()).number, *past_cupy)
         self._capturable_blas = lru_cache(maxsize=None)(self._new_capturable_blas)
         self._capture_workspace = lru_cache(maxsize=_STREAMS)(self._new_capture_workspace)
 
@@ -197,7 +198,7 @@ class CupyRuntime:
             self.to_device(out)[...] = array
 
     def prepare(self, work: Work, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
-        if isinstance(work, Product):
+        if isinstance(work, Product | PointerProduct):
             return (self._own_blas if deterministic else self._blas).prepare(work)
         return self._prepared_launch(work)
 
@@ -235,7 +236,7 @@ class CupyRuntime:
 
     def _captured(self, work: Sequence[Work], addresses: Sequence[int]) -> Callable[[], None]:
         blas, workspace = self._capturable_blas(self.device()), self._capture_workspace(self.context())
-        launches = [blas.prepare(step) if isinstance(step, Product) else self.prepare(step) for step in work]
+        launches = [self.prepare(step) if isinstance(step, Launch) else blas.prepare(step) for step in work]
         stream = self._cupy.cuda.Stream(non_blocking=True)
         with _CAPTURING, stream:
             blas.attach(stream.ptr, workspace.ptr, _CAPTURE_WORKSPACE)

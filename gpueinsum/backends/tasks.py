@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -151,6 +152,14 @@ def integer_gemm(batch: Axis, rows: Axis, columns: Axis, summed: Axis, dtype: st
     tiles = batch.size * -(-rows.size // _TILE) * -(-columns.size // _TILE)
     numbers = job(batch.size, rows.size, columns.size, summed.size, *strides)
     return Task(Kernel("integer_gemm", dtype, dtype, 2), _blocks(tiles * THREADS, processors), numbers)
+
+
+def pointers(matrices: tuple[Axis, ...], sides: tuple[int, int, int], item: int, processors: int) -> Task:
+    """Three arrays of pointers, one behind the other: to the matrices of these sides, along these axes."""
+    strides = [[axis.strides[side] * item for axis in matrices] for side in sides]
+    number = math.prod(axis.size for axis in matrices)
+    loops = nest([axis.size for axis in matrices], strides, [], [[] for _ in sides])
+    return Task(Kernel("pointers", "uint8", "uint64", len(sides)), _blocks(number, processors), job(loops, number))
 
 
 # ---------------------------------------------------------------- element by element

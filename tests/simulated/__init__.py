@@ -9,7 +9,7 @@ import weakref
 
 import numpy as np
 
-from gpueinsum.backends.program import Product
+from gpueinsum.backends.program import PointerProduct, Product
 
 from . import cublas, host
 
@@ -85,6 +85,8 @@ class SimulatedRuntime:
     def _run(self, work, addresses):
         if isinstance(work, Product):
             self.gemm(work.gemm, work.dtype, *addresses, work.precision)
+        elif isinstance(work, PointerProduct):
+            self.pointer_gemm(work.gemm, work.dtype, *addresses[:3], work.precision)
         else:
             self.launch(work.kernel, work.blocks, work.threads, work.job, *addresses)
 
@@ -154,6 +156,15 @@ class SimulatedRuntime:
         """One strided-batched product, with cuBLAS' own demands on its arguments checked."""
         self.calls.append(("gemm", gemm))
         cublas.gemm(gemm, dtype, *((address, *bounds(self._owner(address))) for address in (a, b, c)), precision)
+
+    def pointer_gemm(self, gemm, dtype, a, b, c, precision):
+        """One batched product on arrays of pointers that lie on the device, as what they point to does."""
+        self.calls.append(("pointer gemm", gemm))
+        arrays = []
+        for name, address in zip("ABC", (a, b, c), strict=True):
+            pointers = cublas.pointers(name, (address, *bounds(self._owner(address))), gemm.batch)
+            arrays.append([(pointer, *bounds(self._owner(pointer))) for pointer in pointers])
+        cublas.pointer_gemm(gemm, dtype, *arrays, precision)
 
     def check_guards(self):
         """Fails if anything was written just outside of an allocation that is still alive."""

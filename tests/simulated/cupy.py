@@ -62,6 +62,7 @@ class FakeCublas:
         self.version = 130100
         self.handles = []  # of ours
         self.used = []  # the handle of every product
+        self.streams = {}  # of each handle, the one set last
         self.calls = []
         self.operations = []
 
@@ -70,6 +71,11 @@ class FakeCublas:
 
     def setMathMode(self, handle, mode):  # noqa: N802  # CuPy's name
         self.mode = mode
+
+    def setStream(self, handle, stream):  # noqa: N802  # CuPy's name
+        if sys.modules["cupy"].recorded is not None:
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+        self.streams[handle] = stream
 
     def create(self):  # CuPy's handle is 7
         self.handles.append(max(self.handles, default=7) + 1)
@@ -82,8 +88,7 @@ class FakeCublas:
         return self.version
 
     def gemmStridedBatchedEx(self, handle, *arguments):  # noqa: N802  # CuPy's name
-        if sys.modules["cupy"].recorded is not None:
-            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+        self.setStream(handle, sys.modules["cupy"].cuda.get_current_stream().ptr)  # as all of the binding does
         self.used.append(handle)
         self.multiply(self.mode, *arguments)
 
@@ -91,6 +96,29 @@ class FakeCublas:
         self, mode, transa, transb, m, n, k, alpha, a, a_type, lda, stride_a, b, b_type, ldb, stride_b,
         beta, c, c_type, ldc, stride_c, batch, compute_type, algo,
     ):  # fmt: skip
+        adds = self.checked(mode, a_type, b_type, c_type, alpha, beta, compute_type, algo, transa, transb)
+        gemm = Gemm(
+            *(transa != OPERATION_N, transb != OPERATION_N, m, n, k, lda, ldb, ldc),
+            *(batch, stride_a, stride_b, stride_c, adds),
+            *(transa == OPERATION_C, transb == OPERATION_C),
+        )
+        self.simulated.gemm(gemm, TYPES[a_type], a, b, c, None)
+
+    def multiply_by_pointers(
+        self, mode, transa, transb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb,
+        beta, c, c_type, ldc, batch, compute_type, algo,
+    ):  # fmt: skip
+        adds = self.checked(mode, a_type, b_type, c_type, alpha, beta, compute_type, algo, transa, transb)
+        gemm = Gemm(
+            *(transa != OPERATION_N, transb != OPERATION_N, m, n, k, lda, ldb, ldc, batch),
+            accumulate=adds,
+            conjugate_a=transa == OPERATION_C,
+            conjugate_b=transb == OPERATION_C,
+        )
+        self.simulated.pointer_gemm(gemm, TYPES[a_type], a, b, c, None)
+
+    def checked(self, mode, a_type, b_type, c_type, alpha, beta, compute_type, algo, transa, transb):
+        """What all products have in common; whether they add to C."""
         assert a_type == b_type == c_type
         assert algo == -1
         scalar = {"float16": "float32", "bfloat16": "float32"}.get(TYPES[a_type], TYPES[a_type])
@@ -98,12 +126,7 @@ class FakeCublas:
         assert one == 1
         self.calls.append((TYPES[a_type], compute_type, mode))
         self.operations.append((transa, transb))
-        gemm = Gemm(
-            *(transa != OPERATION_N, transb != OPERATION_N, m, n, k, lda, ldb, ldc),
-            *(batch, stride_a, stride_b, stride_c, bool(beta)),
-            *(transa == OPERATION_C, transb == OPERATION_C),
-        )
-        self.simulated.gemm(gemm, TYPES[a_type], a, b, c, None)
+        return bool(beta)
 
 
 class Stream(collections.namedtuple("Stream", "ptr")):  # as CuPy's: equal by its pointer alone
@@ -134,6 +157,18 @@ class CapturingStream:
         return types.SimpleNamespace(launch=lambda: [launch() for launch in launches])
 
 
+class Foreign:
+    """A function as ctypes calls it: numbers become the types that it was told of, or 32-bit integers."""
+
+    def __init__(self, function):
+        self.function, self.argtypes = function, []
+
+    def __call__(self, *arguments):
+        assert not self.argtypes or len(arguments) == len(self.argtypes)
+        types = [*self.argtypes, *[ctypes.c_int] * (len(arguments) - len(self.argtypes))]
+        return self.function(*[kind(x) if isinstance(x, int) else x for kind, x in zip(types, arguments, strict=True)])
+
+
 class FakeLibrary:
     """cuBLAS itself, as ctypes reaches it; its functions give a status."""
 
@@ -141,6 +176,7 @@ class FakeLibrary:
 
     def __init__(self, fake):
         self.fake, self.attached, self.mode = fake, None, None
+        self.cublasGemmBatchedEx = Foreign(self.multiply_by_pointers)
 
     def cublasCreate_v2(self, handle):  # noqa: N802  # cuBLAS' name
         assert self.fake.recorded is None, "a handle is made before the stream captures"
@@ -168,6 +204,21 @@ class FakeLibrary:
         numbers = [argument.value for argument in arguments]
         multiply, mode = self.fake.cublas.multiply, self.mode
         self.fake.recorded.append(lambda: multiply(mode, *numbers))
+        return 0
+
+    def multiply_by_pointers(self, handle, *arguments):
+        """On the handle that captures, and, since CuPy's binding lacks it, on any of that one's."""
+        cublas, numbers = self.fake.cublas, [argument.value for argument in arguments]
+        if self.fake.recorded is not None:
+            if handle.value != self.HANDLE or len(self.attached) != 2 or self.attached[0] != CapturingStream.ptr:
+                return 1  # CUBLAS_STATUS_NOT_INITIALIZED
+            mode = self.mode
+            self.fake.recorded.append(lambda: cublas.multiply_by_pointers(mode, *numbers))
+            return 0
+        if cublas.streams.get(handle.value) != self.fake.cuda.get_current_stream().ptr:
+            return 7  # CUBLAS_STATUS_INVALID_VALUE: it would run on another stream
+        cublas.used.append(handle.value)
+        cublas.multiply_by_pointers(cublas.mode, *numbers)
         return 0
 
 
