@@ -157,7 +157,7 @@ def test_deterministic_plans_make_no_graphs(cupy):
     run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(graph=None, deterministic=True))
     for _ in range(3):
         assert run(*[x] * 12) == 3
-    assert cupy.library.attached is None
+    assert not cupy.library.attached
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "float32"])

@@ -1,14 +1,16 @@
 """CuPy: plans as programs of cuBLAS calls and kernels of ours; asynchronous on the current device and stream.
 
 A plan is assembled once for operands of the same strides (`assemble.py`), into a flat list of launches on one workspace
-and one memory for each result (`program.py`); a call resolves addresses and launches. The GPU is reached through one
-small object, `Runtime`, and through nothing else, so that the tests can put a simulated device in its place and run
-this whole module on a machine without a GPU.
+and one memory for each result (`draft.py`, `program.py`); a call resolves addresses and launches, on several streams
+where branches of the plan gain by it (`lanes.py`). The GPU is reached through one small object, `Runtime`, and through
+nothing else, so that the tests can put a simulated device in its place and run this whole module on a machine without a
+GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from gpueinsum.backends import HOST, on_device
 from gpueinsum.backends.assemble import assemble
+from gpueinsum.backends.draft import in_turn, on_lanes
 from gpueinsum.backends.graph import Launches, is_worth_a_graph, replaying
 from gpueinsum.backends.launch import KERNELS
 from gpueinsum.backends.program import Program
@@ -101,22 +104,26 @@ class CudaBackend:
         loaded, device = self._loaded(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)[0]
 
-    def program(self, plan: Plan, strides: Sequence[tuple[int, ...]], precision: str | None = None) -> Program:
+    def program(self, plan: Plan, strides: Sequence[tuple[int, ...]], mode: Mode = PLAIN) -> Program:
         """What runs the plan for operands of these strides (in bytes) on the current device."""
-        profile = self.profile
-        return assemble(_scheduled(plan, profile), strides, precision, self.runtime.processors, profile)
+        profile, processors = self.profile, self.runtime.processors
+        draft = assemble(_scheduled(plan, profile), strides, mode.precision, processors, profile)
+        program = in_turn(draft)
+        if program.work:
+            may_be_graph = mode.graph is None and not mode.deterministic
+            program = replace(program, is_graph=bool(mode.graph) or (may_be_graph and is_worth_a_graph(program)))
+        return on_lanes(draft, program, processors, profile)
 
     def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
         """A function of the device and the operands' strides, which keeps what it loaded last."""
-        precision, graph, deterministic = mode
-        if graph and deterministic:
+        if mode.graph and mode.deterministic:
             raise ValueError("graph=True may give other bits than the first call, and deterministic=True refuses that")
 
         def load(_: Hashable, *strides: tuple[int, ...]) -> _Run:
-            program = self.program(plan, strides, precision)
-            launched = _launching(program, self.runtime, deterministic)
-            if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
-                launched = replaying(program, self.runtime, launched, warns=bool(graph))
+            program = self.program(plan, strides, mode)
+            launched = _launching(program, self.runtime, mode.deterministic)
+            if program.is_graph:
+                launched = replaying(program, self.runtime, launched, warns=bool(mode.graph))
             return _running(program, self.runtime, launched)
 
         return lru_cache(maxsize=_KEPT)(load)
@@ -146,8 +153,11 @@ def _running(program: Program, runtime: Runtime, launched: Launches) -> _Run:
 
 
 def _launching(program: Program, runtime: Runtime, deterministic: bool) -> Launches:
-    """From the operands' addresses to the results' memories, everything launched in turn."""
-    launches = [runtime.prepare(work, deterministic) for work in program.work]
+    """From the operands' addresses to the results' memories, everything launched in turn or on its lanes."""
+    if program.starts:
+        launches = [runtime.branched(program, deterministic)]
+    else:
+        launches = [runtime.prepare(work, deterministic) for work in program.work]
     allocate, sizes = runtime.allocate, program.results
     if program.workspace:
         sizes = (*sizes, program.workspace)

@@ -110,7 +110,7 @@ class _Graph:
         self._results = [runtime.allocate(nbytes) for nbytes in program.results]
         self._workspace = [runtime.allocate(program.workspace)] if program.workspace else []
         own = [memory.ptr for memory in (*self._results, *self._workspace)]
-        self._launch = runtime.capture(program.work, [*addresses, *own])
+        self._launch = runtime.capture(program, [*addresses, *own])
         self._lock = threading.Lock()  # threads of one stream: copies in, launch and copies out belong together
 
     def replay(self, addresses: Sequence[int]) -> Sequence[Memory]:
