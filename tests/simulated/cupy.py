@@ -17,7 +17,7 @@ from gpueinsum.backends.launch import KERNELS, kernel_text
 from gpueinsum.gemm import Gemm
 
 from . import SimulatedRuntime
-from .streams import LATE, Capture, Event, Stream
+from .streams import Capture, Event, Stream
 
 TEXTS = {(kernel_text(kernel), kernel.entry): kernel for kernel in KERNELS}
 OPERATION_N, OPERATION_T, OPERATION_C = 0, 1, 2  # cublasOperation_t
@@ -119,8 +119,8 @@ class FakeCublas:
 class CupyStream(Stream):
     """A stream that CuPy makes."""
 
-    def __init__(self, fake, ptr, when):
-        super().__init__(ptr, when)
+    def __init__(self, fake, ptr):
+        super().__init__(ptr, is_late=True)
         self.fake, self.outer = fake, []
 
     def __enter__(self):
@@ -259,7 +259,6 @@ def stand_in(monkeypatch):
     )
     error = type("CUDARuntimeError", (RuntimeError,), {})
     fake.capturing = []
-    fake.streams_run = LATE  # those that are made from now on
     pointers = itertools.count(77)
     fake.library = FakeLibrary(fake)
     monkeypatch.setattr(blas_module, "_library", {13: fake.library}.get)
@@ -271,7 +270,7 @@ def stand_in(monkeypatch):
 
     def new_stream(non_blocking):
         assert non_blocking  # or it would wait for the null stream, and break a capture
-        return CupyStream(fake, next(pointers), fake.streams_run)
+        return CupyStream(fake, next(pointers))
 
     fake.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(

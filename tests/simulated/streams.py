@@ -2,18 +2,16 @@
 
 import collections
 
-NOW, EARLY, LATE = "now", "early", "late"  # when a stream's work runs: see `Stream`
-
 
 class Stream:
     """A queue of work, equal to any other with its pointer, as CuPy's.
 
-    What is queued LATE runs when something waits for it, and EARLY as soon as the stream's own waits allow. What runs
-    NOW, as on the null stream here, forces what it waits for, so that a host read finds it done.
+    If it `is_late`, what is queued runs when something waits for it, or step by step. Else, as on the null stream here,
+    it runs at once and forces what it waits for, so that a host read finds it done.
     """
 
-    def __init__(self, ptr, when=NOW):
-        self.ptr, self.when = ptr, when
+    def __init__(self, ptr, is_late=False):
+        self.ptr, self.is_late = ptr, is_late
         self.queue = collections.deque()
         self.capture, self.frontier = None, frozenset()  # the graph that it is captured in, and its latest nodes there
 
@@ -44,44 +42,43 @@ class Stream:
         elif mark is not None:
             assert self.capture is None, "cudaErrorStreamCaptureIsolation"
             self.queue.append((None, mark, ()))
-            mark.followers.append(self)
             self._go_on()
 
     def synchronize(self):
         self.run_while(lambda: self.queue)
 
     def _go_on(self):
-        if self.when == NOW:
+        if not self.is_late:
             self.synchronize()
-        elif self.when == EARLY:
-            while self.queue and (self.queue[0][1] is None or self.queue[0][1].is_passed):
-                self._run_first()
 
-    def run_while(self, condition):
-        while condition():
-            mark = self.queue[0][1]
-            if mark is not None and not mark.is_passed:
-                mark.stream.run_while(lambda mark=mark: not mark.is_passed)
-            if condition():
-                self._run_first()
+    @property
+    def can_step(self):
+        return bool(self.queue) and (self.queue[0][1] is None or self.queue[0][1].is_passed)
 
-    def _run_first(self):
+    def step(self):
+        """Run what comes first, which waits for nothing."""
+        assert self.can_step
         work, _, _ = self.queue.popleft()
         if work is not None:
             work()
+
+    def run_while(self, condition):
+        while condition():
+            if not self.can_step:
+                mark = self.queue[0][1]
+                mark.stream.run_while(lambda mark=mark: not mark.is_passed)
+            if condition():
+                self.step()
 
 
 class Mark:
     """A place in a stream's queue."""
 
     def __init__(self, stream):
-        self.stream, self.is_passed, self.followers = stream, False, []
+        self.stream, self.is_passed = stream, False
 
     def passed(self):
         self.is_passed = True
-        for stream in self.followers:
-            if stream.when == EARLY:
-                stream._go_on()
 
 
 class CapturedMark(collections.namedtuple("CapturedMark", "capture frontier")):
