@@ -45,10 +45,10 @@ def in_turn(draft: Draft) -> Program:
 
 def on_lanes(draft: Draft, program: Program, processors: int, profile: Profile) -> Program:
     """`program`, which is the draft in turn; with launches side by side where that pays on a device of these rates."""
-    uses = _uses(draft, draft.work, {memory: Address(memory, 0) for memory in range(len(draft.bytes))})
-    items = [
-        _item(draft, work, after, processors, profile) for work, after in zip(draft.work, hazards(uses), strict=True)
-    ]
+    after = hazards(_uses(draft, draft.work, _apart(draft)))
+    if all(number in before for number, before in enumerate(after[1:])):  # a chain
+        return program
+    items = [_item(draft, work, before, processors, profile) for work, before in zip(draft.work, after, strict=True)]
     lanes = side_by_side(items, 0.0 if program.is_graph else profile.launch)
     if lanes is None:
         return program
@@ -62,8 +62,7 @@ def _on_lanes(draft: Draft, lanes: Lanes) -> Program:
     What launches wait for is found anew where all memory has its place, from the bytes that they touch there.
     """
     work = tuple([draft.work[number] for number in lanes.order])
-    apart = {memory: Address(memory, 0) for memory in range(len(draft.bytes))}
-    _, ended = starts(hazards(_uses(draft, work, apart)), lanes.lanes)
+    _, ended = starts(hazards(_uses(draft, work, _apart(draft))), lanes.lanes)
     lives = {
         memory: _lane_lifetime(_size(draft, memory), turns, lanes.lanes, ended)
         for memory, turns in _touched(draft, work).items()
@@ -110,6 +109,11 @@ def _places(draft: Draft, lives: Mapping[int, Life]) -> tuple[dict[int, Address]
     last = operands + len(draft.results)
     places |= {memory: Address(last, begin) for memory, begin in zip(lives, begins, strict=True)}
     return places, workspace
+
+
+def _apart(draft: Draft) -> dict[int, Address]:
+    """As if no two memories shared a byte."""
+    return {memory: Address(memory, 0) for memory in range(len(draft.bytes))}
 
 
 def _placed(draft: Draft, work: Sequence[Work], places: Mapping[int, Address], workspace: int) -> Program:

@@ -42,14 +42,12 @@ class LaneLifetime(NamedTuple):
     last: tuple[int, ...]
 
     def beside(self, placed: Iterable[tuple[int, int, LaneLifetime]]) -> list[tuple[int, int]]:
+        _, first, last = self
         return [
             (start, end)
             for start, end, other in placed
-            if not (other.is_over_before(self) or self.is_over_before(other))
+            if not (all(map(lt, other.last, first)) or all(map(lt, last, other.first)))
         ]
-
-    def is_over_before(self, other: LaneLifetime) -> bool:
-        return all(map(lt, self.last, other.first))
 
 
 def offsets(lifetimes: Sequence[Life]) -> tuple[list[int], int]:
