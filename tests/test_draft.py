@@ -172,8 +172,8 @@ def counted(monkeypatch):
     programs = backend.program
     monkeypatch.setattr(ge.backends, "cuda_backend", lambda: backend)
 
-    def program(*arguments):
-        made = programs(*arguments)
+    def program(*arguments, **options):
+        made = programs(*arguments, **options)
         lanes.append(len({start.lane for start in made.starts}))
         return made
 
@@ -225,8 +225,37 @@ def h200(monkeypatch):
 
 
 def lanes_of(backend, plan, graph=False):
-    starts = backend.program(plan, strides_of(plan), Mode(graph=graph)).starts
+    starts = backend.program(plan, strides_of(plan), is_graph=graph).starts
     return len({start.lane for start in starts}) or 1
+
+
+def priced(monkeypatch, backend, equation, *operands):
+    """The launches of an expression, each beside itself, as they are scheduled."""
+    seen = []
+    monkeypatch.setattr(draft, "side_by_side", lambda items, launch: seen.append(items))
+    plan = ge.einsum_plan(equation, *operands)
+    twice = replace(plan, steps=plan.steps * 2, outputs=plan.outputs + tuple(1 + out for out in plan.outputs))
+    backend.program(twice, strides_of(twice))
+    [[item, other]] = seen
+    assert item == other
+    return item
+
+
+def test_a_launch_fills_what_its_blocks_take_or_the_rate_at_which_it_runs(h200, monkeypatch):
+    def item(equation, *shapes, dtype="float32"):
+        return priced(monkeypatch, h200, equation, *[np.empty(shape, dtype) for shape in shapes])
+
+    assert item("ij,jk->ik", (8192, 4096), (4096, 8192)).share == 1
+    deep = item("ij,jk->ik", (128, 1 << 16), (1 << 16, 128))  # one tile, at a quarter of the rate
+    assert 0.2 < deep.share < 0.3
+    assert deep.seconds == pytest.approx(2 * 128 * 128 * 2**16 / 53e12 / deep.share, rel=0.1)
+    tiny = item("ij,jk->ik", (64, 64), (64, 64))
+    assert 1 / 132 <= tiny.share < 0.05
+    assert item("bij,bjk->bik", (66, 64, 64), (66, 64, 64)).share == 0.5  # a tile for every product
+    assert item("ij,jk->ik", (128, 1 << 16), (1 << 16, 128), dtype="complex64").seconds > 3.9 * deep.seconds
+    assert item("ij,ij->ij", (1 << 14, 1 << 14), (1 << 14, 1 << 14)).share > 0.99
+    small = item("ij,ij->ij", (256, 256), (256, 256))
+    assert small.share == 256 * 256 / 4 / 256 / (132 * 8)
 
 
 @pytest.mark.parametrize(
@@ -241,3 +270,21 @@ def test_products_go_side_by_side_where_they_leave_room(h200, size, summed, laun
     shapes = [(size, summed), (summed, size)] * 3
     plan = ge.einsum_plan("ax,xb,by,yc,cz,zd->ad", *shapes, optimize=[(0, 1)] * 5)
     assert (lanes_of(h200, plan), lanes_of(h200, plan, graph=True)) == (launches, replayed)
+
+
+def test_a_graph_has_lanes_that_its_launches_one_by_one_have_not(rng, monkeypatch):
+    monkeypatch.setattr(CudaBackend, "profile", profile("h200"))
+    device = SimulatedRuntime()
+    plan = ge.einsum_plan("ab,bc,cd,de,ef,fg,gh,hi->ai", *SHAPES, optimize=[(0, 1)] * 7).vjp()
+    hosts = operands_of(rng, plan)
+    arrays = [device.to_device(host) for host in hosts]
+    launched, captured, branched = [], [], device.branched
+    monkeypatch.setattr(device, "branched", lambda *arguments: launched.append(arguments) or branched(*arguments))
+    capture = device.capture
+    monkeypatch.setattr(device, "capture", lambda *arguments: captured.append(arguments[0]) or capture(*arguments))
+    run = CudaBackend(device).bind(plan, Mode(graph=True))
+    for _ in range(3):
+        for result, expected in zip(run(*arrays), ge.backends.HOST.bind(plan)(*hosts), strict=True):
+            np.testing.assert_allclose(result, expected)
+    assert not launched
+    assert [len({start.lane for start in program.starts}) for program in captured] == [4]

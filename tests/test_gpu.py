@@ -350,7 +350,7 @@ def assert_all_close(results, expected, dtype):
 def test_lanes_give_what_turns_give(cupy, always_lanes, dtype, stream, mode):
     plan, arrays, expected = by_halves(cupy, dtype)
     backend = CudaBackend(real_runtime())
-    assert len({start.lane for start in backend.program(plan, [array.strides for array in arrays], mode).starts}) > 1
+    assert len({start.lane for start in backend.program(plan, [array.strides for array in arrays]).starts}) > 1
     run = backend.bind(plan, mode)
     cupy.cuda.Device().synchronize()
     with cupy.cuda.Stream(non_blocking=True) if stream == "own" else cupy.cuda.Stream.null:

@@ -351,7 +351,7 @@ def test_a_capture_whose_lanes_do_not_come_back_is_launched(cupy, rng, always_la
                 return
         wait_event(stream, event)
 
-    starts = CudaBackend(CupyRuntime()).program(plan, [array.strides for array in arrays], Mode(graph=True)).starts
+    starts = CudaBackend(CupyRuntime()).program(plan, [array.strides for array in arrays], is_graph=True).starts
     joins = 3 + sum(len(start.after) for start in starts if start.lane == 0)
     monkeypatch.setattr(Stream, "wait_event", wait)
     with pytest.warns(RuntimeWarning, match="StreamCaptureUnjoined"):

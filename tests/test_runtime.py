@@ -15,7 +15,7 @@ from test_cuda import bound
 import gpueinsum as ge
 import gpueinsum.backends
 from gpueinsum.backends.cuda import CudaBackend
-from gpueinsum.backends.runtime import CupyRuntime
+from gpueinsum.backends.runtime import CupyRuntime, _Lanes
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.execute import Mode
 from gpueinsum.steps import Contract
@@ -383,3 +383,11 @@ def test_lanes_are_joined_when_a_launch_fails(cupy, rng, always_lanes, monkeypat
         backend.bind_single(plan)(*arrays)
     assert len(made) == 3
     assert not any(stream.queue for stream in made)
+
+
+def test_a_handle_that_two_lanes_share_is_found(cupy, rng, always_lanes, monkeypatch):
+    plan, arrays, _ = tree(rng, cupy)
+    blas = _Lanes.blas
+    monkeypatch.setattr(_Lanes, "blas", lambda lanes, _: blas(lanes, 1))
+    with pytest.raises(AssertionError, match="streams share a handle"):
+        CudaBackend(CupyRuntime()).bind(plan)(*arrays)

@@ -10,7 +10,6 @@ GPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -104,26 +103,26 @@ class CudaBackend:
         loaded, device = self._loaded(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)[0]
 
-    def program(self, plan: Plan, strides: Sequence[tuple[int, ...]], mode: Mode = PLAIN) -> Program:
-        """What runs the plan for operands of these strides (in bytes) on the current device."""
+    def program(
+        self, plan: Plan, strides: Sequence[tuple[int, ...]], precision: str | None = None, is_graph: bool = False
+    ) -> Program:
+        """What runs the plan for operands of these strides (in bytes) on the current device, launched or as a graph."""
         profile, processors = self.profile, self.runtime.processors
-        draft = assemble(_scheduled(plan, profile), strides, mode.precision, processors, profile)
-        program = in_turn(draft)
-        if program.work:
-            may_be_graph = mode.graph is None and not mode.deterministic
-            program = replace(program, is_graph=bool(mode.graph) or (may_be_graph and is_worth_a_graph(program)))
-        return on_lanes(draft, program, processors, profile)
+        draft = assemble(_scheduled(plan, profile), strides, precision, processors, profile)
+        return on_lanes(draft, in_turn(draft), processors, profile, 0.0 if is_graph else profile.launch)
 
     def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
         """A function of the device and the operands' strides, which keeps what it loaded last."""
-        if mode.graph and mode.deterministic:
+        precision, graph, deterministic = mode
+        if graph and deterministic:
             raise ValueError("graph=True may give other bits than the first call, and deterministic=True refuses that")
 
         def load(_: Hashable, *strides: tuple[int, ...]) -> _Run:
-            program = self.program(plan, strides, mode)
-            launched = _launching(program, self.runtime, mode.deterministic)
-            if program.is_graph:
-                launched = replaying(program, self.runtime, launched, warns=bool(mode.graph))
+            program = self.program(plan, strides, precision)
+            launched = _launching(program, self.runtime, deterministic)
+            if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
+                captured = self.program(plan, strides, precision, is_graph=True)
+                launched = replaying(captured, self.runtime, launched, warns=bool(graph))
             return _running(program, self.runtime, launched)
 
         return lru_cache(maxsize=_KEPT)(load)

@@ -43,17 +43,20 @@ def in_turn(draft: Draft) -> Program:
     return _placed(draft, draft.work, *_places(draft, lives))
 
 
-def on_lanes(draft: Draft, program: Program, processors: int, profile: Profile) -> Program:
-    """`program`, which is the draft in turn; with launches side by side where that pays on a device of these rates."""
+def on_lanes(draft: Draft, program: Program, processors: int, profile: Profile, launch: float) -> Program:
+    """`program`, which is the draft in turn, with launches side by side where that pays on a device of these rates.
+
+    `launch` seconds are the host's for each launch: where they are longer than the work, lanes pay only within a graph.
+    """
     after = hazards(_uses(draft, draft.work, _apart(draft)))
     if all(number in before for number, before in enumerate(after[1:])):  # a chain
         return program
     items = [_item(draft, work, before, processors, profile) for work, before in zip(draft.work, after, strict=True)]
-    lanes = side_by_side(items, 0.0 if program.is_graph else profile.launch)
+    lanes = side_by_side(items, launch)
     if lanes is None:
         return program
     beside = _on_lanes(draft, lanes)
-    return replace(beside, is_graph=program.is_graph) if beside.bytes <= program.bytes + MOST_MEMORY else program
+    return beside if beside.bytes <= program.bytes + MOST_MEMORY else program
 
 
 def _on_lanes(draft: Draft, lanes: Lanes) -> Program:

@@ -48,7 +48,7 @@ def _flops(work: Work) -> float:
 
 
 def replaying(program: Program, runtime: Runtime, launch: Launches, warns: bool) -> Launches:
-    """`launch`, or a replay of what it launches: both take the operands' addresses and give the results' memories.
+    """`launch`, or a replay of the program: both take the operands' addresses and give the results' memories.
 
     What is captured for a stream serves that stream only, where one replay waits for the one before it. If capturing
     fails, everything is launched as before; the reason is a RuntimeWarning if it `warns`.

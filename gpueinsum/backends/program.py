@@ -86,7 +86,6 @@ class Program:
     outputs: tuple[Output, ...]
     dtype: str
     starts: tuple[Start, ...] = ()
-    is_graph: bool = False  # replayed as one CUDA graph
 
     @property
     def bytes(self) -> int:
