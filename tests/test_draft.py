@@ -129,6 +129,28 @@ def test_memory_that_serves_again_too_early_is_found(rng, always_lanes, monkeypa
 
 
 @pytest.mark.parametrize("name", PLANS)
+def test_nothing_waits_for_memory_to_become_free(always_lanes, monkeypatch, name):
+    found, starts = [], draft.starts
+    monkeypatch.setattr(draft, "starts", lambda *arguments: found.append(starts(*arguments)) or found[-1])
+    program = CudaBackend(SimulatedRuntime()).program(PLANS[name], strides_of(PLANS[name]))
+    assert len(found) == (2 if program.starts else 0)
+    assert found[:1] == found[1:]
+
+
+def test_a_launch_is_taken_to_touch_all_bytes_of_its_memories(always_lanes, monkeypatch):
+    found, uses = [], draft._uses
+    monkeypatch.setattr(draft, "_uses", lambda *arguments: found.append(uses(*arguments)) or found[-1])
+    program = CudaBackend(SimulatedRuntime()).program(TREE, strides_of(TREE))
+    for work, touched in zip(program.work, found[-1], strict=True):
+        *read, written = work.addresses
+        assert [use[:2] for use in touched] == [address for address in work.addresses if address.memory >= 8]
+        assert [use.is_written for use in touched] == [address == written for address in (*read, written)][
+            -len(touched) :
+        ]
+        assert touched[-1].end - touched[-1].start == work.gemm.m * work.gemm.n * 8
+
+
+@pytest.mark.parametrize("name", PLANS)
 def test_a_run_on_lanes_takes_as_much_as_the_program_says_and_no_more(rng, always_lanes, name):
     plan, device = PLANS[name], SimulatedRuntime()
     arrays = [device.to_device(host) for host in operands_of(rng, plan)]

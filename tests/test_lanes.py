@@ -141,21 +141,48 @@ def test_lanes_must_save_a_tenth(monkeypatch):
     assert lanes_of(work) == 2
 
 
+def scheduled(items, launch):
+    return lanes._scheduled(items, lanes._seconds_to_the_end(items), launch)
+
+
+def test_the_host_takes_as_long_for_forks_waits_and_joins_as_for_launches():
+    apart = independent(2, seconds=1e-4)
+    found, seconds = scheduled(apart, LAUNCH)
+    assert found.lanes == (0, 1)
+    assert seconds == pytest.approx(4 * LAUNCH + 1e-4 + lanes._HANDOVER)  # launch, fork and launch, join
+    found, seconds = scheduled([*apart, Item(1e-4, 0.1, [0, 1])], LAUNCH)
+    assert found.lanes == (0, 1, 1)
+    assert seconds == pytest.approx(4 * LAUNCH + 2e-4 + lanes._HANDOVER)
+    _, seconds = scheduled([*apart, Item(1e-4, 0.1, [0, 1])], 0.0)
+    assert seconds == pytest.approx(2e-4 + 2 * lanes._HANDOVER)
+
+
+def test_what_ends_before_the_next_is_issued_needs_no_other_lane():
+    found, seconds = scheduled(independent(5, seconds=LAUNCH / 2), LAUNCH)
+    assert found.lanes == (0,) * 5
+    assert seconds == pytest.approx(5.5 * LAUNCH)
+
+
 def test_each_launch_follows_on_the_lane_of_what_it_needs():
-    chains = [Item(1e-4, 0.2, [number - 3] if number >= 3 else []) for number in range(12)]
+    chains = [Item(1e-4, 0.2, [number - 3] if number >= 3 else []) for number in range(12) if number != 9]
+    chains[3] = Item(1e-4, 0.2, [])  # of which one ends sooner, and one begins later
     found = side_by_side(chains, LAUNCH)
     lane_of = dict(zip(found.order, found.lanes, strict=True))
-    assert [lane_of[number] for number in range(12)] == [lane_of[number] for number in range(3)] * 4
-    waits, _ = starts([sorted(found.order.index(other) for other in chains[n].after) for n in found.order], found.lanes)
-    assert not any(start.after for start in waits)
+    for first in (1, 2):
+        assert len({lane_of[number] for number in range(first, 9, 3)}) == 1
+    place = found.order.index
+    waits, _ = starts([sorted(map(place, chains[number].after)) for number in found.order], found.lanes)
+    assert not any(start.after for start in waits[:9])
 
 
 def test_the_longest_chain_goes_first():
     short, chain = independent(3, seconds=1e-4), [Item(1e-4, 0.5, [n - 1] if n > 3 else []) for n in range(3, 7)]
-    found = side_by_side([*short, *chain], 0.0)
+    found, seconds = scheduled([*short, *chain], 0.0)
     assert found.order[0] == 3
-    seconds = lanes._scheduled([*short, *chain], lanes._seconds_to_the_end([*short, *chain]), 0.0)[1]
     assert 4e-4 <= seconds < 4.2e-4
+    root, leaf = Item(1e-4, 1.0, []), Item(1e-4, 0.9, [0])
+    found, _ = scheduled([root, leaf, *[Item(1e-4, 0.6, [max(0, n - 1) if n > 2 else 0]) for n in range(2, 5)]], 0.0)
+    assert found.order[:2] == (0, 2)
 
 
 @pytest.mark.parametrize("launch", [0.0, LAUNCH])
