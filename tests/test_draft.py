@@ -181,9 +181,9 @@ def test_a_program_prints_lanes_and_waits_where_there_are_several(always_lanes):
     program = CudaBackend(SimulatedRuntime()).program(plan, strides_of(plan))
     assert str(program).split("\n") == [
         "float64, 3 launches on 2 lanes, 21504 bytes of workspace, 9976 of results",
-        "  #0 on 0: w+0 = gemm NN, 43 x 37 x 41  of %3, %2",
-        "  #1 on 1: w+12800 = gemm NN, 37 x 29 x 31  of %1, %0",
-        "  #2 on 0: r0 = gemm NN, 43 x 29 x 37  of w+0, w+12800, after #1",
+        "  #0 lane 0: w+0 = gemm NN, 43 x 37 x 41  of %3, %2",
+        "  #1 lane 1: w+12800 = gemm NN, 37 x 29 x 31  of %1, %0",
+        "  #2 lane 0: r0 = gemm NN, 43 x 29 x 37  of w+0, w+12800, after #1",
     ]
 
 

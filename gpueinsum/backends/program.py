@@ -110,7 +110,7 @@ class Program:
             *sources, out = map(named, work.addresses)
             place, after = "", ""
             if self.starts:
-                place = f"#{number} on {self.starts[number].lane}: "
+                place = f"#{number} lane {self.starts[number].lane}: "
                 after = "".join(f", after #{other}" for other in self.starts[number].after)
             lines.append(f"  {place}{out} = {work}  of {', '.join(sources)}{after}")
         return "\n".join(lines)
