@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpueinsum import cost
 from gpueinsum.axes import points
 from gpueinsum.backends.assemble import assemble
+from gpueinsum.backends.draft import in_turn, on_lanes
 from gpueinsum.cost import item_bytes
 from gpueinsum.execute import scheduled
 from gpueinsum.plan import Plan
@@ -32,7 +33,8 @@ def bytes_on(plan: Plan, profile: Profile) -> int:
     if least > profile.memory_bytes:
         return least
     strides = [_c_strides(plan, number) for number in range(len(plan.inputs))]
-    return assemble(plan, strides, None, profile.processors, profile).bytes
+    draft = assemble(plan, strides, None, profile.processors, profile)
+    return on_lanes(draft, in_turn(draft), profile.processors, profile, profile.launch).bytes
 
 
 def _c_strides(plan: Plan, operand: int) -> tuple[int, ...]:

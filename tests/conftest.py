@@ -1,6 +1,7 @@
 """Where tests run: the CPU, the simulated device, and a real GPU when there is one (`-m gpu`)."""
 
 import ctypes
+import dataclasses
 import functools
 import os
 
@@ -10,9 +11,11 @@ from simulated import SimulatedRuntime
 
 import gpueinsum
 import gpueinsum.backends
+from gpueinsum.backends import draft, lanes
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.backends.runtime import CupyRuntime
 from gpueinsum.errors import DeviceError
+from gpueinsum.profile import profile_for
 
 # Prices, and so plans, are those of the package, whatever this machine's user has measured.
 os.environ["GPUEINSUM_CACHE"] = os.path.join(os.path.dirname(__file__), "no-cache")
@@ -38,6 +41,14 @@ def pytest_collection_modifyitems(config, items):
 def pytest_terminal_summary(terminalreporter, config):
     if missing_gpu() and not config.option.markexpr:
         terminalreporter.write_line(f"The GPU tests were not run (python -m pytest -m gpu): {missing_gpu()}")
+
+
+@pytest.fixture
+def always_lanes(monkeypatch):
+    """Launches run side by side wherever one needs nothing of another, whatever that saves and takes."""
+    monkeypatch.setattr(lanes, "MUST_SAVE", float("inf"))
+    monkeypatch.setattr(draft, "MOST_MEMORY", float("inf"))
+    monkeypatch.setattr(CudaBackend, "profile", dataclasses.replace(profile_for("cuda"), launch=0.0))
 
 
 REAL = pytest.param("gpu", marks=pytest.mark.gpu)

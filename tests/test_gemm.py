@@ -308,7 +308,7 @@ def test_the_host_is_ahead_of_long_turns_which_need_no_pointers():
     on_h200, launch = gemm.Pair(step, size, "float32", profile("h200")), profile("h200").launch
     assert on_h200.product_seconds(way.product) == pytest.approx(on_h200.ideal_seconds)
     by_pointers = replace(way.product, pointers=True)
-    assert on_h200.product_seconds(by_pointers) == pytest.approx(on_h200.ideal_seconds() + launch)
+    assert on_h200.product_seconds(by_pointers) == pytest.approx(on_h200.ideal_seconds + launch)
 
 
 def test_short_turns_cost_a_launch_each():

@@ -334,6 +334,84 @@ def test_deterministic_runs_give_the_same_bits_on_every_stream(cupy):
     assert len({result.get().tobytes() for result in results}) == 1
 
 
+def by_halves(cupy, dtype=np.float64):
+    """The plan of the gradients of a product by halves, its operands, and what it gives launch by launch."""
+    sizes = 160, 288, 96, 352, 128, 224, 192, 320, 64
+    arrays = matrices(cupy, *sizes, dtype=dtype)
+    arrays.append(cupy.ones((160, 64), dtype))
+    plan = ge.einsum_plan("ab,bc,cd,de,ef,fg,gh,hi->ai", *arrays[:8], optimize=[(0, 1)] * 7).vjp()
+    return plan, arrays, ge.backends.HOST.bind(plan)(*[array.get() for array in arrays])
+
+
+def assert_all_close(results, expected, dtype):
+    for result, wanted in zip(results, expected, strict=True):
+        scale = np.linalg.norm(wanted)
+        assert np.linalg.norm(result.get() - wanted) < (1e-4 if dtype == np.float32 else 1e-11) * scale
+
+
+@pytest.mark.parametrize("mode", [Mode(), Mode(deterministic=True), Mode(graph=True)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("stream", ["null", "own"])
+def test_lanes_give_what_turns_give(cupy, always_lanes, dtype, stream, mode):
+    plan, arrays, expected = by_halves(cupy, dtype)
+    backend = CudaBackend(real_runtime())
+    assert len({start.lane for start in backend.program(plan, [array.strides for array in arrays]).starts}) > 1
+    run = backend.bind(plan, mode)
+    cupy.cuda.Device().synchronize()
+    with cupy.cuda.Stream(non_blocking=True) if stream == "own" else cupy.cuda.Stream.null:
+        for call in range(50):
+            doubled = [array * 2 for array in arrays] if call % 2 else arrays  # just made on the stream
+            factor = 2.0**8 if call % 2 else 1.0  # eight factors of nine in every gradient
+            results = run(*doubled)
+            for array in doubled if call % 2 else []:
+                array.fill(0)  # after the call on the stream, so that the lanes must have read it
+            assert_all_close([result / factor for result in results], expected, dtype)
+
+
+def test_lanes_of_several_threads_and_streams_do_not_meet(cupy, always_lanes):
+    plan, arrays, expected = by_halves(cupy)
+    run, failures = CudaBackend(real_runtime()).bind(plan), []
+    cupy.cuda.Device().synchronize()
+
+    def work(own):
+        with cupy.cuda.Stream(non_blocking=True) if own else cupy.cuda.Stream.null as stream:
+            for _ in range(20):
+                results = run(*arrays)
+                stream.synchronize()
+                try:
+                    assert_all_close(results, expected, np.float64)
+                except AssertionError as error:
+                    failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number % 2,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_lanes_take_what_their_program_says_and_give_it_back(cupy, always_lanes):
+    plan, arrays, _ = by_halves(cupy)
+    backend, pool = CudaBackend(real_runtime()), cupy.get_default_memory_pool()
+    run = backend.bind(plan)
+    run(*arrays)  # handles and streams are made once
+    program = backend.program(plan, [array.strides for array in arrays])
+    before, peak = pool.used_bytes(), _PeakOfThePool(cupy, pool)
+    with peak:
+        results = run(*arrays)
+    assert program.bytes <= peak.bytes <= program.bytes + 512 * (1 + len(results))  # the pool's own rounding
+    del results
+    assert pool.used_bytes() == before
+
+
+def test_deterministic_lanes_give_the_same_bits(cupy, always_lanes):
+    plan, arrays, _ = by_halves(cupy, np.float32)
+    run = CudaBackend(real_runtime()).bind(plan, Mode(deterministic=True))
+    bits = {b"".join(result.get().tobytes() for result in run(*arrays)) for _ in range(30)}
+    assert len(bits) == 1
+
+
 @pytest.mark.parametrize(
     ("dtype", "precision", "error"),
     [

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from simulated import SimulatedRuntime
 from simulated.cupy import stand_in
+from simulated.streams import Capture, Stream
 
 import gpueinsum as ge
 from gpueinsum.backends.cuda import CudaBackend
@@ -140,7 +141,7 @@ def test_every_stream_has_its_own_graphs(device, rng, monkeypatch):
 
 def test_a_graph_of_freed_memory_is_found(device, rng):
     memory = device.allocate(1 << 15)
-    replay = device.capture(CudaBackend(device).program(chain(2), [(37 * 8, 8), (41 * 8, 8)]).work, [memory.ptr] * 3)
+    replay = device.capture(CudaBackend(device).program(chain(2), [(37 * 8, 8), (41 * 8, 8)]), [memory.ptr] * 3)
     replay()
     del memory
     with pytest.raises(AssertionError, match="no living array"):
@@ -148,7 +149,7 @@ def test_a_graph_of_freed_memory_is_found(device, rng):
 
 
 def test_what_cannot_be_captured_is_launched_and_the_reason_is_said(device, rng, monkeypatch):
-    def refuses(work, addresses):
+    def refuses(program, addresses):
         raise DeviceError("the stream is busy")
 
     monkeypatch.setattr(device, "capture", refuses)
@@ -217,8 +218,8 @@ def test_cublas_is_captured_past_cupys_binding_and_kernels_through_it(cupy, rng,
     arrays = [cupy.asarray(host) for host in hosts]
     for _ in range(3):
         np.testing.assert_array_equal(run(*arrays), np.einsum("ijl,jk->ik", *hosts))
-    assert cupy.recorded is None
-    assert cupy.library.attached is not None
+    assert not cupy.capturing
+    assert bool(cupy.library.attached) == (dtype != "int32")
     modes = [mode for _, _, mode in cupy.cublas.calls]
     assert modes == ([] if dtype == "int32" else [16 if dtype == "float16" else 0] * 3)
     assert len(cupy.cublas.used) == len(modes[:1])  # the first call's, through the binding
@@ -246,7 +247,7 @@ def test_a_capture_that_fails_ends_and_says_why(cupy, rng, monkeypatch, function
     with pytest.warns(RuntimeWarning, match=f"captured as a CUDA graph: {function} failed with status 14"):
         result = run(*arrays)
     np.testing.assert_allclose(result, np.linalg.multi_dot(hosts))
-    assert cupy.recorded is None
+    assert not cupy.capturing
     np.testing.assert_allclose(run(*arrays), np.linalg.multi_dot(hosts))
 
 
@@ -264,10 +265,11 @@ def test_an_expression_is_replayed_as_a_graph_unless_it_is_told_not_to(
 ):
     hosts = matrices(rng, 10)
     there = {id(host): device_behind_the_door.to_device(host) for host in hosts}
-    monkeypatch.setattr(device_behind_the_door, "to_device", lambda host: there[id(host)])  # as if they stayed there
+    # as a pool would: there again
+    monkeypatch.setattr(device_behind_the_door, "to_device", lambda host: there[id(host)])
     expression = ge.contract_expression(CHAIN, *SHAPES, graph=graph)
     for _ in range(4):
-        result = expression(*hosts, backend="cuda")
+        result = expression(*hosts, backend="cuda")  # which go to the device at each call
         np.testing.assert_allclose(result, np.linalg.multi_dot(hosts))
     assert ("replay" in kinds(device_behind_the_door)) == replays
 
@@ -296,3 +298,75 @@ def test_the_cpu_ignores_a_graph(rng):
     hosts = matrices(rng, 3)
     expression = ge.contract_expression("ab,bc,cd->ad", *SHAPES[:3], graph=True)
     np.testing.assert_allclose(expression(*hosts), np.linalg.multi_dot(hosts))
+
+
+# ---- Lanes
+
+
+def tree(rng, cupy):
+    """The plan of the gradients of a product by halves, its operands, and its results."""
+    hosts = [rng.random(shape) for shape in [*SHAPES[:8], (SIZES[0], SIZES[8])]]
+    plan = ge.einsum_plan("ab,bc,cd,de,ef,fg,gh,hi->ai", *hosts[:8], optimize=[(0, 1)] * 7).vjp()
+    return plan, [cupy.asarray(host) for host in hosts], ge.backends.HOST.bind(plan)(*hosts)
+
+
+def test_lanes_are_captured_as_branches(cupy, rng, always_lanes, monkeypatch):
+    plan, arrays, expected = tree(rng, cupy)
+    captures, end = [], Capture.end
+    monkeypatch.setattr(Capture, "end", lambda capture: captures.append(capture) or end(capture))
+    run = CudaBackend(CupyRuntime()).bind(plan, Mode(graph=True))
+    for _ in range(4):
+        for result, wanted in zip(run(*arrays), expected, strict=True):
+            np.testing.assert_allclose(result, wanted)
+    [capture] = captures
+    assert len(capture.nodes) == 20
+    assert sum(not before for _, before in capture.nodes) > 3  # that wait for nothing
+    assert len(capture.streams) == len(cupy.library.attached) == 4
+    assert len({workspace for _, workspace in cupy.library.attached.values()}) == 4
+
+
+def test_another_graph_of_the_stream_uses_the_same_handles_and_workspaces(cupy, rng, always_lanes):
+    plan, arrays, expected = tree(rng, cupy)
+    runtime, kept = CupyRuntime(), []
+    for _ in range(2):
+        run = CudaBackend(runtime).bind(plan, Mode(graph=True))
+        for _ in range(3):
+            results = run(*arrays)
+        kept.append({handle: workspace for handle, (_, workspace) in cupy.library.attached.items()})
+    assert kept[0] == kept[1]
+    np.testing.assert_allclose(results[0], expected[0])
+
+
+def test_lanes_that_share_a_workspace_are_found(cupy, rng, always_lanes, monkeypatch):
+    plan, arrays, _ = tree(rng, cupy)
+    runtime = CupyRuntime()
+    shared = runtime.allocate(32 << 20)
+    monkeypatch.setattr(runtime, "_capture_workspace", lambda context, lane: shared)
+    run = CudaBackend(runtime).bind(plan, Mode(graph=True))
+    run(*arrays)
+    with pytest.raises(AssertionError, match="streams share a workspace"):
+        run(*arrays)
+
+
+@pytest.mark.parametrize("join", [0, 1, 2])
+def test_a_capture_whose_lanes_do_not_come_back_is_launched(cupy, rng, always_lanes, monkeypatch, join):
+    plan, arrays, expected = tree(rng, cupy)
+    run = CudaBackend(CupyRuntime()).bind(plan, Mode(graph=True))
+    run(*arrays)
+    wait_event, origin = Stream.wait_event, []
+
+    def wait(stream, event):
+        if stream.capture is not None and stream.capture.origin is stream:
+            origin.append(event)
+            if len(origin) == joins - join:
+                return
+        wait_event(stream, event)
+
+    starts = CudaBackend(CupyRuntime()).program(plan, [array.strides for array in arrays], is_graph=True).starts
+    joins = 3 + sum(len(start.after) for start in starts if start.lane == 0)
+    monkeypatch.setattr(Stream, "wait_event", wait)
+    with pytest.warns(RuntimeWarning, match="StreamCaptureUnjoined"):
+        results = run(*arrays)
+    assert len(origin) == joins
+    for result, wanted in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, wanted)

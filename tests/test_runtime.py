@@ -1,6 +1,7 @@
 """`CupyRuntime` itself, on a stand-in for CuPy: which functions are called, with which arguments in which order."""
 
 import gc
+import itertools
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +9,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from simulated.cupy import OPERATION_C, OPERATION_N, OPERATION_T, FakeArray, Stream, stand_in
+from simulated.cupy import OPERATION_C, OPERATION_N, OPERATION_T, FakeArray, stand_in
+from simulated.streams import Stream
 from test_cuda import bound
 
 import gpueinsum as ge
 import gpueinsum.backends
 from gpueinsum.backends.cuda import CudaBackend
-from gpueinsum.backends.runtime import CupyRuntime
+from gpueinsum.backends.runtime import CupyRuntime, _Lanes
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.execute import Mode
 from gpueinsum.steps import Contract
@@ -214,7 +216,7 @@ def test_deterministic_plans_make_no_graphs(cupy):
     run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(graph=None, deterministic=True))
     for _ in range(3):
         assert run(*[x] * 12) == 3
-    assert cupy.library.attached is None
+    assert not cupy.library.attached
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "float32"])
@@ -336,3 +338,114 @@ def test_missing_headers_are_said(cupy, monkeypatch):
     monkeypatch.setattr(sys.modules["cuda.pathfinder"], "find_nvidia_header_directory", lambda name: None)
     with pytest.raises(DeviceError, match="CUDA needs its headers"):
         CupyRuntime()
+
+
+# ---- Lanes
+
+
+CHAIN = "ab,bc,cd,de,ef,fg,gh,hi->ai"
+
+
+def tree(rng, cupy):
+    """Matrices, the plan of their product by halves, and the product."""
+    hosts = [rng.random(shape) for shape in itertools.pairwise([29, 31, 37, 41, 43, 47, 53, 59, 61])]
+    plan = ge.einsum_plan(CHAIN, *hosts, optimize=[(0, 1)] * 7)
+    return plan, [cupy.asarray(host) for host in hosts], np.linalg.multi_dot(hosts)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_lanes_are_streams_with_handles_of_their_own(cupy, rng, always_lanes, deterministic):
+    plan, arrays, expected = tree(rng, cupy)
+    runtime = CupyRuntime()
+    run = CudaBackend(runtime).bind_single(plan, Mode(deterministic=deterministic))
+    for _ in range(3):
+        np.testing.assert_allclose(run(*arrays), expected)
+    handles = cupy.cublas.handles
+    assert len({cupy.cublas.streams[handle] for handle in handles}) == len(handles) == 3 + deterministic
+    assert (7 in cupy.cublas.used) != deterministic  # CuPy's
+    other = CudaBackend(runtime).bind_single(plan, Mode(deterministic=deterministic))
+    np.testing.assert_allclose(other(*arrays), expected)
+    assert len(cupy.cublas.handles) == 3 + deterministic  # made once
+
+
+def test_callers_on_several_streams_have_lanes_of_their_own(cupy, rng, always_lanes):
+    plan, arrays, expected = tree(rng, cupy)
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
+    run, results = CudaBackend(CupyRuntime()).bind_single(plan), []
+    for stream in streams * 2:
+        with stream:
+            results.append(run(*arrays))
+    assert all(stream.queue for stream in streams)  # nobody has waited
+    for stream in streams:
+        stream.synchronize()
+    for result in results:
+        np.testing.assert_allclose(result, expected)
+    assert len(cupy.cublas.handles) == 6
+
+
+def test_every_wait_of_a_call_is_needed(cupy, rng, always_lanes, monkeypatch):
+    tree_plan, arrays, _ = tree(rng, cupy)
+    arrays.append(cupy.asarray(rng.random((29, 61))))
+    plan = tree_plan.vjp()
+    expected = ge.backends.HOST.bind(plan)(*[np.asarray(array) * 2 for array in arrays])
+    two = cupy.asarray(np.float64(2))
+
+    def is_right(number):
+        """Whether twice the arrays give what is expected without the wait of this number; and how many there are.
+
+        The stream that should wait is as early as it can be then, and the one that it should wait for as late.
+        """
+        waits, wait_event = [], Stream.wait_event
+
+        def wait(stream, event):
+            waits.append((stream, event.mark.stream))
+            if len(waits) - 1 != number:
+                wait_event(stream, event)
+
+        caller, run = cupy.cuda.Stream(non_blocking=True), CudaBackend(CupyRuntime()).bind(plan)
+        with monkeypatch.context() as patch, caller:
+            doubled = [ge.einsum("ij,->ij", array, two) for array in arrays]
+            patch.setattr(Stream, "wait_event", wait)
+            results = run(*doubled)
+        early, late = waits[number]
+        streams = {*itertools.chain(*waits)}
+        while caller.queue:
+            free = [stream for stream in streams if stream.can_step]
+            max(free, key=lambda stream: (stream != late, stream == early)).step()
+        return all(map(np.allclose, results, expected)), len(waits)
+
+    starts = CudaBackend(CupyRuntime()).program(plan, [array.strides for array in arrays]).starts
+    between = sum(len(start.after) for start in starts)
+    assert is_right(-1)[1] == 3 + between + 3
+    idle = [number for number in range(3 + between + 3) if is_right(number)[0]]
+    assert not idle
+
+
+def test_lanes_are_joined_when_a_launch_fails(cupy, rng, always_lanes, monkeypatch):
+    plan, arrays, _ = tree(rng, cupy)
+    run = CudaBackend(CupyRuntime()).bind_single(plan)
+    run(*arrays)
+    multiply, calls = cupy.cublas.gemmStridedBatchedEx, []
+
+    def fails(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED")
+        multiply(*arguments)
+
+    monkeypatch.setattr(cupy.cublas, "gemmStridedBatchedEx", fails)
+    backend = CudaBackend(CupyRuntime())
+    made, new_stream = [], cupy.cuda.Stream
+    monkeypatch.setattr(cupy.cuda, "Stream", lambda **options: made.append(new_stream(**options)) or made[-1])
+    with pytest.raises(RuntimeError, match="EXECUTION_FAILED"):
+        backend.bind_single(plan)(*arrays)
+    assert len(made) == 3
+    assert not any(stream.queue for stream in made)
+
+
+def test_a_handle_that_two_lanes_share_is_found(cupy, rng, always_lanes, monkeypatch):
+    plan, arrays, _ = tree(rng, cupy)
+    blas = _Lanes.blas
+    monkeypatch.setattr(_Lanes, "blas", lambda lanes, _: blas(lanes, 1))
+    with pytest.raises(AssertionError, match="streams share a handle"):
+        CudaBackend(CupyRuntime()).bind(plan)(*arrays)

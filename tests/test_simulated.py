@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from simulated import SimulatedRuntime, host
+from simulated.streams import Capture, Event, Stream
 
 from gpueinsum.backends.launch import Kernel, job, kernel_text, nest
 from gpueinsum.gemm import Gemm
@@ -366,3 +367,79 @@ run(1, 1, (host.address(memory) + -host.address(memory) % 16 + {shift}, host.add
 """
     folder = str(Path(__file__).parent)
     assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == status
+
+
+# ---- Streams
+
+
+def test_queued_work_runs_when_it_is_waited_for_and_then_no_more_than_that():
+    done, null, first, second = [], Stream(0), Stream(1, is_late=True), Stream(2, is_late=True)
+    event = Event()
+    first.do(lambda: done.append("first"))
+    event.record(first)
+    first.do(lambda: done.append("behind the event"))
+    second.wait_event(event)
+    second.do(lambda: done.append("second"))
+    assert not done
+    assert first.can_step
+    assert not second.can_step
+    event.record(second)
+    null.wait_event(event)
+    assert done == ["first", "second"]
+    first.synchronize()
+    assert done == ["first", "second", "behind the event"]
+
+
+def test_who_waits_for_an_event_waits_for_what_was_recorded_then():
+    done, null, first, event = [], Stream(0), Stream(1, is_late=True), Event()
+    null.wait_event(event)  # which was never recorded
+    second = Stream(2, is_late=True)
+    event.record(first)
+    second.wait_event(event)
+    first.do(lambda: done.append("first"))
+    event.record(first)
+    second.do(lambda: done.append("second"))
+    second.synchronize()
+    assert done == ["second"]
+
+
+def captured(is_joined):
+    """Two branches of a capture."""
+    origin, lane, fork, end, done = Stream(1, is_late=True), Stream(2, is_late=True), Event(), Event(), []
+    origin.capture = capture = Capture(origin)
+    origin.do(lambda: done.append("before"))
+    fork.record(origin)
+    lane.wait_event(fork)
+    origin.do(lambda: done.append("origin"))
+    lane.do(lambda: done.append("lane"))
+    end.record(lane)
+    if is_joined:
+        origin.wait_event(end)
+        origin.do(lambda: done.append("after"))
+    return capture, origin, lane, done
+
+
+def test_a_graph_runs_what_was_captured_last_first_as_far_as_it_may():
+    capture, _, lane, done = captured(is_joined=True)
+    launch = capture.end()
+    assert not done
+    launch()
+    launch()
+    assert done == ["before", "lane", "origin", "after"] * 2
+    lane.do(lambda: done.append("not captured"))
+    lane.synchronize()
+    assert done[-1] == "not captured"
+
+
+def test_a_capture_must_come_back_to_where_it_began():
+    capture, *_ = captured(is_joined=False)
+    with pytest.raises(RuntimeError, match="StreamCaptureUnjoined"):
+        capture.end()
+
+
+def test_a_capture_waits_for_nothing_from_outside():
+    outside, event = Stream(3, is_late=True), Event()
+    event.record(outside)
+    _, origin, _, _ = captured(is_joined=True)
+    with pytest.raises(AssertionError, match="StreamCaptureIsolation"):
+        origin.wait_event(event)

@@ -1,4 +1,4 @@
-"""From a plan and its operands' strides to a program: every step as products, kernels and views, without any array."""
+"""From a plan and its operands' strides to a draft: every step as products, kernels and views, without any array."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from gpueinsum.axes import contiguous, label_strides, points
 from gpueinsum.backends import tasks
+from gpueinsum.backends.draft import Draft
 from gpueinsum.backends.launch import MAX_OPERANDS
-from gpueinsum.backends.program import Address, Launch, Output, PointerProduct, Product, Program, Span, Work
+from gpueinsum.backends.program import Address, Launch, Output, PointerProduct, Product, Span, Work
 from gpueinsum.backends.tasks import THREADS, Source, Task
-from gpueinsum.backends.workspace import Lifetime, offsets
 from gpueinsum.cost import item_bytes
 from gpueinsum.gemm import LHS, OUT, RHS, Route, blas_calls, pointer_calls
 from gpueinsum.layouts import Chooser, route_for
@@ -41,7 +41,7 @@ def assemble(
     profile: Profile,
     choose: Chooser = route_for,
     aligned: bool = True,
-) -> Program:
+) -> Draft:
     """The plan for operands of these strides (in bytes), on a device of so many multiprocessors with these rates.
 
     The ways to run its products are chosen by price, or as it is said. If `aligned`, it may count on
@@ -54,7 +54,7 @@ def assemble(
     for register, step in enumerate(plan.steps, len(plan.inputs)):
         registers.append(assembly.step(step, [registers[source] for source in step.sources], register in results))
     spans = tuple([_span(plan.shape(number), own, item) for number, own in enumerate(strides)])
-    return assembly.program(spans, [registers[register] for register in plan.outputs])
+    return assembly.draft(spans, [registers[register] for register in plan.outputs])
 
 
 def _span(shape: Shape, strides: tuple[int, ...], item: int) -> Span:
@@ -66,7 +66,7 @@ def _span(shape: Shape, strides: tuple[int, ...], item: int) -> Span:
 
 
 class _Assembly:
-    """The work so far. Memories are numbered as they come, operands first, and have their places in the end."""
+    """The work so far. Memories are numbered as they come, operands first, and have their places later (`draft.py`)."""
 
     def __init__(
         self,
@@ -106,36 +106,15 @@ class _Assembly:
             self._results.append(made.memory)
         return made
 
-    def program(self, spans: tuple[Span, ...], outputs: Sequence[_Strided]) -> Program:
-        """The work, with the places of all memories in the workspace and in the results."""
-        operands = len(self._plan.inputs)
-        places = {number: Address(number, 0) for number in range(operands)}
-        kept = dict.fromkeys(self._results)
-        places |= {memory: Address(operands + number, 0) for number, memory in enumerate(kept)}
-        touched: dict[int, list[int]] = {}
-        for turn, work in enumerate(self._work):
-            for address in work.addresses:
-                touched.setdefault(address.memory, []).append(turn)
-        scratch = [memory for memory in touched if memory not in places]
-        lives = [  # what has no elements has an address all the same
-            Lifetime(max(1, self._bytes[memory]), touched[memory][0], touched[memory][-1]) for memory in scratch
-        ]
-        starts, workspace = offsets(lives)
-        last = operands + len(kept)
-        places |= {memory: Address(last, start) for memory, start in zip(scratch, starts, strict=True)}
-        return Program(
-            tuple([_placed(work, places) for work in self._work]),
-            spans,
-            tuple([self._bytes[memory] for memory in kept]),
-            workspace,
-            tuple([self._output(places, *pair) for pair in zip(self._plan.outputs, outputs, strict=True)]),
-            self._dtype,
-        )
-
-    def _output(self, places: dict[int, Address], register: int, made: _Strided) -> Output:
+    def draft(self, spans: tuple[Span, ...], outputs: Sequence[_Strided]) -> Draft:
+        """The work, and the memories that it needs."""
         item = item_bytes(self._dtype)
-        strides = tuple([stride * item for stride in made.strides])
-        return Output(places[made.memory].memory, self._plan.shape(register), strides)
+        arrays = [
+            Output(made.memory, self._plan.shape(register), tuple([stride * item for stride in made.strides]))
+            for register, made in zip(self._plan.outputs, outputs, strict=True)
+        ]
+        kept = tuple(dict.fromkeys(self._results))
+        return Draft(tuple(self._work), spans, tuple(self._bytes), kept, tuple(arrays), self._dtype)
 
     # ------------------------------------------------------------ steps
 
@@ -297,17 +276,6 @@ class _Assembly:
     def _sizes(self, *sources: Source, out: Term = "") -> tuple[tuple[Label, int], ...]:
         labels = dict.fromkeys("".join(source.term for source in sources) + out)
         return tuple([(label, self._size[label]) for label in labels])
-
-
-def _placed(work: Work, places: dict[int, Address]) -> Work:
-    def placed(address: Address) -> Address:
-        memory, start = places[address.memory]
-        return Address(memory, start + address.offset)
-
-    if isinstance(work, Product):
-        a, b, c = work.addresses
-        return replace(work, addresses=(placed(a), placed(b), placed(c)))
-    return replace(work, addresses=tuple([placed(address) for address in work.addresses]))
 
 
 def _by_strides(term: Term, arrays: Sequence[_Strided]) -> Term:

@@ -1,9 +1,10 @@
 """CuPy: plans as programs of cuBLAS calls and kernels of ours; asynchronous on the current device and stream.
 
 A plan is assembled once for operands of the same strides (`assemble.py`), into a flat list of launches on one workspace
-and one memory for each result (`program.py`); a call resolves addresses and launches. The GPU is reached through one
-small object, `Runtime`, and through nothing else, so that the tests can put a simulated device in its place and run
-this whole module on a machine without a GPU.
+and one memory for each result (`draft.py`, `program.py`); a call resolves addresses and launches, on several streams
+where branches of the plan gain by it (`lanes.py`). The GPU is reached through one small object, `Runtime`, and through
+nothing else, so that the tests can put a simulated device in its place and run this whole module on a machine without a
+GPU.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from gpueinsum.backends import HOST, on_device
 from gpueinsum.backends.assemble import assemble
+from gpueinsum.backends.draft import in_turn, on_lanes
 from gpueinsum.backends.graph import Launches, is_worth_a_graph, replaying
 from gpueinsum.backends.launch import KERNELS
 from gpueinsum.backends.program import Program
@@ -112,14 +114,16 @@ class CudaBackend:
         precision: str | None = None,
         autotune: bool = False,
         aligned: bool = True,
+        is_graph: bool = False,
     ) -> Program:
-        """What runs the plan for operands of these strides (in bytes) on the current device.
+        """What runs the plan for operands of these strides (in bytes) on the current device, launched or as a graph.
 
         If `aligned`, it counts on `Program.packed_operands` beginning at multiples of 16 bytes.
         """
         profile, processors = self.profile, self.runtime.processors
         choose = self._tuner(precision).route_for if autotune else route_for
-        return assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned)
+        draft = assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned)
+        return on_lanes(draft, in_turn(draft), processors, profile, 0.0 if is_graph else profile.launch)
 
     def _tuner(self, precision: str | None) -> Tuner:
         ways = CudaWays(self.runtime, precision, lambda program: _launching(program, self.runtime, deterministic=False))
@@ -134,25 +138,24 @@ class CudaBackend:
             raise ValueError("autotune=True goes by the clock, and deterministic=True refuses that")
 
         def load(_: Hashable, *strides: tuple[int, ...]) -> _Run:
-            program = self.program(plan, strides, precision, autotune)
-            run, packed = ready(program), program.packed_operands
+            program, run = ready(strides, aligned=True)
+            packed, pointer = program.packed_operands, self.runtime.pointer
             if not packed:
                 return run
-            pointer = self.runtime.pointer
-            anywhere = lru_cache(maxsize=1)(
-                lambda: ready(self.program(plan, strides, precision, autotune, aligned=False))
-            )
+            anywhere = lru_cache(maxsize=1)(lambda: ready(strides, aligned=False)[1])
             if any(program.operands[number].before % PACK_BYTES for number in packed):  # a graph would not align them
                 return anywhere()
             return lambda operands: (
                 anywhere() if any(pointer(operands[number]) % PACK_BYTES for number in packed) else run
             )(operands)
 
-        def ready(program: Program) -> _Run:
+        def ready(strides: Sequence[tuple[int, ...]], aligned: bool) -> tuple[Program, _Run]:
+            program = self.program(plan, strides, precision, autotune, aligned)
             launched = _launching(program, self.runtime, deterministic)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
-                launched = replaying(program, self.runtime, launched, warns=bool(graph))
-            return _running(program, self.runtime, launched)
+                captured = self.program(plan, strides, precision, autotune, aligned, is_graph=True)
+                launched = replaying(captured, self.runtime, launched, warns=bool(graph))
+            return program, _running(program, self.runtime, launched)
 
         return lru_cache(maxsize=_KEPT)(load)
 
@@ -181,8 +184,11 @@ def _running(program: Program, runtime: Runtime, launched: Launches) -> _Run:
 
 
 def _launching(program: Program, runtime: Runtime, deterministic: bool) -> Launches:
-    """From the operands' addresses to the results' memories, everything launched in turn."""
-    launches = [runtime.prepare(work, deterministic) for work in program.work]
+    """From the operands' addresses to the results' memories, everything launched in turn or on its lanes."""
+    if program.starts:
+        launches = [runtime.branched(program, deterministic)]
+    else:
+        launches = [runtime.prepare(work, deterministic) for work in program.work]
     allocate, sizes = runtime.allocate, program.results
     if program.workspace:
         sizes = (*sizes, program.workspace)

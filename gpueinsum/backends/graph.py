@@ -1,4 +1,4 @@
-"""A program captured once as a CUDA graph and replayed, so that many short kernels cost one launch.
+"""A program captured once as a CUDA graph and replayed, so that many short kernels cost one launch; lanes are branches.
 
 A graph's addresses are fixed when it is captured. Operands that come to the same addresses again are used in place;
 others are copied into memory of the graph's own, where that takes fewer calls than the launches it saves. Results are
@@ -48,7 +48,7 @@ def _flops(work: Work) -> float:
 
 
 def replaying(program: Program, runtime: Runtime, launch: Launches, warns: bool) -> Launches:
-    """`launch`, or a replay of what it launches: both take the operands' addresses and give the results' memories.
+    """`launch`, or a replay of the program: both take the operands' addresses and give the results' memories.
 
     What is captured for a stream serves that stream only, where one replay waits for the one before it. If capturing
     fails, everything is launched as before; the reason is a RuntimeWarning if it `warns`.
@@ -110,7 +110,7 @@ class _Graph:
         self._results = [runtime.allocate(nbytes) for nbytes in program.results]
         self._workspace = [runtime.allocate(program.workspace)] if program.workspace else []
         own = [memory.ptr for memory in (*self._results, *self._workspace)]
-        self._launch = runtime.capture(program.work, [*addresses, *own])
+        self._launch = runtime.capture(program, [*addresses, *own])
         self._lock = threading.Lock()  # threads of one stream: copies in, launch and copies out belong together
 
     def replay(self, addresses: Sequence[int]) -> Sequence[Memory]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gpueinsum.backends.lanes import Start
 from gpueinsum.backends.launch import Kernel, Struct
 from gpueinsum.gemm import Gemm, reads_packs
 from gpueinsum.subscripts import Shape
@@ -96,8 +97,9 @@ class Output(NamedTuple):
 class Program:
     """Work in order, for operands of certain strides; all memory is taken at once, and its bytes are known before.
 
-    An output lies in a result's memory, or in an operand's, of which it is a view. Printed, each launch is a line: `%0`
-    is an operand, `r0` a result, `w+512` a place in the workspace.
+    An output lies in a result's memory, or in an operand's, of which it is a view. Where launches run side by side,
+    `starts` says of each its lane and what it waits for; else everything runs in turn on the caller's stream. Printed,
+    each launch is a line: `%0` is an operand, `r0` a result, `w+512` a place in the workspace, `#3` a launch.
     """
 
     work: tuple[Work, ...]
@@ -106,6 +108,7 @@ class Program:
     workspace: int  # bytes
     outputs: tuple[Output, ...]
     dtype: str
+    starts: tuple[Start, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -130,8 +133,14 @@ class Program:
             return f"{name}+{offset}" if offset else name
 
         taken = f"{self.workspace} bytes of workspace, {sum(self.results)} of results"
-        lines = [f"{self.dtype}, {len(self.work)} launches, {taken}"]
-        for work in self.work:
+        lanes = {start.lane for start in self.starts}
+        launches = f"{len(self.work)} launches" + (f" on {len(lanes)} lanes" if lanes else "")
+        lines = [f"{self.dtype}, {launches}, {taken}"]
+        for number, work in enumerate(self.work):
             *sources, out = map(named, work.addresses)
-            lines.append(f"  {out} = {work}  of {', '.join(sources)}")
+            place, after = "", ""
+            if self.starts:
+                place = f"#{number} lane {self.starts[number].lane}: "
+                after = "".join(f", after #{other}" for other in self.starts[number].after)
+            lines.append(f"  {place}{out} = {work}  of {', '.join(sources)}{after}")
         return "\n".join(lines)

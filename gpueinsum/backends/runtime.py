@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from gpueinsum.backends import on_device
 from gpueinsum.backends.blas import CapturableBlas, CupyBlas, Handle
+from gpueinsum.backends.lanes import LANES, Start
 from gpueinsum.backends.launch import Kernel, kernel_text
-from gpueinsum.backends.program import Launch, PointerProduct, Product, Work
+from gpueinsum.backends.program import Launch, PointerProduct, Product, Program, Work
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.subscripts import Shape
 
@@ -76,10 +77,17 @@ class Runtime(Protocol):
         the cuBLAS at hand does not have.
         """
 
-    def capture(self, work: Sequence[Work], addresses: Sequence[int]) -> Callable[[], None]:
-        """All of it at these addresses as one graph, to be launched on the stream that is current now.
+    def branched(self, program: Program, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
+        """All work of a program with lanes, each lane on a stream; what comes next on the current stream waits for it.
 
-        Raises DeviceError, saying why, if it cannot be captured. Everything must have been launched once before.
+        A function of addresses as those of `prepare`, which raises what they raise.
+        """
+
+    def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
+        """All its work at these addresses as one graph, to be launched on the stream that is current now.
+
+        Lanes become its branches. Raises DeviceError, saying why, if it cannot be captured. Everything must have been
+        launched once before.
         """
 
     def copy(self, out: int, source: int, nbytes: int) -> None:
@@ -118,11 +126,20 @@ class CupyRuntime:
         self._cupy = cupy
         self.array_type = cupy.ndarray
         past_cupy = lambda: cupy.cuda.get_current_stream().ptr, cupy.cuda.runtime.runtimeGetVersion() // 1000
-        self._blas = CupyBlas(cublas, cupy.cuda.device.get_cublas_handle, *past_cupy)
+
+        def blas(handle_of: Callable[[], int]) -> CupyBlas:
+            return CupyBlas(cublas, handle_of, *past_cupy)
+
+        self._blas = blas(cupy.cuda.device.get_cublas_handle)
         handle = lru_cache(maxsize=_STREAMS)(lambda context, thread: Handle(cublas))
-        self._own_blas = CupyBlas(cublas, lambda: handle(self.context(), threading.get_ident()).number, *past_cupy)
+        self._own_blas = blas(lambda: handle(self.context(), threading.get_ident()).number)
         self._capturable_blas = lru_cache(maxsize=None)(self._new_capturable_blas)
-        self._capture_workspace = lru_cache(maxsize=_STREAMS)(self._new_capture_workspace)
+        self._capture_workspace = lru_cache(maxsize=_STREAMS * LANES)(self._new_capture_workspace)
+        self._lanes = lru_cache(maxsize=_STREAMS)(
+            lambda context: _Lanes(
+                [cupy.cuda.Stream(non_blocking=True) for _ in range(1, LANES)], partial(Handle, cublas), blas
+            )
+        )
 
     @property
     def processors(self) -> int:
@@ -227,46 +244,145 @@ class CupyRuntime:
         stop.synchronize()
         return float(cuda.get_elapsed_time(start, stop)) / 1e3
 
-    def capture(self, work: Sequence[Work], addresses: Sequence[int]) -> Callable[[], None]:
+    def branched(self, program: Program, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
+        wired = lru_cache(maxsize=_STREAMS)(lambda context: self._wired(program, deterministic, self._lanes(context)))
+        return lambda addresses: wired(self.context())(addresses)
+
+    def _wired(self, program: Program, deterministic: bool, lanes: _Lanes) -> Callable[[Sequence[int]], None]:
+        """`branched` for calls on the current stream."""
+
+        def prepared(work: Work, lane: int) -> Callable[[Sequence[int]], None]:
+            if not lane or isinstance(work, Launch):
+                return self.prepare(work, deterministic)
+            return lanes.blas(lane).prepare(work)
+
+        launches = [prepared(work, start.lane) for work, start in zip(program.work, program.starts, strict=True)]
+        streams = [self._cupy.cuda.get_current_stream(), *lanes.streams]
+        launch_all = self._forked(program.starts, launches, streams)
+
+        def launch(addresses: Sequence[int]) -> None:
+            with lanes.lock:
+                launch_all(addresses)
+
+        return launch
+
+    def _forked(
+        self,
+        starts: Sequence[Start],
+        launches: Sequence[Callable[[Sequence[int]], None]],
+        streams: Sequence[Any],
+    ) -> Callable[[Sequence[int]], None]:
+        """Launches on the streams of their lanes, the first of which is current then, and waits for the others."""
+        cuda = self._cupy.cuda
+        used = sorted({start.lane for start in starts} - {0})
+        awaited = {other for start in starts for other in start.after}
+        events = {number: cuda.Event(disable_timing=True) for number in awaited}
+        fork, ends = cuda.Event(disable_timing=True), [cuda.Event(disable_timing=True) for _ in used]
+        caller, others = streams[0], [streams[lane] for lane in used]
+        turns = [
+            (streams[start.lane], [events[other] for other in start.after], launch, events.get(number))
+            for number, (start, launch) in enumerate(zip(starts, launches, strict=True))
+        ]
+
+        def launch_all(addresses: Sequence[int]) -> None:
+            fork.record(caller)  # operands are ready there, and memory was taken there
+            for stream in others:
+                stream.wait_event(fork)
+            try:
+                for stream, before, launch, done in turns:
+                    for event in before:
+                        stream.wait_event(event)
+                    if stream is caller:
+                        launch(addresses)
+                    else:
+                        with stream:
+                            launch(addresses)
+                    if done is not None:
+                        done.record(stream)
+            finally:  # whatever was launched uses the memory, which goes back on the caller's stream
+                for stream, end in zip(others, ends, strict=True):
+                    end.record(stream)
+                    caller.wait_event(end)
+
+        return launch_all
+
+    def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
         """Its products go past CuPy's binding, which refuses a stream that is capturing."""
         try:
-            return self._captured(work, addresses)
+            return self._captured(program, addresses)
         except (RuntimeError, OSError) as error:  # CuPy's, CUDA's and cuBLAS' own are RuntimeErrors
             raise DeviceError(f"this cannot be captured as a CUDA graph: {error}") from error
 
-    def _captured(self, work: Sequence[Work], addresses: Sequence[int]) -> Callable[[], None]:
-        blas, workspace = self._capturable_blas(self.device()), self._capture_workspace(self.context())
-        launches = [self.prepare(step) if isinstance(step, Launch) else blas.prepare(step) for step in work]
-        stream = self._cupy.cuda.Stream(non_blocking=True)
-        with _CAPTURING, stream:
-            blas.attach(stream.ptr, workspace.ptr, _CAPTURE_WORKSPACE)
+    def _captured(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
+        lane_of = [start.lane for start in program.starts] or [0] * len(program.work)
+        multiply = {lane for work, lane in zip(program.work, lane_of, strict=True) if not isinstance(work, Launch)}
+        blas = {lane: self._capturable_blas(self.device(), lane) for lane in multiply}
+        workspaces = {lane: self._capture_workspace(self.context(), lane) for lane in multiply}
+        launches = [
+            self.prepare(work) if isinstance(work, Launch) else blas[lane].prepare(work)
+            for work, lane in zip(program.work, lane_of, strict=True)
+        ]
+        streams = [self._cupy.cuda.Stream(non_blocking=True) for _ in range(1 + max(lane_of))]
+        launch_all = self._forked(program.starts, launches, streams) if program.starts else _in_turn(launches)
+        with _CAPTURING, streams[0] as stream:
+            for lane in multiply:
+                blas[lane].attach(streams[lane].ptr, workspaces[lane].ptr, _CAPTURE_WORKSPACE)
             stream.begin_capture()
             try:
-                for launch in launches:
-                    launch(addresses)
+                launch_all(addresses)
             except BaseException:
                 with contextlib.suppress(RuntimeError):
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
 
-        def launch_graph(_: Memory = workspace) -> None:  # which the graph's products use
+        def launch_graph(_: Any = workspaces) -> None:  # which the graph's products use
             graph.launch()
 
         return launch_graph
 
-    def _new_capturable_blas(self, _: int) -> CapturableBlas:
+    def _new_capturable_blas(self, _: int, __: int) -> CapturableBlas:
+        """One for every device and lane."""
         self._cupy.cuda.device.get_cublas_handle()  # so that the library is loaded
         return CapturableBlas(self._cupy.cuda.runtime.runtimeGetVersion() // 1000)
 
-    def _new_capture_workspace(self, _: Hashable) -> Memory:
-        """One for every stream, on which its graphs wait for each other."""
+    def _new_capture_workspace(self, _: Hashable, __: int) -> Memory:
+        """One for every stream, on which its graphs wait for each other, and lane."""
         return self.allocate(_CAPTURE_WORKSPACE)
+
+
+class _Lanes:
+    """The streams beside a caller's stream, each with a cuBLAS handle that no other stream uses.
+
+    They belong to that stream: of two callers neither waits for the other. Threads that share it take turns by `lock`.
+    """
+
+    def __init__(
+        self, streams: Sequence[Any], handle: Callable[[], Handle], blas: Callable[[Callable[[], int]], CupyBlas]
+    ) -> None:
+        self.streams, self.lock = streams, threading.Lock()
+        self._new_handle, self._blas_on = handle, blas
+        self._blas: dict[int, CupyBlas] = {}
+
+    def blas(self, lane: int) -> CupyBlas:
+        """Made when it is first needed: a handle takes memory (32 MiB on an H200, by cuBLAS' documentation)."""
+        if lane not in self._blas:
+            handle = self._new_handle()
+            self._blas[lane] = self._blas_on(lambda: handle.number)
+        return self._blas[lane]
+
+
+def _in_turn(launches: Sequence[Callable[[Sequence[int]], None]]) -> Callable[[Sequence[int]], None]:
+    def launch_all(addresses: Sequence[int]) -> None:
+        for launch in launches:
+            launch(addresses)
+
+    return launch_all
 
 
 _CAPTURING = threading.Lock()  # one cuBLAS handle captures at a time
 _CAPTURE_WORKSPACE = 32 << 20  # bytes: what cuBLAS' documentation recommends from Hopper on
-_STREAMS = 8  # whose own handles, and workspaces for capturing, are kept
+_STREAMS = 8  # whose own handles, lanes and workspaces for capturing are kept
 _DEVICE_TO_DEVICE = 3  # cudaMemcpyKind
 _PER_THREAD_STREAM = 2  # cudaStreamPerThread
 

@@ -239,9 +239,14 @@ def _packed(loops: list[Axis], others: list[Axis], dtype: str) -> tuple[list[Axi
 # ---------------------------------------------------------------- threads
 
 
+def blocks_at_once(processors: int) -> int:
+    """How many blocks a device holds."""
+    return processors * (_RESIDENT // THREADS)
+
+
 def _blocks(threads: int, processors: int) -> int:
     """As many blocks as there is work for, up to what the device holds at once several times over."""
-    return min(-(-threads // THREADS), processors * (_RESIDENT // THREADS) * _ROUNDS)
+    return min(-(-threads // THREADS), blocks_at_once(processors) * _ROUNDS)
 
 
 def _chunks(threads: int, terms: int, processors: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from gpueinsum.backends.assemble import assemble
+from gpueinsum.backends.draft import in_turn
 from gpueinsum.backends.graph import Launches
 from gpueinsum.backends.program import Program, Span
 from gpueinsum.backends.runtime import Memory, Runtime
@@ -37,7 +38,7 @@ class CudaWays:
         item, processors, profile = item_bytes(dtype), self._runtime.processors, profile_for("cuda")
         strides = [tuple(stride * item for stride in own) for own in (lhs, rhs)]
         programs = {
-            name: assemble(plan, strides, self._precision, processors, profile, _taking(way))
+            name: in_turn(assemble(plan, strides, self._precision, processors, profile, _taking(way)))
             for name, way in ways.items()
         }
         spans = next(iter(programs.values())).operands

@@ -4,11 +4,13 @@ Its kernels are the very `.cu` texts, compiled for the host (`host.py`, `shim.h`
 raw memory (`cublas.py`).
 """
 
+import collections
 import ctypes
 import weakref
 
 import numpy as np
 
+from gpueinsum.backends.lanes import Start
 from gpueinsum.backends.program import PointerProduct, Product
 
 from . import cublas, host
@@ -23,8 +25,9 @@ class SimulatedRuntime:
     xp = np
     array_type = type(None)  # numpy's arrays are the host's, too
 
-    def __init__(self, processors=4, last_thread_first=False):
+    def __init__(self, processors=4, last_thread_first=False, choose_lane=max):
         self.processors = processors  # few, so that grids are small
+        self.choose_lane = choose_lane  # which of the lanes that wait for nothing runs its next launch
         self.last_thread_first = last_thread_first  # the order in which the threads of a block take turns
         self.calls = []
         self._allocations = weakref.WeakValueDictionary()  # address -> Allocation
@@ -57,14 +60,39 @@ class SimulatedRuntime:
     def prepare(self, work, deterministic=False):
         return lambda addresses: self._run(work, [addresses[memory] + offset for memory, offset in work.addresses])
 
-    def capture(self, work, addresses):
+    def branched(self, program, deterministic=False):
+        """Lanes are ahead of each other and behind as far as the program lets them."""
+        launches = [self.prepare(work) for work in program.work]
+
+        def launch_all(addresses):
+            for number in self._order(program.starts):
+                launches[number](addresses)
+
+        return launch_all
+
+    def _order(self, starts):
+        """The launches one after the other, those of a lane in their order, each after those that it waits for."""
+        queues, done = {}, set()
+        for number, start in enumerate(starts):
+            queues.setdefault(start.lane, collections.deque()).append(number)
+        while queues:
+            free = [lane for lane, queue in queues.items() if done.issuperset(starts[queue[0]].after)]
+            assert free, "lanes wait for each other"
+            lane = self.choose_lane(free)
+            done.add(number := queues[lane].popleft())
+            yield number
+            if not queues[lane]:
+                del queues[lane]
+
+    def capture(self, program, addresses):
         """A graph keeps the addresses, not the memory: freed memory is found when it is replayed."""
-        launches, addresses = [self.prepare(step) for step in work], tuple(addresses)
+        launches, addresses = [self.prepare(work) for work in program.work], tuple(addresses)
+        starts = program.starts or [Start(0, ())] * len(launches)
 
         def replay():
             self.calls.append(("replay", len(launches)))
-            for launch in launches:
-                launch(addresses)
+            for number in self._order(starts):
+                launches[number](addresses)
 
         return replay
 
@@ -174,6 +202,10 @@ class SimulatedRuntime:
     def extent(self, address):
         """The memory that an address lies in: its first byte, and the one after its last."""
         return bounds(self._owner(address))
+
+    def owners(self, *addresses):
+        """The arrays that own the memory at these addresses."""
+        return [self._owner(address) for address in addresses]
 
     def _owner(self, address):
         """The array that owns the memory at an address, which is a pointer or lies in the memory of one."""

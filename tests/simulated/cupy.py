@@ -1,9 +1,9 @@
 """A stand-in for CuPy on a simulated device: what the package, the benchmarks and their peers call, and no more."""
 
-import collections
 import contextlib
 import ctypes
 import functools
+import itertools
 import sys
 import time
 import types
@@ -17,6 +17,7 @@ from gpueinsum.backends.launch import KERNELS, kernel_text
 from gpueinsum.gemm import Gemm
 
 from . import SimulatedRuntime
+from .streams import Capture, Event, Stream
 
 TEXTS = {(kernel_text(kernel), kernel.entry): kernel for kernel in KERNELS}
 OPERATION_N, OPERATION_T, OPERATION_C = 0, 1, 2  # cublasOperation_t
@@ -73,8 +74,10 @@ class FakeCublas:
         self.mode = mode
 
     def setStream(self, handle, stream):  # noqa: N802  # CuPy's name
-        if sys.modules["cupy"].recorded is not None:
+        if sys.modules["cupy"].cuda.get_current_stream().capture is not None:
             raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+        if handle in self.handles:
+            assert self.streams.get(handle, stream) == stream, "streams share a handle of ours, and its workspace"
         self.streams[handle] = stream
 
     def create(self):  # CuPy's handle is 7
@@ -83,14 +86,18 @@ class FakeCublas:
 
     def destroy(self, handle):
         self.handles.remove(handle)
+        self.streams.pop(handle, None)
 
     def getVersion(self, handle):  # noqa: N802  # CuPy's name
         return self.version
 
     def gemmStridedBatchedEx(self, handle, *arguments):  # noqa: N802  # CuPy's name
-        self.setStream(handle, sys.modules["cupy"].cuda.get_current_stream().ptr)  # as all of the binding does
+        stream = sys.modules["cupy"].cuda.get_current_stream()
+        self.setStream(handle, stream.ptr)  # as all of the binding does
         self.used.append(handle)
-        self.multiply(self.mode, *arguments)
+        a, b, c = arguments[6], arguments[10], arguments[15]
+        mode = self.mode
+        stream.do(lambda: self.multiply(mode, *arguments), *self.simulated.owners(a, b, c))
 
     def multiply(
         self, mode, transa, transb, m, n, k, alpha, a, a_type, lda, stride_a, b, b_type, ldb, stride_b,
@@ -129,32 +136,30 @@ class FakeCublas:
         return bool(beta)
 
 
-class Stream(collections.namedtuple("Stream", "ptr")):  # as CuPy's: equal by its pointer alone
-    def synchronize(self):
-        pass
+class CupyStream(Stream):
+    """A stream that CuPy makes."""
 
-
-class CapturingStream:
-    """A stream that can record what is launched while it is current."""
-
-    ptr = 77
-
-    def __init__(self, fake, non_blocking):
-        assert non_blocking  # or the null stream's work would break the capture
-        self.fake, self.recorded = fake, None
+    def __init__(self, fake, ptr):
+        super().__init__(ptr, is_late=True)
+        self.fake, self.outer = fake, []
 
     def __enter__(self):
-        self.outer, self.fake.cuda.get_current_stream = self.fake.cuda.get_current_stream, lambda: self
+        self.outer.append(self.fake.cuda.get_current_stream)
+        self.fake.cuda.get_current_stream = lambda: self
+        return self
 
     def __exit__(self, *error):
-        self.fake.cuda.get_current_stream = self.outer
+        self.fake.cuda.get_current_stream = self.outer.pop()
 
     def begin_capture(self):
-        self.recorded = self.fake.recorded = []
+        assert not self.queue
+        self.capture = Capture(self)
+        self.fake.capturing.append(self.capture)
 
     def end_capture(self):
-        self.fake.recorded, launches = None, self.recorded
-        return types.SimpleNamespace(launch=lambda: [launch() for launch in launches])
+        self.fake.capturing.remove(self.capture)
+        launch = self.capture.end()
+        return types.SimpleNamespace(launch=lambda: self.fake.cuda.get_current_stream().do(launch))
 
 
 class Foreign:
@@ -172,61 +177,75 @@ class Foreign:
 class FakeLibrary:
     """cuBLAS itself, as ctypes reaches it; its functions give a status."""
 
-    HANDLE, WORKSPACE = 13, 32 << 20
+    WORKSPACE = 32 << 20
 
     def __init__(self, fake):
-        self.fake, self.attached, self.mode = fake, None, None
+        self.fake, self.mode = fake, {}
+        self.attached = {}  # handle -> stream, workspace
         self.cublasGemmBatchedEx = Foreign(self.multiply_by_pointers)
 
     def cublasCreate_v2(self, handle):  # noqa: N802  # cuBLAS' name
-        assert self.fake.recorded is None, "a handle is made before the stream captures"
-        handle._obj.value = self.HANDLE
+        assert not self.fake.capturing, "a handle is made before the stream captures"
+        handle._obj.value = 13 + len(self.mode)
+        self.mode[handle._obj.value] = 0
         return 0
 
     def cublasSetStream_v2(self, handle, stream):  # noqa: N802  # cuBLAS' name
-        assert self.fake.recorded is None, "a stream is set before it captures"
-        self.attached = [stream.value]
+        assert not self.fake.capturing, "a stream is set before it captures"
+        self.attached[handle.value] = (stream.value, None)  # the workspace is the library's own again
         return 0
 
     def cublasSetWorkspace_v2(self, handle, workspace, nbytes):  # noqa: N802  # cuBLAS' name
         first, end = self.fake.cublas.simulated.extent(workspace.value)
         assert (first, end - first) == (workspace.value, nbytes.value) == (first, self.WORKSPACE)
-        self.attached.append(workspace.value)
+        stream, _ = self.attached[handle.value]
+        self.attached[handle.value] = stream, workspace.value
         return 0
 
     def cublasSetMathMode(self, handle, mode):  # noqa: N802  # cuBLAS' name
-        self.mode = mode
+        self.mode[handle.value] = mode
         return 0
 
     def cublasGemmStridedBatchedEx(self, handle, *arguments):  # noqa: N802  # cuBLAS' name
-        if handle.value != self.HANDLE or len(self.attached) != 2 or self.attached[0] != CapturingStream.ptr:
+        return self.captured(self.fake.cublas.multiply, handle, arguments)
+
+    def captured(self, multiply, handle, arguments):
+        pointer, workspace = self.attached.get(handle.value, (None, None))
+        [capture] = self.fake.capturing
+        streams = [stream for stream in capture.streams if stream.ptr == pointer]
+        if not streams or workspace is None:
             return 1  # CUBLAS_STATUS_NOT_INITIALIZED
-        numbers = [argument.value for argument in arguments]
-        multiply, mode = self.fake.cublas.multiply, self.mode
-        self.fake.recorded.append(lambda: multiply(mode, *numbers))
+        others = [self.attached[other] for other in self.attached if other != handle.value]
+        assert all(workspace != theirs or pointer == stream for stream, theirs in others), "streams share a workspace"
+        numbers, mode = [argument.value for argument in arguments], self.mode[handle.value]
+        streams[0].do(lambda: multiply(mode, *numbers))
         return 0
 
     def multiply_by_pointers(self, handle, *arguments):
-        """On the handle that captures, and, since CuPy's binding lacks it, on any of that one's."""
-        cublas, numbers = self.fake.cublas, [argument.value for argument in arguments]
-        if self.fake.recorded is not None:
-            if handle.value != self.HANDLE or len(self.attached) != 2 or self.attached[0] != CapturingStream.ptr:
-                return 1  # CUBLAS_STATUS_NOT_INITIALIZED
-            mode = self.mode
-            self.fake.recorded.append(lambda: cublas.multiply_by_pointers(mode, *numbers))
-            return 0
-        if cublas.streams.get(handle.value) != self.fake.cuda.get_current_stream().ptr:
+        """On a handle that captures, and, since CuPy's binding lacks it, on any of that one's."""
+        cublas, stream = self.fake.cublas, self.fake.cuda.get_current_stream()
+        if self.fake.capturing:
+            return self.captured(cublas.multiply_by_pointers, handle, arguments)
+        if cublas.streams.get(handle.value) != stream.ptr:
             return 7  # CUBLAS_STATUS_INVALID_VALUE: it would run on another stream
         cublas.used.append(handle.value)
-        cublas.multiply_by_pointers(cublas.mode, *numbers)
+        numbers, mode = [argument.value for argument in arguments], cublas.mode
+        pointers = [numbers[place] for place in (6, 9, 13)]
+        stream.do(lambda: cublas.multiply_by_pointers(mode, *numbers), *cublas.simulated.owners(*pointers))
         return 0
 
 
-class FakeEvent:
-    """All work is done when a call returns, so an event is a reading of the clock."""
+class FakeEvent(Event):
+    """CuPy's: also a reading of the clock, since all work on the null stream is done when a call returns."""
 
-    def record(self, stream):
-        self.time = time.perf_counter()
+    def __init__(self, disable_timing=False):
+        super().__init__()
+        self.is_timed = not disable_timing
+
+    def record(self, stream=None):
+        super().record(sys.modules["cupy"].cuda.get_current_stream() if stream is None else stream)
+        if self.is_timed:
+            self.time = time.perf_counter()
 
     def synchronize(self):
         pass
@@ -287,13 +306,19 @@ def stand_in(monkeypatch):
         stride_tricks=types.SimpleNamespace(as_strided=functools.partial(np.lib.stride_tricks.as_strided, subok=True))
     )
     error = type("CUDARuntimeError", (RuntimeError,), {})
-    fake.recorded = None  # what is launched while a stream captures
+    fake.capturing = []
+    pointers = itertools.count(77)
     fake.library = FakeLibrary(fake)
     monkeypatch.setattr(blas_module, "_library", {13: fake.library}.get)
 
     def copy(out, source, nbytes, kind, stream):
-        assert (kind, stream) == (3, fake.cuda.get_current_stream().ptr)
-        simulated.copy(out, source, nbytes)
+        current = fake.cuda.get_current_stream()
+        assert (kind, stream) == (3, current.ptr)
+        current.do(lambda: simulated.copy(out, source, nbytes), *simulated.owners(out, source))
+
+    def new_stream(non_blocking):
+        assert non_blocking  # or it would wait for the null stream, and break a capture
+        return CupyStream(fake, next(pointers))
 
     fake.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(
@@ -306,7 +331,7 @@ def stand_in(monkeypatch):
             CUDARuntimeError=error,
             memcpyAsync=copy,
         ),
-        Stream=lambda non_blocking: CapturingStream(fake, non_blocking),
+        Stream=new_stream,
         device=types.SimpleNamespace(get_cublas_handle=lambda: 7),
         alloc=simulated.allocate,
         Device=lambda device=0: types.SimpleNamespace(attributes={"MultiProcessorCount": 4}, synchronize=lambda: None),
@@ -320,10 +345,10 @@ def stand_in(monkeypatch):
             assert self.kernel is None or options == ("-std=c++17",)
 
         def __call__(self, grid, block, arguments):
-            if self.kernel and fake.recorded is not None:
-                fake.recorded.append(lambda: simulated.launch(self.kernel, *grid, *block, *arguments))
-            elif self.kernel:
-                simulated.launch(self.kernel, *grid, *block, *arguments)
+            if self.kernel:
+                owners = simulated.owners(*[argument for argument in arguments if isinstance(argument, int)])
+                call = functools.partial(simulated.launch, self.kernel, *grid, *block, *arguments)
+                fake.cuda.get_current_stream().do(call, *owners)
 
     fake.RawKernel = RawKernel
     fake.cuda.get_current_stream = lambda: Stream(0)
