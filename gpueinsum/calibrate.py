@@ -88,17 +88,19 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
     bandwidth = 2 * size.copy / work["copy"]
     cached = max(2 * size.cached / work["cached copy"] / bandwidth, 1.0)
 
-    def rate(dtype: str) -> Rate:
+    def fit(dtype: str) -> Fit:
         products = {shape: bench.product(dtype, *shape) for shape in shapes}
         times = fastest(bench.time, products, seconds * 0.8 / len(bench.dtypes))
         long = {shape: time for shape, time in times.items() if time > 2 * launch} or times
         return fitted_rate({shape: _without(launch, time) for shape, time in long.items()}, dtype, bandwidth * cached)
 
+    fits = {dtype: fit(dtype) for dtype in bench.dtypes}
+    worst = max(found.factor for found in fits.values())
     return Profile(
         name=bench.machine.name,
         kind=bench.machine.kind,
-        device=f"calibrated: {bench.machine}",
-        rates=tuple((dtype, rate(dtype)) for dtype in bench.dtypes),
+        device=f"calibrated: {bench.machine}; every product that was timed within {worst:.2f} times its prediction",
+        rates=tuple((dtype, found.rate) for dtype, found in fits.items()),
         bytes_per_second=bandwidth,
         permuted=min(work["copy"] / work["permuted copy"], 1.0),
         cache_bytes=bench.cache_bytes,
@@ -127,7 +129,14 @@ def _without(launch: float, seconds: float) -> float:
 # ---------------------------------------------------------------- the fit
 
 
-def fitted_rate(times: Mapping[Shape, float], dtype: str, bytes_per_second: float) -> Rate:
+class Fit(NamedTuple):
+    """A rate, and the factor by which the product that it explains worst is off."""
+
+    rate: Rate
+    factor: float
+
+
+def fitted_rate(times: Mapping[Shape, float], dtype: str, bytes_per_second: float) -> Fit:
     """The rate that explains the seconds of batches of products, by least squares of the logarithms.
 
     Products that memory may have bound say nothing about arithmetic, and are left out.
@@ -146,7 +155,8 @@ def fitted_rate(times: Mapping[Shape, float], dtype: str, bytes_per_second: floa
     difference = np.log(flops / seconds) + slowdown  # of the logarithm of the large product's rate, by each product
     best = np.unravel_index(difference.var(axis=-1).argmin(), halves[0].shape)
     rows, columns, summed = (float(_HALF_SIZES[index]) for index in best)
-    return Rate(float(np.exp(difference[best].mean())), rows, columns, summed)
+    mean = difference[best].mean()
+    return Fit(Rate(float(np.exp(mean)), rows, columns, summed), float(np.exp(abs(difference[best] - mean).max())))
 
 
 # ---------------------------------------------------------------- devices

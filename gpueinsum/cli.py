@@ -247,6 +247,7 @@ def _profile_lines(profile: Profile) -> list[str]:
     ]
     return [
         profile.device,
+        "(within 1.4 times on an idle CPU: if that is more, calibrate again when nothing else runs)",
         "products, large:",
         *products,
         f"copies: {bytes_text(profile.bytes_per_second)}/s, permuting ones {profile.permuted:.0%} of that, "
