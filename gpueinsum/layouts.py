@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol
 
 from gpueinsum.axes import contiguous, points
 from gpueinsum.cost import item_bytes
-from gpueinsum.gemm import Route, SizesKey, Strides, cheapest, orders, routes
 from gpueinsum.plan import Plan
 from gpueinsum.price import ideal_seconds, is_product, plan_seconds, way_arguments, way_of
 from gpueinsum.profile import Profile
+from gpueinsum.routing import Route, SizesKey, Strides, cheapest, orders, routes
 from gpueinsum.steps import Contract, Expand, Reduce, Step, within, without
 from gpueinsum.subscripts import Label, Term
 

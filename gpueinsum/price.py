@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from gpueinsum.axes import contiguous, points
 from gpueinsum.cost import item_bytes, product_flops, step_cost
-from gpueinsum.gemm import Route, SizesKey, Strides, cheapest
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile
+from gpueinsum.routing import Route, SizesKey, Strides, cheapest
 from gpueinsum.steps import Contract, Step, sides
 from gpueinsum.subscripts import Label, Term
 from gpueinsum.timing import pass_seconds, product_seconds
@@ -96,7 +96,7 @@ def way_of(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profi
 
 
 def way_arguments(step: Contract, size: Mapping[Label, int]) -> tuple[Contract, SizesKey, Strides, Strides]:
-    """Step, sizes and strides as `gemm.cheapest` and `gemm.routes` take them; equal for equal pairs."""
+    """Step, sizes and strides as `routing.cheapest` and `routing.routes` take them; equal for equal pairs."""
     sizes = tuple((label, size[label]) for label in dict.fromkeys(step.lhs_term + step.rhs_term))
     return step.reading(0, 1), sizes, _strides(step.lhs_term, sizes), _strides(step.rhs_term, sizes)
 

@@ -10,10 +10,11 @@ from gpueinsum.axes import points
 from gpueinsum.cost import Cost, step_costs
 from gpueinsum.errors import visible
 from gpueinsum.execute import scheduled
-from gpueinsum.gemm import Product, Route, routes
+from gpueinsum.gemm import Product
 from gpueinsum.plan import Plan, check_is_plan
 from gpueinsum.price import is_routed, step_seconds, way_arguments, way_of
 from gpueinsum.profile import Profile, device_profile
+from gpueinsum.routing import Route, routes
 from gpueinsum.steps import Contract, Reduce, Step
 from gpueinsum.subscripts import Label
 from gpueinsum.units import bytes_text, count_text, seconds_text

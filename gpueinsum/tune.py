@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpueinsum.gemm import Route, Strides
 from gpueinsum.layouts import routes_for
 from gpueinsum.profile import Profile, machine, tuned_path, write_text
+from gpueinsum.routing import Route, Strides
 from gpueinsum.steps import Contract
 from gpueinsum.stopwatch import Call, fastest
 from gpueinsum.subscripts import Label, alphabet

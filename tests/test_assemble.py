@@ -7,7 +7,7 @@ import pytest
 from simulated import SimulatedRuntime
 
 import gpueinsum as ge
-from gpueinsum import gemm
+from gpueinsum import gemm, routing
 from gpueinsum.backends import cuda
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.backends.program import Launch, PointerProduct, Product
@@ -147,11 +147,11 @@ def test_a_program_by_pointers_prints_where_they_lie():
 @pytest.fixture
 def free_pointers(monkeypatch):
     """Pointers that cost nothing, where copies cost much: small products take them, too."""
-    monkeypatch.setattr(gemm, "_MEMORY_MUST_SAVE", 1e-9)
-    monkeypatch.setattr(gemm.Pair, "copies_seconds", lambda pair, copied: 1e30 * sum(copied))
-    gemm.cheapest.cache_clear()
+    monkeypatch.setattr(routing, "_MEMORY_MUST_SAVE", 1e-9)
+    monkeypatch.setattr(routing.Pair, "copies_seconds", lambda pair, copied: 1e30 * sum(copied))
+    routing.cheapest.cache_clear()
     yield monkeypatch
-    gemm.cheapest.cache_clear()
+    routing.cheapest.cache_clear()
 
 
 def random_pair(seed, dtype):

@@ -8,7 +8,7 @@ from simulated import SimulatedRuntime
 
 import gpueinsum as ge
 import gpueinsum.backends
-from gpueinsum import gemm
+from gpueinsum import gemm, routing
 from gpueinsum.backends.cpu import CpuBackend
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.backends.launch import KERNELS
@@ -87,7 +87,7 @@ def test_a_long_sum_is_cut_into_parts_that_are_added_up(device):
 
 def test_large_batches_are_split(device, rng, monkeypatch):
     monkeypatch.setattr(gemm, "MAX_BATCH", 3)
-    gemm.cheapest.cache_clear()
+    routing.cheapest.cache_clear()
     a, b = rng.random((7, 2, 3)), rng.random((7, 3, 5))
     np.testing.assert_allclose(ge.einsum("bij,bjk->bik", a, b, backend="cuda"), a @ b)
     assert launched(device) == ["gemm"] * 3

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpueinsum import gemm
+from gpueinsum import gemm, routing
 from gpueinsum.axes import contiguous
-from gpueinsum.gemm import Call, Gemm, blas_calls, cheapest, pointer_calls, routes
+from gpueinsum.gemm import Call, Gemm, blas_calls, pointer_calls
 from gpueinsum.profile import profile
+from gpueinsum.routing import cheapest
 from gpueinsum.steps import Contract
 
 RNG = np.random.default_rng(0)
@@ -212,7 +213,7 @@ def test_a_copy_leaves_what_is_innermost_there(layout, copied):
     step = pair("baij,bjik->bak")  # a row and what is summed, in the other side's order, may lie either way
     x, y = array("baij", layout), array("bjik")
     strides = [tuple(s // z.itemsize for s in z.strides) for z in (x, y)]
-    ways = gemm.routes(step, tuple(SIZES.items()), *strides, "float32", profile("h200"))
+    ways = routing.routes(step, tuple(SIZES.items()), *strides, "float32", profile("h200"))
     [way] = [way for way in ways if way.name == "copy the left side"]
     assert way.copy_lhs == copied
 
@@ -305,7 +306,7 @@ def test_the_host_is_ahead_of_long_turns_which_need_no_pointers():
     way = way_of("bqhd,bkhd->bhqk", b=16, h=16, q=2048, k=2048, d=64)
     assert (way.copies, way.product.pointers, way.product.calls) == (0, False, 16)
     step, size = sized("bqhd,bkhd->bhqk", b=16, h=16, q=2048, k=2048, d=64)
-    on_h200, launch = gemm.Pair(step, size, "float32", profile("h200")), profile("h200").launch
+    on_h200, launch = routing.Pair(step, size, "float32", profile("h200")), profile("h200").launch
     assert on_h200.product_seconds(way.product) == pytest.approx(on_h200.ideal_seconds)
     by_pointers = replace(way.product, pointers=True)
     assert on_h200.product_seconds(by_pointers) == pytest.approx(on_h200.ideal_seconds + launch)
@@ -315,7 +316,7 @@ def test_short_turns_cost_a_launch_each():
     step, size = sized("bqhd,bkhd->bhqk", b=16, h=16, q=8, k=8, d=8)
     way = way_of("bqhd,bkhd->bhqk", **size)
     assert way.product.pointers
-    on_h200, launch = gemm.Pair(step, size, "float32", profile("h200")), profile("h200").launch
+    on_h200, launch = routing.Pair(step, size, "float32", profile("h200")), profile("h200").launch
     assert on_h200.product_seconds(replace(way.product, pointers=False)) == pytest.approx(16 * launch)
 
 
@@ -358,7 +359,7 @@ def test_our_own_kernel_and_the_cpu_take_no_pointers(dtype, device):
 def test_sums_are_turns_of_pointers_that_add_up():
     step, size = sized("fbea,ecfd->cdba")
     strides = strides_of(step.lhs_term, size), strides_of(step.rhs_term, size)
-    ways = routes(step, tuple(size.items()), *strides, "float32", profile("h200"), True)
+    ways = routing.routes(step, tuple(size.items()), *strides, "float32", profile("h200"), True)
     [found] = [way.product for way in ways if not way.copies]
     assert found.pointers
     assert found.calls == math.prod(axis.size for axis in found.sums) == 7
@@ -399,20 +400,20 @@ def free_pointers(monkeypatch):
     monkeypatch.setitem(SIZES, "q", 5)
     monkeypatch.setitem(SIZES, "h", 4)
     monkeypatch.setitem(SIZES, "d", 6)
-    monkeypatch.setattr(gemm, "_MEMORY_MUST_SAVE", 1e-9)
-    monkeypatch.setattr(gemm.Pair, "copies_seconds", lambda pair, copied: 1e30 * sum(copied))
-    gemm.cheapest.cache_clear()
+    monkeypatch.setattr(routing, "_MEMORY_MUST_SAVE", 1e-9)
+    monkeypatch.setattr(routing.Pair, "copies_seconds", lambda pair, copied: 1e30 * sum(copied))
+    routing.cheapest.cache_clear()
     yield monkeypatch
-    gemm.cheapest.cache_clear()
+    routing.cheapest.cache_clear()
 
 
 @pytest.fixture
 def small_arguments(monkeypatch):
     """cuBLAS with 3-bit integers, so that the splits for its 32-bit ones are taken."""
     monkeypatch.setattr(gemm, "MAX_BATCH", 2)
-    gemm.cheapest.cache_clear()
+    routing.cheapest.cache_clear()
     yield monkeypatch
-    gemm.cheapest.cache_clear()
+    routing.cheapest.cache_clear()
 
 
 def test_a_batch_past_the_limit_is_split(small_arguments):

@@ -11,7 +11,7 @@ from conftest import real_runtime
 from test_cuda import bound, plan_of
 
 import gpueinsum as ge
-from gpueinsum import gemm
+from gpueinsum import routing
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.backends.program import PointerProduct
 from gpueinsum.cost import peak_bytes
@@ -497,13 +497,13 @@ def test_more_products_by_pointers_than_a_call_takes_are_exact(cupy):
 
 
 def test_products_by_pointers_add_up_and_conjugate(cupy, monkeypatch):
-    monkeypatch.setattr(gemm, "_MEMORY_MUST_SAVE", 1e-9)  # pointers, and no copies, at any price
-    monkeypatch.setattr(gemm.Pair, "copies_seconds", lambda pair, copied: 1e30 * sum(copied))
-    gemm.cheapest.cache_clear()
+    monkeypatch.setattr(routing, "_MEMORY_MUST_SAVE", 1e-9)  # pointers, and no copies, at any price
+    monkeypatch.setattr(routing.Pair, "copies_seconds", lambda pair, copied: 1e30 * sum(copied))
+    routing.cheapest.cache_clear()
     step = Contract(0, 1, "fbea", "ecfd", "cdba", conj_rhs=True)
     x, y = heads(cupy, "complex64", (3, 11, 2, 5), (2, 13, 3, 7))
     plan = plan_of(step, dict(zip("fbeacd", (3, 11, 2, 5, 13, 7), strict=True)), "complex64")
     assert launches(plan, [x, y]) == 2
     [result] = CudaBackend(real_runtime()).bind(plan)(x, y)
-    gemm.cheapest.cache_clear()
+    routing.cheapest.cache_clear()
     np.testing.assert_array_equal(result.get(), np.einsum("fbea,ecfd->cdba", x.get(), y.get().conj()))

@@ -9,10 +9,10 @@ import gpueinsum as ge
 from gpueinsum import Plan, einsum_plan
 from gpueinsum.axes import contiguous
 from gpueinsum.cost import peak_bytes, total_flops
-from gpueinsum.gemm import routes
 from gpueinsum.grad import as_expression, vjp
 from gpueinsum.plan import check_plan
 from gpueinsum.profile import profile
+from gpueinsum.routing import routes
 from gpueinsum.steps import Add, Contract, Reduce
 
 SIZES = dict(zip("abcdefghijklmnopq", (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59), strict=True))

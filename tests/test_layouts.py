@@ -12,11 +12,11 @@ from benchmarks.tccg import TCCG
 from gpueinsum import grad, layouts, price
 from gpueinsum.cost import peak_bytes
 from gpueinsum.execute import scheduled
-from gpueinsum.gemm import routes
 from gpueinsum.layouts import arranged
 from gpueinsum.plan import check_plan
 from gpueinsum.price import plan_seconds, way_arguments, way_of
 from gpueinsum.profile import profile
+from gpueinsum.routing import routes
 from gpueinsum.steps import Contract, Reduce
 
 DEVICES = "h200", "a100", "cpu"

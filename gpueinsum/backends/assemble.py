@@ -15,10 +15,11 @@ from gpueinsum.backends.launch import MAX_OPERANDS
 from gpueinsum.backends.program import Address, Launch, Output, PointerProduct, Product, Span, Work
 from gpueinsum.backends.tasks import THREADS, Source, Task
 from gpueinsum.cost import item_bytes
-from gpueinsum.gemm import LHS, OUT, RHS, Route, blas_calls, pointer_calls
+from gpueinsum.gemm import LHS, OUT, RHS, blas_calls, pointer_calls
 from gpueinsum.layouts import Chooser, route_for
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile
+from gpueinsum.routing import Route
 from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step, distinct
 from gpueinsum.subscripts import Label, Shape, Term, alphabet
 

@@ -13,9 +13,10 @@ from numpy.lib.stride_tricks import as_strided
 
 from gpueinsum.axes import Axis, points
 from gpueinsum.backends import loops, memory
-from gpueinsum.gemm import LHS, OUT, RHS, Route, Strides
+from gpueinsum.gemm import LHS, OUT, RHS
 from gpueinsum.layouts import Chooser, route_for
 from gpueinsum.profile import Profile
+from gpueinsum.routing import Route, Strides
 from gpueinsum.steps import Contract
 from gpueinsum.stopwatch import Call, host_seconds
 from gpueinsum.subscripts import Label, Term

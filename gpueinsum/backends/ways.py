@@ -11,10 +11,10 @@ from gpueinsum.backends.graph import Launches
 from gpueinsum.backends.program import Program, Span
 from gpueinsum.backends.runtime import Memory, Runtime
 from gpueinsum.cost import item_bytes
-from gpueinsum.gemm import Route, Strides
 from gpueinsum.layouts import Chooser
 from gpueinsum.plan import Plan
 from gpueinsum.profile import profile_for
+from gpueinsum.routing import Route, Strides
 from gpueinsum.steps import Contract
 from gpueinsum.stopwatch import Call
 from gpueinsum.subscripts import Label
