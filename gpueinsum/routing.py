@@ -138,17 +138,15 @@ def _route(pair: Pair, lhs: Strides, rhs: Strides, copied: tuple[bool, bool], as
 def _copied_terms(pair: Pair, lhs: Sizes, rhs: Sizes, copied: tuple[bool, bool]) -> tuple[Term | None, Term | None]:
     """The terms to which sides of these strides are copied: batch, their own, the sum in the other side's order.
 
-    What is innermost in memory stays so, as far as roles go: the product takes a side either way, and the copy reads
-    and writes neighbours together.
+    What is its own may also come last, since a product takes a side either way: if the copy is cheaper for it.
     """
     step = pair.step
     batch, left, right = (within(step.out, labels) for labels in (step.batch, step.left, step.right))
     middle = step.summed if copied == (True, True) else _by_stride(step.summed, rhs if copied[0] else lhs)
 
     def term(own: Term, strides: Sizes) -> Term:
-        innermost = min(middle + own, key=lambda label: abs(strides[label]) or math.inf, default="")
-        keeps = innermost in own and holds(points(own, pair.size))
-        return batch + (middle + own if keeps else own + middle)
+        last = [batch + middle + own] if holds(points(own, pair.size)) else []
+        return min([batch + own + middle, *last], key=lambda term: pair.copy_seconds(strides, term))
 
     return term(left, lhs) if copied[0] else None, term(right, rhs) if copied[1] else None
 

@@ -209,7 +209,8 @@ def test_a_copy_conjugates_so_that_the_product_does_not():
 
 
 @pytest.mark.parametrize(("layout", "copied"), [("bjia", "bjia"), ("ijba", "bjia"), ("jbai", "baji"), ("aijb", "baji")])
-def test_a_copy_leaves_what_is_innermost_there(layout, copied):
+def test_a_copy_leaves_what_is_innermost_there(layout, copied, monkeypatch):
+    monkeypatch.setitem(SIZES, "a", 32)  # a run of more than a line of memory
     step = pair("baij,bjik->bak")  # a row and what is summed, in the other side's order, may lie either way
     x, y = array("baij", layout), array("bjik")
     strides = [tuple(s // z.itemsize for s in z.strides) for z in (x, y)]
