@@ -74,7 +74,6 @@ class Profile:
             name, kind, device = (str(data.pop(field)) for field in ("name", "kind", "device"))
             if kind not in ("cpu", "cuda"):
                 raise ValueError(f"kind {kind!r} is neither 'cpu' nor 'cuda'")
-            data.pop("fresh", None)  # seconds per byte of new memory, in profiles from before memory was kept
             return Profile(name, kind, device, rates, **_positive(data))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ProfileError(f"not a device profile: {error!r}") from error

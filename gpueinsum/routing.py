@@ -201,9 +201,9 @@ class Pair:
     def product_seconds(self, product: Product) -> float:
         """Of the products as they are made.
 
-        On a GPU the turns of loops do not wait for one another, and the host is ahead of those that take longer than a
-        launch. Each turn of sums costs its launch, and so do pointers, by which the products are as fast as by strides.
-        All this is by reasoning, and not measured yet.
+        On a GPU the turns of loops run one after the other, each at the rate of its sizes; the host is ahead of those
+        that take longer than a launch. Each turn of sums costs its launch, and so do pointers, by which the products
+        are as fast as by strides. All this is by reasoning, and not measured yet.
         """
         shape = product.number, product.rows.size, product.columns.size, product.summed.size
         seconds = product_seconds(self.profile, self.dtype, *shape, self._bytes_moved)

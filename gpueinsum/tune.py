@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpueinsum.layouts import routes_for
+from gpueinsum.price import is_routed
 from gpueinsum.profile import Profile, machine, tuned_path, write_text
 from gpueinsum.routing import Route, Strides
 from gpueinsum.steps import Contract
@@ -62,9 +63,9 @@ class Tuner:
         """The way that was fastest, now or when it was timed before; the cheapest if memory is short for timing."""
         ways = routes_for(step, size, lhs, rhs, dtype, profile, precision, aligned)
         near = {way.name: way for way in ways if way.seconds < _HOPELESS * ways[0].seconds}
-        if len(near) == 1:
+        if len(near) == 1 or not is_routed(step, size, dtype, profile):
             return ways[0]
-        key = _key(step, size, lhs, rhs, dtype, precision)
+        key = _key(step, size, lhs, rhs, dtype, precision, aligned)
         with self._choices.lock:
             chosen = self._choices.get(key)
             if chosen not in near:
@@ -79,14 +80,21 @@ class Tuner:
 
 
 def _key(
-    step: Contract, size: Mapping[Label, int], lhs: Strides, rhs: Strides, dtype: str, precision: str | None
+    step: Contract,
+    size: Mapping[Label, int],
+    lhs: Strides,
+    rhs: Strides,
+    dtype: str,
+    precision: str | None,
+    aligned: bool,
 ) -> str:
-    """What a way is chosen for, whatever its labels are called: `ab,bc->ac a=2 b=3 c=4, 3 1 and 4 1, float32`."""
+    """What a way is chosen for, whatever its labels are called: `AB,BC->AC A=2 B=3 C=4, 3 1 and 4 1, float32`."""
     letters = dict(zip(dict.fromkeys(step.lhs_term + step.rhs_term), alphabet(), strict=False))
-    equation = "".join(letters.get(character, character) for character in step.equation)
+    equation = "".join(letters.get(character, character) for character in str(step))  # with marks of conjugates
     sizes = " ".join(f"{letter}={size[label]}" for label, letter in letters.items())
     strides = " and ".join(" ".join(map(str, side)) for side in (lhs, rhs))
-    return f"{equation} {sizes}, {strides}, {dtype}" + (f", {precision}" if precision not in (None, "highest") else "")
+    marks = (precision if precision not in (None, "highest") else "", "" if aligned else "not aligned")
+    return ", ".join([f"{equation} {sizes}", strides, dtype, *filter(None, marks)])
 
 
 class Choices:

@@ -247,7 +247,7 @@ def test_intermediates_begin_at_a_pack_wherever_the_operands_do():
         plan = Plan(inputs, (*first, step), (2 + len(first),), tuple(size.items()), "float16")
         strides = [np.empty(plan.shape(number), np.float16).strides for number in (0, 1)]
         for aligned in (True, False):
-            program = CudaBackend(SimulatedRuntime()).program(plan, strides, aligned=aligned)
+            program = CudaBackend(SimulatedRuntime()).programs(plan, strides, None, aligned=aligned)(False)
             assert program.packed_operands == (packed if aligned else ())
             by_pointers = any(isinstance(work, PointerProduct) for work in program.work)
             assert by_pointers == (aligned or not packed)

@@ -191,15 +191,20 @@ def test_a_program_prints_lanes_and_waits_where_there_are_several(always_lanes):
 def counted(monkeypatch):
     """How many lanes the programs of a new device have, which `backend="cuda"` means."""
     backend, lanes = CudaBackend(SimulatedRuntime(choose_lane=Random(7).choice)), []
-    programs = backend.program
+    programs = backend.programs
     monkeypatch.setattr(ge.backends, "cuda_backend", lambda: backend)
 
-    def program(*arguments, **options):
-        made = programs(*arguments, **options)
-        lanes.append(len({start.lane for start in made.starts}))
-        return made
+    def counting(*arguments, **options):
+        program_for = programs(*arguments, **options)
 
-    monkeypatch.setattr(backend, "program", program)
+        def program(is_graph):
+            made = program_for(is_graph)
+            lanes.append(len({start.lane for start in made.starts}))
+            return made
+
+        return program
+
+    monkeypatch.setattr(backend, "programs", counting)
     return lanes
 
 

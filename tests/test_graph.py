@@ -285,6 +285,23 @@ def test_constants_are_in_the_graph_where_they_are(device_behind_the_door, rng):
     assert "replay" in kinds(device_behind_the_door)
 
 
+def test_without_memory_for_a_graph_everything_is_launched(device, rng, monkeypatch):
+    hosts = matrices(rng, 3)
+    arrays = [device.to_device(host) for host in hosts]
+    run = CudaBackend(device).bind_single(chain(3), Mode(graph=True))
+    run(*arrays)
+
+    def out_of_memory(program, addresses):
+        raise MemoryError("3 bytes too many")
+
+    monkeypatch.setattr(device, "capture", out_of_memory)
+    with pytest.warns(RuntimeWarning, match="no CUDA graph, but launch by launch: 3 bytes too many"):
+        result = run(*arrays)
+    for _ in range(2):
+        np.testing.assert_allclose(result, np.linalg.multi_dot(hosts))
+        result = run(*arrays)
+
+
 def test_what_is_deterministic_makes_no_graph(device_behind_the_door, rng):
     hosts = matrices(rng, 10)
     expression = ge.contract_expression(CHAIN, *SHAPES, deterministic=True)

@@ -76,14 +76,6 @@ def test_what_is_no_profile_is_refused(change, complaint):
         Profile.from_json(json.dumps(data))
 
 
-def test_a_profile_that_tells_of_fresh_memory_as_well_is_read():
-    data = json.loads(profile("cpu").to_json()) | {"fresh": 1.6e-11}
-    assert Profile.from_json(json.dumps(data)) == profile("cpu")
-
-
-# ---------------------------------------------------------------- files
-
-
 def test_a_profile_in_a_file_is_named_by_its_path(tmp_path):
     keep(measured(), tmp_path / "mine.json")
     assert device_profile(str(tmp_path / "mine.json")) == measured()

@@ -15,6 +15,7 @@ from test_cuda import bound
 
 import gpueinsum as ge
 import gpueinsum.backends
+from gpueinsum.backends import blas
 from gpueinsum.backends.cuda import CudaBackend
 from gpueinsum.backends.runtime import CupyRuntime, _Lanes
 from gpueinsum.errors import DeviceError, OperandError
@@ -134,11 +135,13 @@ def test_what_this_cublas_cannot_emulate_is_refused(cupy, dtype, version, messag
     CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x), Mode("bf16"))(x, x)
 
 
-def test_calls_are_timed_by_events_on_an_idle_device():
+def test_calls_are_timed_by_events_on_an_idle_stream():
     order = []
     event = SimpleNamespace(record=lambda: order.append("record"), synchronize=lambda: order.append("wait"))
-    device = SimpleNamespace(synchronize=lambda: order.append("idle"))
-    cuda = SimpleNamespace(Device=lambda: device, Event=lambda: event, get_elapsed_time=lambda start, stop: 250.0)
+    stream = SimpleNamespace(synchronize=lambda: order.append("idle"))
+    cuda = SimpleNamespace(
+        get_current_stream=lambda: stream, Event=lambda: event, get_elapsed_time=lambda start, stop: 250.0
+    )
     runtime = object.__new__(CupyRuntime)
     runtime._cupy = SimpleNamespace(cuda=cuda)
     assert runtime.seconds(lambda: order.append("call"), 2) == 0.25  # events count milliseconds
@@ -381,6 +384,56 @@ def test_callers_on_several_streams_have_lanes_of_their_own(cupy, rng, always_la
     for result in results:
         np.testing.assert_allclose(result, expected)
     assert len(cupy.cublas.handles) == 6
+
+
+def test_where_no_handle_can_be_made_branches_run_in_turn(cupy, rng, always_lanes, monkeypatch):
+    plan, arrays, expected = tree(rng, cupy)
+
+    def full(*_):
+        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(cupy.cublas, "create", full)
+    run = CudaBackend(CupyRuntime()).bind_single(plan)
+    np.testing.assert_allclose(run(*arrays), expected)
+    assert set(cupy.cublas.used) == {7}  # CuPy's
+
+
+def test_the_ninth_stream_has_no_lanes_and_the_first_eight_keep_theirs(cupy, rng, always_lanes):
+    plan, arrays, expected = tree(rng, cupy)
+    run = CudaBackend(CupyRuntime()).bind_single(plan)
+    for stream in [cupy.cuda.Stream(non_blocking=True) for _ in range(9)] * 2:
+        with stream:
+            result = run(*arrays)
+        stream.synchronize()
+        np.testing.assert_allclose(result, expected)
+    assert len(cupy.cublas.handles) == 8 * 3
+    assert max(cupy.cublas.handles) == 7 + 8 * 3  # none was made anew
+
+
+def test_a_handle_is_not_destroyed_while_a_graph_is_captured(cupy):
+    destroyed = []
+    cublas = SimpleNamespace(create=lambda: 5, destroy=destroyed.append)
+    handle = blas.Handle(cublas)
+    assert handle == 5
+    with blas.CAPTURING:
+        del handle
+        gc.collect()
+        assert not destroyed
+    blas.Handle(SimpleNamespace(create=lambda: 6, destroy=destroyed.append))
+    assert sorted(destroyed) == [5, 6]
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_stream_that_was_made_current_without_a_with_stays_current(cupy, rng, always_lanes, graph):
+    plan, arrays, expected = tree(rng, cupy)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(graph=graph))
+    stream.use()
+    for _ in range(3):
+        result = run(*arrays)
+        assert cupy.cuda.get_current_stream() is stream
+    stream.synchronize()
+    np.testing.assert_allclose(result, expected)
 
 
 def test_every_wait_of_a_call_is_needed(cupy, rng, always_lanes, monkeypatch):

@@ -1,5 +1,6 @@
 """What autotuning times, chooses and remembers: of times that are known, on the CPU and on the simulated device."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -94,6 +95,22 @@ def test_labels_may_have_other_names_but_sizes_strides_types_and_precision_count
     choose(Tuner(bench, choices), precision="tf32")
     assert len(bench.timed) > before
     choose(Tuner(KnownBench({}), choices), precision="highest")  # which is what None means
+
+
+def test_conjugates_and_where_sides_begin_count_too(path):
+    bench, choices = KnownBench(seconds_of(NAMES[0])), Choices(path)
+    for step, aligned in ((STEP, True), (dataclasses.replace(STEP, conj_rhs=True), True), (STEP, False)):
+        before = len(bench.timed)
+        Tuner(bench, choices).route_for(step, SIZES, LHS, RHS, "complex64", CPU, None, aligned)
+        assert len(bench.timed) > before
+    assert len(json.loads(path.read_text())) == 3
+
+
+def test_small_pairs_are_not_timed_on_any_device(path):
+    for device in (CPU, profile("h200")):
+        sizes = dict.fromkeys(SIZES, 7)
+        Tuner(KnownBench({}), Choices(path)).route_for(STEP, sizes, (49, 7, 1), (49, 7, 1), "float32", device)
+    assert not path.exists()
 
 
 def test_what_other_processes_wrote_meanwhile_is_kept(path):
@@ -220,7 +237,7 @@ def test_gradients_and_expressions_and_plans_are_tuned(cache, arrays):
 def test_on_a_device_programs_are_timed_and_each_gives_the_result(cache, rng, monkeypatch, dtype):
     monkeypatch.setattr(ge.backends, "cuda_backend", simulated_backend)
     monkeypatch.setattr("gpueinsum.tune.machine", lambda kind: machine("cpu"))
-    equation, shapes = STEP.equation, [(3, 4, 5), (5, 4, 6)]
+    equation, shapes = STEP.equation, [(60, 4, 50), (50, 4, 70)]
     x, y = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
     expected = ge.einsum(equation, x, y)
 

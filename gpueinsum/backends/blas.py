@@ -1,10 +1,14 @@
-"""cuBLAS: a product as the arguments of its functions; through CuPy's binding, and past it where a stream captures."""
+"""cuBLAS: a product as the arguments of its functions; through CuPy's binding, and past it where that does not do.
+
+It has no products by pointers, and refuses a stream that captures.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -161,16 +165,31 @@ class CupyBlas:
             )
 
 
-class Handle:
-    """A cuBLAS handle of our own, and the workspace that comes with it."""
+class Handle(int):
+    """A cuBLAS handle of our own, and the workspace that comes with it; whoever calls cuBLAS with it keeps it alive."""
 
-    def __init__(self, cublas: Any) -> None:
-        self.number: int = cublas.create()
-        self._destroy = cublas.destroy
+    _destroy: Callable[[int], None]
+
+    def __new__(cls, cublas: Any) -> Handle:
+        handle = super().__new__(cls, cublas.create())
+        handle._destroy = cublas.destroy
+        return handle
 
     def __del__(self) -> None:
-        with contextlib.suppress(RuntimeError):  # at exit CUDA may be gone
-            self._destroy(self.number)
+        """To destroy a handle waits for the device, which would break a capture: those that go meanwhile come later."""
+        _WAITING.append((self._destroy, int(self)))
+        if CAPTURING.acquire(blocking=False):  # nobody waits here, since the garbage collector may run anywhere
+            try:
+                while _WAITING:
+                    destroy, number = _WAITING.pop()
+                    with contextlib.suppress(RuntimeError):  # at exit CUDA may be gone
+                        destroy(number)
+            finally:
+                CAPTURING.release()
+
+
+CAPTURING = threading.Lock()  # one graph at a time is captured
+_WAITING: list[tuple[Callable[[int], None], int]] = []
 
 
 def _version_text(number: int) -> str:

@@ -112,18 +112,31 @@ class CudaBackend:
         plan: Plan,
         strides: Sequence[tuple[int, ...]],
         precision: str | None = None,
-        autotune: bool = False,
-        aligned: bool = True,
         is_graph: bool = False,
     ) -> Program:
         """What runs the plan for operands of these strides (in bytes) on the current device, launched or as a graph.
 
-        If `aligned`, it counts on `Program.packed_operands` beginning at multiples of 16 bytes.
+        It counts on `Program.packed_operands` beginning at multiples of 16 bytes.
+        """
+        return self.programs(plan, strides, precision)(is_graph)
+
+    def programs(
+        self,
+        plan: Plan,
+        strides: Sequence[tuple[int, ...]],
+        precision: str | None,
+        autotune: bool = False,
+        aligned: bool = True,
+    ) -> Callable[[bool], Program]:
+        """`program` by whether it is a graph, of the same work; unless `aligned`, of operands that begin anywhere.
+
+        With `autotune` the ways of products are chosen by the clock.
         """
         profile, processors = self.profile, self.runtime.processors
         choose = self._tuner(precision).route_for if autotune else route_for
         draft = assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned)
-        return on_lanes(draft, in_turn(draft), processors, profile, 0.0 if is_graph else profile.launch)
+        turns = in_turn(draft)
+        return lambda is_graph: on_lanes(draft, turns, processors, profile, 0.0 if is_graph else profile.launch)
 
     def _tuner(self, precision: str | None) -> Tuner:
         ways = CudaWays(self.runtime, precision, lambda program: _launching(program, self.runtime, deterministic=False))
@@ -150,11 +163,11 @@ class CudaBackend:
             )(operands)
 
         def ready(strides: Sequence[tuple[int, ...]], aligned: bool) -> tuple[Program, _Run]:
-            program = self.program(plan, strides, precision, autotune, aligned)
+            program_for = self.programs(plan, strides, precision, autotune, aligned)
+            program = program_for(False)
             launched = _launching(program, self.runtime, deterministic)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
-                captured = self.program(plan, strides, precision, autotune, aligned, is_graph=True)
-                launched = replaying(captured, self.runtime, launched, warns=bool(graph))
+                launched = replaying(program_for(True), self.runtime, launched, warns=bool(graph))
             return program, _running(program, self.runtime, launched)
 
         return lru_cache(maxsize=_KEPT)(load)

@@ -146,7 +146,7 @@ def _uses(draft: Draft, work: Sequence[Work], places: Mapping[int, Address]) -> 
     found = []
     for launch in work:
         *_, written = launch.addresses
-        used = [address.memory for address in launch.addresses if address.memory >= len(draft.operands)]
+        used = [address.memory for address in launch.touched if address.memory >= len(draft.operands)]
         uses = []
         for memory in dict.fromkeys(used):
             place, start = places[memory]
@@ -176,7 +176,7 @@ def _item(draft: Draft, work: Work, after: Sequence[int], processors: int, profi
             filled = gemm.batch * -(-gemm.m // _TILE) * -(-gemm.n // _TILE) / processors
             busy = max(flops / rate.flops_per_second, _moving(profile, moved))
         case Launch():
-            moved = sum(_bytes(draft, memory) for memory in {address.memory for address in work.addresses})
+            moved = sum(_bytes(draft, memory) for memory in {address.memory for address in work.touched})
             busy = _moving(profile, moved)
             seconds = busy / profile.permuted if work.kernel.name == "permute" else busy
             filled = work.blocks / blocks_at_once(processors)

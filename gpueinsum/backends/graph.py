@@ -51,7 +51,7 @@ def replaying(program: Program, runtime: Runtime, launch: Launches, warns: bool)
     """`launch`, or a replay of the program: both take the operands' addresses and give the results' memories.
 
     What is captured for a stream serves that stream only, where one replay waits for the one before it. If capturing
-    fails, everything is launched as before; the reason is a RuntimeWarning if it `warns`.
+    fails, or there is no memory for it, everything is launched as before; the reason is a RuntimeWarning if it `warns`.
     """
     copies_pay = 2 * len(program.operands) <= len(program.work) and all(
         span.bytes <= _MOST_GAPS * span.elements_bytes for span in program.operands
@@ -68,7 +68,7 @@ def replaying(program: Program, runtime: Runtime, launch: Launches, warns: bool)
             replay = in_place(context, tuple(addresses)).replay()
             if replay is None and copies_pay:
                 replay = elsewhere(context).replay()
-        except DeviceError as error:
+        except (DeviceError, MemoryError) as error:
             failed.append(str(error))
             if warns:
                 warnings.warn(f"no CUDA graph, but launch by launch: {error}", RuntimeWarning, stacklevel=2)

@@ -28,6 +28,11 @@ class Launch:
     job: Struct
     addresses: tuple[Address, ...]
 
+    @property
+    def touched(self) -> tuple[Address, ...]:
+        """Where it reads or writes; the kernel that writes pointers takes the addresses of what they point to alone."""
+        return self.addresses[-1:] if self.kernel.name == "pointers" else self.addresses
+
     def __str__(self) -> str:
         return f"{self.kernel.name}, {self.blocks} x {self.threads} threads"
 
@@ -40,6 +45,10 @@ class Product:
     dtype: str
     precision: str | None
     addresses: tuple[Address, Address, Address]
+
+    @property
+    def touched(self) -> tuple[Address, ...]:
+        return self.addresses
 
     def __str__(self) -> str:
         return _text(self.gemm)
@@ -60,6 +69,10 @@ class PointerProduct:
     @property
     def reads_packs(self) -> bool:
         return reads_packs(self.dtype, self.precision)
+
+    @property
+    def touched(self) -> tuple[Address, ...]:
+        return self.addresses
 
     def __str__(self) -> str:
         return f"{_text(self.gemm)}, by pointers"

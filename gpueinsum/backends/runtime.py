@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Hashable, Sequence
-from functools import cache, lru_cache, partial
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from gpueinsum.backends import on_device
-from gpueinsum.backends.blas import CapturableBlas, CupyBlas, Handle
+from gpueinsum.backends.blas import CAPTURING, CapturableBlas, CupyBlas, Handle
 from gpueinsum.backends.lanes import LANES, Start
 from gpueinsum.backends.launch import Kernel, kernel_text
 from gpueinsum.backends.program import Launch, PointerProduct, Product, Program, Work
@@ -98,7 +98,7 @@ class Runtime(Protocol):
 
 
 class CupyRuntime:
-    """CuPy's current device and current stream, its memory pool, its cuBLAS handle; only `seconds` synchronises.
+    """CuPy's current device and current stream, its memory pool, its cuBLAS handle; only what is timed synchronises.
 
     Raises DeviceError, saying which of CuPy, driver, device and cuBLAS is missing.
     """
@@ -132,14 +132,11 @@ class CupyRuntime:
 
         self._blas = blas(cupy.cuda.device.get_cublas_handle)
         handle = lru_cache(maxsize=_STREAMS)(lambda context, thread: Handle(cublas))
-        self._own_blas = blas(lambda: handle(self.context(), threading.get_ident()).number)
+        self._own_blas = blas(lambda: handle(self.context(), threading.get_ident()))
         self._capturable_blas = lru_cache(maxsize=None)(self._new_capturable_blas)
         self._capture_workspace = lru_cache(maxsize=_STREAMS * LANES)(self._new_capture_workspace)
-        self._lanes = lru_cache(maxsize=_STREAMS)(
-            lambda context: _Lanes(
-                [cupy.cuda.Stream(non_blocking=True) for _ in range(1, LANES)], partial(Handle, cublas), blas
-            )
-        )
+        self._blas_of_its_own = lambda: _blas_of(Handle(cublas), blas)
+        self._lanes: dict[Hashable, _Lanes] = {}
 
     @property
     def processors(self) -> int:
@@ -233,10 +230,10 @@ class CupyRuntime:
         cupy.cuda.runtime.memcpyAsync(out, source, nbytes, _DEVICE_TO_DEVICE, stream)
 
     def seconds(self, call: Callable[[], object], count: int) -> float:
-        """By events on the current stream; waits for the device."""
+        """By events on the current stream, for which it waits: a wait for the device would break others' captures."""
         cuda = self._cupy.cuda
         start, stop = cuda.Event(), cuda.Event()
-        cuda.Device().synchronize()
+        cuda.get_current_stream().synchronize()
         start.record()
         for _ in range(count):
             call()
@@ -245,8 +242,24 @@ class CupyRuntime:
         return float(cuda.get_elapsed_time(start, stop)) / 1e3
 
     def branched(self, program: Program, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
-        wired = lru_cache(maxsize=_STREAMS)(lambda context: self._wired(program, deterministic, self._lanes(context)))
-        return lambda addresses: wired(self.context())(addresses)
+        """In turn where there are no more lanes, or no memory for their handles."""
+
+        def wired(context: Hashable) -> Callable[[Sequence[int]], None]:
+            lanes = self._lanes_of(context)
+            if lanes is not None:
+                with contextlib.suppress(RuntimeError):  # cuBLAS' own; what is wrong otherwise shows in turn, too
+                    return self._wired(program, deterministic, lanes)
+            return _in_turn([self.prepare(work, deterministic) for work in program.work])
+
+        known = lru_cache(maxsize=_STREAMS)(wired)
+        return lambda addresses: known(self.context())(addresses)
+
+    def _lanes_of(self, context: Hashable) -> _Lanes | None:
+        """Those beside the current stream. So many streams have some, and keep them: to make handles anew is slow."""
+        if context not in self._lanes and len(self._lanes) < _STREAMS:
+            streams = [self._cupy.cuda.Stream(non_blocking=True) for _ in range(1, LANES)]
+            self._lanes[context] = _Lanes(streams, self._blas_of_its_own)
+        return self._lanes.get(context)
 
     def _wired(self, program: Program, deterministic: bool, lanes: _Lanes) -> Callable[[Sequence[int]], None]:
         """`branched` for calls on the current stream."""
@@ -295,7 +308,7 @@ class CupyRuntime:
                     if stream is caller:
                         launch(addresses)
                     else:
-                        with stream:
+                        with self._current(stream):
                             launch(addresses)
                     if done is not None:
                         done.record(stream)
@@ -305,6 +318,19 @@ class CupyRuntime:
                     caller.wait_event(end)
 
         return launch_all
+
+    @contextlib.contextmanager
+    def _current(self, stream: Any) -> Iterator[None]:
+        """This stream as the current one, and then the one before: CuPy's own `with` forgets what `use()` made current.
+
+        See cupy/cupy#8377.
+        """
+        before = self._cupy.cuda.get_current_stream()
+        stream.use()
+        try:
+            yield
+        finally:
+            before.use()
 
     def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
         """Its products go past CuPy's binding, which refuses a stream that is capturing."""
@@ -324,7 +350,8 @@ class CupyRuntime:
         ]
         streams = [self._cupy.cuda.Stream(non_blocking=True) for _ in range(1 + max(lane_of))]
         launch_all = self._forked(program.starts, launches, streams) if program.starts else _in_turn(launches)
-        with _CAPTURING, streams[0] as stream:
+        stream = streams[0]
+        with CAPTURING, self._current(stream):
             for lane in multiply:
                 blas[lane].attach(streams[lane].ptr, workspaces[lane].ptr, _CAPTURE_WORKSPACE)
             stream.begin_capture()
@@ -357,19 +384,20 @@ class _Lanes:
     They belong to that stream: of two callers neither waits for the other. Threads that share it take turns by `lock`.
     """
 
-    def __init__(
-        self, streams: Sequence[Any], handle: Callable[[], Handle], blas: Callable[[Callable[[], int]], CupyBlas]
-    ) -> None:
+    def __init__(self, streams: Sequence[Any], new_blas: Callable[[], CupyBlas]) -> None:
         self.streams, self.lock = streams, threading.Lock()
-        self._new_handle, self._blas_on = handle, blas
+        self._new_blas = new_blas
         self._blas: dict[int, CupyBlas] = {}
 
     def blas(self, lane: int) -> CupyBlas:
         """Made when it is first needed: a handle takes memory (32 MiB on an H200, by cuBLAS' documentation)."""
         if lane not in self._blas:
-            handle = self._new_handle()
-            self._blas[lane] = self._blas_on(lambda: handle.number)
+            self._blas[lane] = self._new_blas()
         return self._blas[lane]
+
+
+def _blas_of(handle: Handle, blas: Callable[[Callable[[], int]], CupyBlas]) -> CupyBlas:
+    return blas(lambda: handle)
 
 
 def _in_turn(launches: Sequence[Callable[[Sequence[int]], None]]) -> Callable[[Sequence[int]], None]:
@@ -380,7 +408,6 @@ def _in_turn(launches: Sequence[Callable[[Sequence[int]], None]]) -> Callable[[S
     return launch_all
 
 
-_CAPTURING = threading.Lock()  # one cuBLAS handle captures at a time
 _CAPTURE_WORKSPACE = 32 << 20  # bytes: what cuBLAS' documentation recommends from Hopper on
 _STREAMS = 8  # whose own handles, lanes and workspaces for capturing are kept
 _DEVICE_TO_DEVICE = 3  # cudaMemcpyKind

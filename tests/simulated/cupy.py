@@ -78,7 +78,7 @@ class FakeCublas:
             raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
         if handle in self.handles:
             assert self.streams.get(handle, stream) == stream, "streams share a handle of ours, and its workspace"
-        self.streams[handle] = stream
+        self.streams[int(handle)] = stream
 
     def create(self):  # CuPy's handle is 7
         self.handles.append(max(self.handles, default=7) + 1)
@@ -94,7 +94,7 @@ class FakeCublas:
     def gemmStridedBatchedEx(self, handle, *arguments):  # noqa: N802  # CuPy's name
         stream = sys.modules["cupy"].cuda.get_current_stream()
         self.setStream(handle, stream.ptr)  # as all of the binding does
-        self.used.append(handle)
+        self.used.append(int(handle))  # which keeps none of ours alive
         a, b, c = arguments[6], arguments[10], arguments[15]
         mode = self.mode
         stream.do(lambda: self.multiply(mode, *arguments), *self.simulated.owners(a, b, c))
@@ -141,15 +141,16 @@ class CupyStream(Stream):
 
     def __init__(self, fake, ptr):
         super().__init__(ptr, is_late=True)
-        self.fake, self.outer = fake, []
+        self.fake = fake
 
     def __enter__(self):
-        self.outer.append(self.fake.cuda.get_current_stream)
-        self.fake.cuda.get_current_stream = lambda: self
+        self.fake.entered.append(self)
+        self.use()
         return self
 
     def __exit__(self, *error):
-        self.fake.cuda.get_current_stream = self.outer.pop()
+        self.fake.entered.pop()
+        self.fake.entered[-1].use()  # and not what was current, if that was made so by `use`: as CuPy does
 
     def begin_capture(self):
         assert not self.queue
@@ -352,6 +353,7 @@ def stand_in(monkeypatch):
 
     fake.RawKernel = RawKernel
     fake.cuda.get_current_stream = lambda: Stream(0)
+    fake.entered = [Stream(0)]
     headers = types.ModuleType("cuda.pathfinder")
     headers.find_nvidia_header_directory = {"cudart": "include"}.get
     backends = types.ModuleType("cupy_backends.cuda.libs")
