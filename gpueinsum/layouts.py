@@ -7,16 +7,16 @@ terms are weighed, with the cheapest way to get there: dynamic programming from 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from gpueinsum.axes import contiguous, points
 from gpueinsum.cost import item_bytes
 from gpueinsum.plan import Plan
-from gpueinsum.price import ideal_seconds, is_product, plan_seconds, way_arguments, way_of
+from gpueinsum.price import case_of, ideal_seconds, is_product, plan_seconds, way_of
 from gpueinsum.profile import Profile
-from gpueinsum.routing import Route, SizesKey, Strides, cheapest, orders, routes
+from gpueinsum.routing import Case, Route, cheapest, orders, routes
 from gpueinsum.steps import Contract, Expand, Reduce, Step, within, without
 from gpueinsum.subscripts import Label, Term
 
@@ -55,62 +55,28 @@ def is_large(step: Contract, size: Mapping[Label, int], dtype: str, profile: Pro
     return _LARGE <= moved <= profile.memory_bytes and is_product(step, size, dtype, profile)
 
 
-def route_for(
-    step: Contract,
-    size: Mapping[Label, int],
-    lhs: Strides,
-    rhs: Strides,
-    dtype: str,
-    profile: Profile,
-    precision: str | None = None,
-    aligned: bool = True,
-) -> Route:
-    """The cheapest way to run a pair of sides with these strides, in elements.
+Chooser = Callable[[Case], Route]  # such as `route_for`
+
+
+def route_for(case: Case) -> Route:
+    """The cheapest way to run a pair.
 
     Where its terms were chosen, and the sides lie as they say, the result is written as its term says, too: its reader
     counts on that. Else in any order.
     """
-    pair, sizes, as_planned = _asked(step, size, lhs, rhs, dtype, profile)
-    return cheapest(pair, sizes, lhs, rhs, dtype, profile, as_planned, precision, aligned)
+    return cheapest(case, _is_planned(case))
 
 
-def routes_for(
-    step: Contract,
-    size: Mapping[Label, int],
-    lhs: Strides,
-    rhs: Strides,
-    dtype: str,
-    profile: Profile,
-    precision: str | None = None,
-    aligned: bool = True,
-) -> list[Route]:
+def routes_for(case: Case) -> list[Route]:
     """Every way that `route_for` chooses from, by price."""
-    pair, sizes, as_planned = _asked(step, size, lhs, rhs, dtype, profile)
-    return routes(pair, sizes, lhs, rhs, dtype, profile, as_planned, precision, aligned)
+    return routes(case, _is_planned(case))
 
 
-class Chooser(Protocol):
-    """What chooses the way to run a pair: `route_for`, or another by its rule."""
-
-    def __call__(
-        self,
-        step: Contract,
-        size: Mapping[Label, int],
-        lhs: Strides,
-        rhs: Strides,
-        dtype: str,
-        profile: Profile,
-        precision: str | None = None,
-        aligned: bool = True,
-        /,
-    ) -> Route: ...
-
-
-def _asked(
-    step: Contract, size: Mapping[Label, int], lhs: Strides, rhs: Strides, dtype: str, profile: Profile
-) -> tuple[Contract, SizesKey, bool]:
-    pair, sizes, *planned = way_arguments(step, size)
-    return pair, sizes, planned == [lhs, rhs] and is_large(step, size, dtype, profile)
+def _is_planned(case: Case) -> bool:
+    size = dict(case.sizes)
+    planned = case_of(case.step, size, case.dtype, case.profile)
+    lies_so = (planned.lhs, planned.rhs) == (case.lhs, case.rhs)
+    return lies_so and is_large(case.step, size, case.dtype, case.profile)
 
 
 class _Weighing:

@@ -10,7 +10,7 @@ from gpueinsum.axes import contiguous, points
 from gpueinsum.cost import item_bytes, product_flops, step_cost
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile
-from gpueinsum.routing import Route, SizesKey, Strides, cheapest
+from gpueinsum.routing import Case, Route, SizesKey, Strides, cheapest
 from gpueinsum.steps import Contract, Step, sides
 from gpueinsum.subscripts import Label, Term
 from gpueinsum.timing import pass_seconds, product_seconds
@@ -89,16 +89,29 @@ def is_product(step: Contract, size: Mapping[Label, int], dtype: str, profile: P
     return min(rows, columns, summed) > 1 and profile.rate(dtype) is not None
 
 
-def way_of(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile, as_planned: bool = True) -> Route:
+def way_of(
+    step: Contract,
+    size: Mapping[Label, int],
+    dtype: str,
+    profile: Profile,
+    as_planned: bool = True,
+) -> Route:
     """The cheapest way to run a pair of sides that lie in the order of their terms."""
-    precision, aligned = None, True  # said as `route_for` says it, which finds this in the cache
-    return cheapest(*way_arguments(step, size), dtype, profile, as_planned, precision, aligned)
+    return cheapest(case_of(step, size, dtype, profile), as_planned)
 
 
-def way_arguments(step: Contract, size: Mapping[Label, int]) -> tuple[Contract, SizesKey, Strides, Strides]:
-    """Step, sizes and strides as `routing.cheapest` and `routing.routes` take them; equal for equal pairs."""
+def case_of(
+    step: Contract,
+    size: Mapping[Label, int],
+    dtype: str,
+    profile: Profile,
+    precision: str | None = None,
+    aligned: bool = True,
+) -> Case:
+    """A pair of sides that lie in the order of their terms; equal for equal pairs."""
     sizes = tuple((label, size[label]) for label in dict.fromkeys(step.lhs_term + step.rhs_term))
-    return step.reading(0, 1), sizes, _strides(step.lhs_term, sizes), _strides(step.rhs_term, sizes)
+    strides = _strides(step.lhs_term, sizes), _strides(step.rhs_term, sizes)
+    return Case(step.reading(0, 1), sizes, *strides, dtype, profile, precision, aligned)
 
 
 @lru_cache(maxsize=4096)

@@ -12,7 +12,7 @@ from gpueinsum.errors import visible
 from gpueinsum.execute import scheduled
 from gpueinsum.gemm import Product
 from gpueinsum.plan import Plan, check_is_plan
-from gpueinsum.price import is_routed, step_seconds, way_arguments, way_of
+from gpueinsum.price import case_of, is_routed, step_seconds, way_of
 from gpueinsum.profile import Profile, device_profile
 from gpueinsum.routing import Route, routes
 from gpueinsum.steps import Contract, Reduce, Step
@@ -168,7 +168,7 @@ def _products(plan: Plan, profile: Profile) -> list[str]:
 
 def _ways(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> list[str]:
     taken = way_of(step, size, dtype, profile)
-    others = [way for way in routes(*way_arguments(step, size), dtype, profile, as_planned=True) if way != taken]
+    others = [way for way in routes(case_of(step, size, dtype, profile), as_planned=True) if way != taken]
     rows = [("", _copies(step, way), _shape(way.product), seconds_text(way.seconds)) for way in (taken, *others)]
     if all(way.copies for way in (taken, *others)):
         rows.append(("", "copy nothing", "fits no product", "-"))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from gpueinsum.axes import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.cost import item_bytes
@@ -66,25 +67,35 @@ Strides = tuple[int, ...]
 SizesKey = tuple[tuple[Label, int], ...]  # of labels, hashable
 
 
-@lru_cache(maxsize=4096)
-def cheapest(
-    step: Contract,
-    sizes: SizesKey,
-    lhs: Strides,
-    rhs: Strides,
-    dtype: str,
-    profile: Profile,
-    as_planned: bool = False,
-    precision: str | None = None,
-    aligned: bool = True,
-) -> Route:
-    """The cheapest way to run a pair on a device.
+class Case(NamedTuple):
+    """What a way to run a pair is chosen for: the pair, how its sides lie in memory, and the device.
 
-    `lhs` and `rhs` are the strides of the sides, which are `aligned` if they begin at multiples of PACK_BYTES. The
-    result may be written in any order, unless it is to be written `as_planned`. Where the device has no library for the
-    dtype, any stride will do (a kernel of ours). A copy must save a twentieth of the time, for it takes memory, too.
+    `lhs` and `rhs` are the strides of the sides, in elements; these are `aligned` if they begin at multiples of
+    PACK_BYTES.
     """
-    pair = Pair(step, dict(sizes), dtype, profile, precision, aligned)
+
+    step: Contract
+    sizes: SizesKey
+    lhs: Strides
+    rhs: Strides
+    dtype: str
+    profile: Profile
+    precision: str | None = None
+    aligned: bool = True
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.step, dict(self.sizes), self.dtype, self.profile, self.precision, self.aligned)
+
+
+@lru_cache(maxsize=4096)
+def cheapest(case: Case, as_planned: bool = False) -> Route:
+    """The cheapest way to run a pair.
+
+    The result may be written in any order, unless it is to be written `as_planned`. Where the device has no library
+    for the dtype, any stride will do (a kernel of ours). A copy must save a twentieth of the time: it takes memory.
+    """
+    pair = case.pair
     ideal = pair.ideal_seconds
     best: Route | None = None
     for copied in _NAMES:
@@ -92,34 +103,24 @@ def cheapest(
         at_least = (ideal + pair.copies_seconds(copied)) * handicap
         if best is not None and at_least >= best.seconds * _MEMORY_MUST_SAVE**best.copies:
             continue
-        way = _route(pair, lhs, rhs, copied, as_planned)
+        way = _route(pair, case, copied, as_planned)
         if way is not None and (best is None or way.seconds * handicap < best.seconds * _MEMORY_MUST_SAVE**best.copies):
             best = way
-    assert best is not None, f"{step.equation} fits no product even when both sides are copied"
+    assert best is not None, f"{case.step.equation} fits no product even when both sides are copied"
     return best
 
 
-def routes(
-    step: Contract,
-    sizes: SizesKey,
-    lhs: Strides,
-    rhs: Strides,
-    dtype: str,
-    profile: Profile,
-    as_planned: bool = False,
-    precision: str | None = None,
-    aligned: bool = True,
-) -> list[Route]:
+def routes(case: Case, as_planned: bool = False) -> list[Route]:
     """Every way that `cheapest` chooses from, by price: one for each choice of sides to copy for which one fits."""
-    pair = Pair(step, dict(sizes), dtype, profile, precision, aligned)
-    ways = [_route(pair, lhs, rhs, copied, as_planned) for copied in _NAMES]
+    pair = case.pair
+    ways = [_route(pair, case, copied, as_planned) for copied in _NAMES]
     return sorted(filter(None, ways), key=lambda way: way.seconds)
 
 
-def _route(pair: Pair, lhs: Strides, rhs: Strides, copied: tuple[bool, bool], as_planned: bool) -> Route | None:
+def _route(pair: Pair, case: Case, copied: tuple[bool, bool], as_planned: bool) -> Route | None:
     """The cheapest way with copies of these sides, if there is one."""
     step = pair.step
-    given = label_strides(step.lhs_term, lhs), label_strides(step.rhs_term, rhs)
+    given = label_strides(step.lhs_term, case.lhs), label_strides(step.rhs_term, case.rhs)
     terms = _copied_terms(pair, *given, copied)
     x, y = (
         contiguous(term, pair.size) if term is not None else strides for term, strides in zip(terms, given, strict=True)

@@ -14,11 +14,10 @@ import numpy as np
 
 from gpueinsum.layouts import routes_for
 from gpueinsum.price import is_routed
-from gpueinsum.profile import Profile, machine, tuned_path, write_text
-from gpueinsum.routing import Route, Strides
-from gpueinsum.steps import Contract
+from gpueinsum.profile import machine, tuned_path, write_text
+from gpueinsum.routing import Case, Route
 from gpueinsum.stopwatch import Call, fastest
-from gpueinsum.subscripts import Label, alphabet
+from gpueinsum.subscripts import alphabet
 
 # Ways that are predicted to take so many times as long as the best one are not timed: no profile is that wrong.
 _HOPELESS = 4.0
@@ -28,16 +27,8 @@ _SECONDS = 0.02  # for each way, or five rounds
 class Bench(Protocol):
     """A device on which ways to run a pair are timed, on arrays of its own."""
 
-    def calls(
-        self,
-        step: Contract,
-        size: Mapping[Label, int],
-        ways: Mapping[str, Route],
-        lhs: Strides,
-        rhs: Strides,
-        dtype: str,
-    ) -> dict[str, Call]:
-        """The pair run in each of these ways, on sides with these strides (in elements). Raises MemoryError."""
+    def calls(self, case: Case, ways: Mapping[str, Route]) -> dict[str, Call]:
+        """The pair run in each of these ways. Raises MemoryError."""
 
     def seconds(self, call: Call, count: int) -> float:
         """What so many calls take, one after the other."""
@@ -49,28 +40,18 @@ class Tuner:
     def __init__(self, bench: Bench, choices: Choices) -> None:
         self._bench, self._choices = bench, choices
 
-    def route_for(
-        self,
-        step: Contract,
-        size: Mapping[Label, int],
-        lhs: Strides,
-        rhs: Strides,
-        dtype: str,
-        profile: Profile,
-        precision: str | None = None,
-        aligned: bool = True,
-    ) -> Route:
+    def route_for(self, case: Case) -> Route:
         """The way that was fastest, now or when it was timed before; the cheapest if memory is short for timing."""
-        ways = routes_for(step, size, lhs, rhs, dtype, profile, precision, aligned)
+        ways = routes_for(case)
         near = {way.name: way for way in ways if way.seconds < _HOPELESS * ways[0].seconds}
-        if len(near) == 1 or not is_routed(step, size, dtype, profile):
+        if len(near) == 1 or not is_routed(case.step, dict(case.sizes), case.dtype, case.profile):
             return ways[0]
-        key = _key(step, size, lhs, rhs, dtype, precision, aligned)
+        key = _key(case)
         with self._choices.lock:
             chosen = self._choices.get(key)
             if chosen not in near:
                 try:
-                    calls = self._bench.calls(step, size, near, lhs, rhs, dtype)
+                    calls = self._bench.calls(case, near)
                     seconds = fastest(self._bench.seconds, calls, _SECONDS * len(calls))
                 except MemoryError:
                     return ways[0]
@@ -79,22 +60,15 @@ class Tuner:
         return near[chosen]
 
 
-def _key(
-    step: Contract,
-    size: Mapping[Label, int],
-    lhs: Strides,
-    rhs: Strides,
-    dtype: str,
-    precision: str | None,
-    aligned: bool,
-) -> str:
+def _key(case: Case) -> str:
     """What a way is chosen for, whatever its labels are called: `AB,BC->AC A=2 B=3 C=4, 3 1 and 4 1, float32`."""
-    letters = dict(zip(dict.fromkeys(step.lhs_term + step.rhs_term), alphabet(), strict=False))
-    equation = "".join(letters.get(character, character) for character in str(step))  # with marks of conjugates
-    sizes = " ".join(f"{letter}={size[label]}" for label, letter in letters.items())
-    strides = " and ".join(" ".join(map(str, side)) for side in (lhs, rhs))
-    marks = (precision if precision not in (None, "highest") else "", "" if aligned else "not aligned")
-    return ", ".join([f"{equation} {sizes}", strides, dtype, *filter(None, marks)])
+    letters = dict(zip([label for label, _ in case.sizes], alphabet(), strict=False))
+    equation = "".join(letters.get(character, character) for character in str(case.step))  # with marks of conjugates
+    sizes = " ".join(f"{letters[label]}={size}" for label, size in case.sizes)
+    strides = " and ".join(" ".join(map(str, side)) for side in (case.lhs, case.rhs))
+    precision = case.precision if case.precision not in (None, "highest") else ""
+    marks = precision, "" if case.aligned else "not aligned"
+    return ", ".join([f"{equation} {sizes}", strides, case.dtype, *filter(None, marks)])
 
 
 class Choices:

@@ -11,7 +11,7 @@ from gpueinsum import gemm, routing
 from gpueinsum.axes import contiguous
 from gpueinsum.gemm import Call, Gemm, blas_calls, pointer_calls
 from gpueinsum.profile import profile
-from gpueinsum.routing import cheapest
+from gpueinsum.routing import Case, cheapest
 from gpueinsum.steps import Contract
 
 RNG = np.random.default_rng(0)
@@ -33,7 +33,7 @@ def array(term, layout=None, dtype=float):
 
 
 def route(step, sizes, lhs, rhs, blas=True):
-    return cheapest(step, sizes, lhs, rhs, "float32" if blas else "int64", profile("h200"))
+    return cheapest(Case(step, sizes, lhs, rhs, "float32" if blas else "int64", profile("h200")))
 
 
 def route_of(step, x, y, blas=True):
@@ -214,7 +214,7 @@ def test_a_copy_leaves_what_is_innermost_there(layout, copied, monkeypatch):
     step = pair("baij,bjik->bak")  # a row and what is summed, in the other side's order, may lie either way
     x, y = array("baij", layout), array("bjik")
     strides = [tuple(s // z.itemsize for s in z.strides) for z in (x, y)]
-    ways = routing.routes(step, tuple(SIZES.items()), *strides, "float32", profile("h200"))
+    ways = routing.routes(Case(step, tuple(SIZES.items()), *strides, "float32", profile("h200")))
     [way] = [way for way in ways if way.name == "copy the left side"]
     assert way.copy_lhs == copied
 
@@ -282,7 +282,9 @@ def strides_of(term, size):
 def way_of(equation, dtype="float32", device="h200", precision=None, aligned=True, **sizes):
     step, size = sized(equation, **sizes)
     lhs, rhs = strides_of(step.lhs_term, size), strides_of(step.rhs_term, size)
-    return cheapest(step, tuple(size.items()), lhs, rhs, dtype, profile(device), True, precision, aligned)
+    return cheapest(
+        Case(step, tuple(size.items()), lhs, rhs, dtype, profile(device), precision, aligned), as_planned=True
+    )
 
 
 def test_a_batch_of_axes_that_do_not_fuse_is_two_launches():
@@ -360,7 +362,7 @@ def test_our_own_kernel_and_the_cpu_take_no_pointers(dtype, device):
 def test_sums_are_turns_of_pointers_that_add_up():
     step, size = sized("fbea,ecfd->cdba")
     strides = strides_of(step.lhs_term, size), strides_of(step.rhs_term, size)
-    ways = routing.routes(step, tuple(size.items()), *strides, "float32", profile("h200"), True)
+    ways = routing.routes(Case(step, tuple(size.items()), *strides, "float32", profile("h200")), as_planned=True)
     [found] = [way.product for way in ways if not way.copies]
     assert found.pointers
     assert found.calls == math.prod(axis.size for axis in found.sums) == 7

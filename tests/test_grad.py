@@ -12,7 +12,7 @@ from gpueinsum.cost import peak_bytes, total_flops
 from gpueinsum.grad import as_expression, vjp
 from gpueinsum.plan import check_plan
 from gpueinsum.profile import profile
-from gpueinsum.routing import routes
+from gpueinsum.routing import Case, routes
 from gpueinsum.steps import Add, Contract, Reduce
 
 SIZES = dict(zip("abcdefghijklmnopq", (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59), strict=True))
@@ -206,7 +206,9 @@ def copies(plan):
         assert isinstance(step, Contract), step
         lhs, rhs = (strides[source] for source in step.sources)
         labels = dict.fromkeys(step.lhs_term + step.rhs_term)
-        ways = routes(step, tuple((label, sizes[label]) for label in labels), lhs, rhs, plan.dtype, profile("h200"))
+        ways = routes(
+            Case(step, tuple((label, sizes[label]) for label in labels), lhs, rhs, plan.dtype, profile("h200"))
+        )
         way = min(ways, key=lambda way: way.copies)
         if way.copies:
             found.append(str(step))

@@ -14,7 +14,7 @@ from gpueinsum.cost import peak_bytes
 from gpueinsum.execute import scheduled
 from gpueinsum.layouts import arranged
 from gpueinsum.plan import check_plan
-from gpueinsum.price import plan_seconds, way_arguments, way_of
+from gpueinsum.price import case_of, plan_seconds, way_of
 from gpueinsum.profile import profile
 from gpueinsum.routing import routes
 from gpueinsum.steps import Contract, Reduce
@@ -45,7 +45,7 @@ def published():
 def test_45_of_48_of_tccg_need_no_copy_if_the_result_may_lie_in_any_order():
     one_call = several = 0
     for plan, size in published():
-        found = routes(*way_arguments(plan.steps[0], size), plan.dtype, profile("h200"))
+        found = routes(case_of(plan.steps[0], size, plan.dtype, profile("h200")))
         without = [way.product.calls + way.product.pointers for way in found if not way.copies]
         one_call += without == [1]
         several += bool(without) and without != [1]
@@ -60,7 +60,7 @@ def test_a_contraction_that_copies_all_the_same_is_priced_below_the_way_that_doe
         if way.copies:
             copying += 1
             step = plan.steps[0]
-            others = routes(*way_arguments(step, size), plan.dtype, profile(device))
+            others = routes(case_of(step, size, plan.dtype, profile(device)))
             assert all(way.seconds < other.seconds for other in others if not other.copies)
     assert 14 <= copying < 48
 
@@ -163,10 +163,10 @@ def test_products_attention_and_their_gradients_never_copy(equation, sizes, dtyp
 def test_the_route_keeps_to_a_chosen_term_where_the_sides_lie_as_planned(device):
     sizes = {"a": 312, "b": 312, "c": 24, "d": 312}
     step = Contract(0, 1, "adb", "cd", "bca")  # which another order would write faster
-    x, y = (312 * 312, 312, 1), (312, 1)
-    assert layouts.route_for(step, sizes, x, y, "float32", profile(device)).out == "bca"
-    turned = layouts.route_for(step, sizes, (312, 312 * 312, 1), y, "float32", profile(device))
-    small = layouts.route_for(step, dict.fromkeys("abcd", 12), (144, 12, 1), (12, 1), "float32", profile(device))
+    large = case_of(step, sizes, "float32", profile(device))
+    assert layouts.route_for(large).out == "bca"
+    turned = layouts.route_for(large._replace(lhs=(312, 312 * 312, 1)))
+    small = layouts.route_for(case_of(step, dict.fromkeys("abcd", 12), "float32", profile(device)))
     assert "bca" not in (turned.out, small.out)
 
 

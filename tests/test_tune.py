@@ -11,6 +11,7 @@ import gpueinsum as ge
 from gpueinsum import tune
 from gpueinsum.layouts import routes_for
 from gpueinsum.profile import machine, profile, tuned_path
+from gpueinsum.routing import Case
 from gpueinsum.steps import Contract
 from gpueinsum.tune import Choices, Tuner
 
@@ -19,7 +20,8 @@ STEP = Contract(0, 1, "abc", "cbd", "abd")
 SIZES = {"a": 130, "b": 40, "c": 50, "d": 170}
 LHS, RHS = (2000, 50, 1), (6800, 170, 1)
 CPU = profile("cpu")
-NAMES = [way.name for way in routes_for(STEP, SIZES, LHS, RHS, "float32", CPU)]
+CASE = Case(STEP, tuple(SIZES.items()), LHS, RHS, "float32", CPU)
+NAMES = [way.name for way in routes_for(CASE)]
 
 
 class KnownBench:
@@ -28,7 +30,7 @@ class KnownBench:
     def __init__(self, seconds, memory=True):
         self.known, self.memory, self.timed = seconds, memory, []
 
-    def calls(self, step, size, ways, lhs, rhs, dtype):
+    def calls(self, case, ways):
         if not self.memory:
             raise MemoryError
         self.timed += ways
@@ -42,8 +44,8 @@ def seconds_of(fastest):
     return {name: 1.0 if name == fastest else 2.0 for name in NAMES}
 
 
-def choose(tuner, step=STEP, sizes=SIZES, lhs=LHS, rhs=RHS, dtype="float32", device=CPU, precision=None):
-    return tuner.route_for(step, sizes, lhs, rhs, dtype, device, precision)
+def choose(tuner, **changes):
+    return tuner.route_for(CASE._replace(**changes))
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def test_the_fastest_by_the_clock_is_taken_whatever_its_price(path, name):
     bench = KnownBench(seconds_of(name))
     way = choose(Tuner(bench, Choices(path)))
     assert way.name == name
-    assert way in routes_for(STEP, SIZES, LHS, RHS, "float32", CPU)
+    assert way in routes_for(CASE)
     assert sorted(bench.timed) == sorted(NAMES)
     assert len(NAMES) == 4
 
@@ -81,10 +83,10 @@ def test_labels_may_have_other_names_but_sizes_strides_types_and_precision_count
     choices = Choices(path)
     choose(Tuner(bench, choices))
     renamed = Contract(3, 7, "zyx", "xyw", "zyw")
-    choose(Tuner(bench, choices), renamed, dict(zip("zyxw", SIZES.values(), strict=True)))
+    choose(Tuner(bench, choices), step=renamed, sizes=tuple(zip("zyxw", SIZES.values(), strict=True)))
     assert len(bench.timed) == len(NAMES)
     for other in (
-        {"sizes": SIZES | {"d": 171}},
+        {"sizes": tuple((SIZES | {"d": 171}).items())},
         {"rhs": (1, 50, 2000)},
         {"dtype": "float64"},
     ):
@@ -101,15 +103,15 @@ def test_conjugates_and_where_sides_begin_count_too(path):
     bench, choices = KnownBench(seconds_of(NAMES[0])), Choices(path)
     for step, aligned in ((STEP, True), (dataclasses.replace(STEP, conj_rhs=True), True), (STEP, False)):
         before = len(bench.timed)
-        Tuner(bench, choices).route_for(step, SIZES, LHS, RHS, "complex64", CPU, None, aligned)
+        choose(Tuner(bench, choices), step=step, dtype="complex64", aligned=aligned)
         assert len(bench.timed) > before
     assert len(json.loads(path.read_text())) == 3
 
 
 def test_small_pairs_are_not_timed_on_any_device(path):
     for device in (CPU, profile("h200")):
-        sizes = dict.fromkeys(SIZES, 7)
-        Tuner(KnownBench({}), Choices(path)).route_for(STEP, sizes, (49, 7, 1), (49, 7, 1), "float32", device)
+        sizes = tuple(dict.fromkeys(SIZES, 7).items())
+        choose(Tuner(KnownBench({}), Choices(path)), sizes=sizes, lhs=(49, 7, 1), rhs=(49, 7, 1), profile=device)
     assert not path.exists()
 
 
@@ -161,7 +163,7 @@ def test_without_memory_for_it_the_price_decides_and_nothing_is_remembered(path)
 
 
 def test_what_is_predicted_to_be_hopeless_is_not_timed(path, monkeypatch):
-    ways = routes_for(STEP, SIZES, LHS, RHS, "float32", CPU)
+    ways = routes_for(CASE)
     monkeypatch.setattr(tune, "_HOPELESS", ways[1].seconds / ways[0].seconds * (1 + 1e-9))
     bench = KnownBench(seconds_of(NAMES[-1]))
     choose(Tuner(bench, Choices(path)))

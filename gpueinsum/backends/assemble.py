@@ -18,6 +18,7 @@ from gpueinsum.cost import item_bytes
 from gpueinsum.gemm import LHS, OUT, RHS, blas_calls, pointer_calls
 from gpueinsum.layouts import Chooser, route_for
 from gpueinsum.plan import Plan
+from gpueinsum.price import case_of
 from gpueinsum.profile import Profile
 from gpueinsum.routing import Route
 from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step, distinct
@@ -134,8 +135,8 @@ class _Assembly:
         if middle <= 1 or rows * columns <= 1 or points(step.out, size) == 0:
             return self._sum(sides, step.out)
         aligned = self._aligned or min(x.memory, y.memory) >= len(self._plan.inputs)
-        sides_strides = x.strides, y.strides
-        way = self._choose(step, size, *sides_strides, self._dtype, self._profile, self._precision, aligned)
+        case = case_of(step, size, self._dtype, self._profile, self._precision, aligned)
+        way = self._choose(case._replace(lhs=x.strides, rhs=y.strides))
         is_matrix = rows > 1 and columns > 1
         if not is_matrix and (way.copy_lhs is not None or way.copy_rhs is not None):
             return self._sum(sides, step.out)  # reads once what a copy would read and write

@@ -15,8 +15,9 @@ from gpueinsum.axes import Axis, points
 from gpueinsum.backends import loops, memory
 from gpueinsum.gemm import LHS, OUT, RHS
 from gpueinsum.layouts import Chooser, route_for
+from gpueinsum.price import case_of
 from gpueinsum.profile import Profile
-from gpueinsum.routing import Route, Strides
+from gpueinsum.routing import Case, Route, Strides
 from gpueinsum.steps import Contract
 from gpueinsum.stopwatch import Call, host_seconds
 from gpueinsum.subscripts import Label, Term
@@ -56,7 +57,8 @@ def matmul(
                 run = grouped
             else:
                 lhs, rhs = (tuple(stride // x.itemsize for stride in array.strides) for array in (x, y))
-                run = _routed(plain, sizes, choose(plain, sizes, lhs, rhs, dtype, profile))
+                case = case_of(plain, sizes, dtype, profile)._replace(lhs=lhs, rhs=rhs)
+                run = _routed(plain, sizes, choose(case))
             known[layouts] = run
         return run(x, y)
 
@@ -109,11 +111,10 @@ def _seen(array: int, loops: Sequence[Axis]) -> Callable[[Array], Array]:
 class HostWays:
     """Routes as calls on arrays of random numbers, for `tune.py` to time."""
 
-    def calls(
-        self, step: Contract, sizes: Sizes, ways: Mapping[str, Route], lhs: Strides, rhs: Strides, dtype: str
-    ) -> dict[str, Call]:
-        sides = (step.lhs_term, lhs), (step.rhs_term, rhs)
-        x, y = (_random([sizes[label] for label in term], strides, dtype) for term, strides in sides)
+    def calls(self, case: Case, ways: Mapping[str, Route]) -> dict[str, Call]:
+        step, sizes = case.step, dict(case.sizes)
+        sides = (step.lhs_term, case.lhs), (step.rhs_term, case.rhs)
+        x, y = (_random([sizes[label] for label in term], strides, case.dtype) for term, strides in sides)
         return {name: partial(_routed(step, sizes, way), x, y) for name, way in ways.items()}
 
     def seconds(self, call: Call, count: int) -> float:

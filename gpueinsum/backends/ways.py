@@ -14,13 +14,9 @@ from gpueinsum.cost import item_bytes
 from gpueinsum.layouts import Chooser
 from gpueinsum.plan import Plan
 from gpueinsum.profile import profile_for
-from gpueinsum.routing import Route, Strides
-from gpueinsum.steps import Contract
+from gpueinsum.routing import Case, Route
 from gpueinsum.stopwatch import Call
-from gpueinsum.subscripts import Label
 from gpueinsum.tune import random_numbers
-
-Sizes = Mapping[Label, int]
 
 
 class CudaWays:
@@ -29,14 +25,11 @@ class CudaWays:
     def __init__(self, runtime: Runtime, precision: str | None, load: Callable[[Program], Launches]) -> None:
         self._runtime, self._precision, self._load = runtime, precision, load
 
-    def calls(
-        self, step: Contract, size: Sizes, ways: Mapping[str, Route], lhs: Strides, rhs: Strides, dtype: str
-    ) -> dict[str, Call]:
-        terms = step.lhs_term, step.rhs_term
-        sizes = tuple((label, size[label]) for label in dict.fromkeys("".join(terms)))
-        plan = Plan(terms, (step.reading(0, 1),), (2,), sizes, dtype)
+    def calls(self, case: Case, ways: Mapping[str, Route]) -> dict[str, Call]:
+        terms, dtype = (case.step.lhs_term, case.step.rhs_term), case.dtype
+        plan = Plan(terms, (case.step,), (2,), case.sizes, dtype)
         item, processors, profile = item_bytes(dtype), self._runtime.processors, profile_for("cuda")
-        strides = [tuple(stride * item for stride in own) for own in (lhs, rhs)]
+        strides = [tuple(stride * item for stride in own) for own in (case.lhs, case.rhs)]
         programs = {
             name: in_turn(assemble(plan, strides, self._precision, processors, profile, _taking(way)))
             for name, way in ways.items()
