@@ -128,6 +128,7 @@ def run(command: Sequence[str], log: Path, seconds: float | None) -> int | None:
             stderr=subprocess.STDOUT,
             bufsize=0,
             start_new_session=True,  # its workers end with it
+            preexec_fn=_heed_interrupts,
         ) as process,
     ):
         reader = Thread(target=_copy, args=(process.stdout, kept))
@@ -143,6 +144,11 @@ def run(command: Sequence[str], log: Path, seconds: float | None) -> int | None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             reader.join()
+
+
+def _heed_interrupts() -> None:
+    """What a shell runs in the background ignores interrupts, and so would the stage, with which it is asked to end."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _copy(source: IO[bytes], kept: IO[bytes]) -> None:
