@@ -17,7 +17,8 @@ import gpueinsum as ge
 import gpueinsum.backends
 from gpueinsum.backends import blas
 from gpueinsum.backends.cuda import CudaBackend
-from gpueinsum.backends.runtime import CupyRuntime, _Lanes
+from gpueinsum.backends.runtime import CupyRuntime
+from gpueinsum.backends.streams import LaneStreams
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.execute import Mode
 from gpueinsum.steps import Contract
@@ -343,7 +344,7 @@ def test_missing_headers_are_said(cupy, monkeypatch):
         CupyRuntime()
 
 
-# ---- Lanes
+# ---- LaneStreams
 
 
 CHAIN = "ab,bc,cd,de,ef,fg,gh,hi->ai"
@@ -498,7 +499,7 @@ def test_lanes_are_joined_when_a_launch_fails(cupy, rng, always_lanes, monkeypat
 
 def test_a_handle_that_two_lanes_share_is_found(cupy, rng, always_lanes, monkeypatch):
     plan, arrays, _ = tree(rng, cupy)
-    blas = _Lanes.blas
-    monkeypatch.setattr(_Lanes, "blas", lambda lanes, _: blas(lanes, 1))
+    blas = LaneStreams.blas
+    monkeypatch.setattr(LaneStreams, "blas", lambda lanes, _: blas(lanes, 1))
     with pytest.raises(AssertionError, match="streams share a handle"):
         CudaBackend(CupyRuntime()).bind(plan)(*arrays)

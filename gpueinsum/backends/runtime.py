@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache, lru_cache
 from typing import Any, Protocol
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from gpueinsum.backends import on_device
 from gpueinsum.backends.blas import CAPTURING, CapturableBlas, CupyBlas, Handle
-from gpueinsum.backends.lanes import LANES, Start
+from gpueinsum.backends.lanes import LANES
 from gpueinsum.backends.launch import Kernel, kernel_text
 from gpueinsum.backends.program import Launch, PointerProduct, Product, Program, Work
+from gpueinsum.backends.streams import LaneStreams, current, forked, one_by_one
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.subscripts import Shape
 
@@ -136,7 +137,7 @@ class CupyRuntime:
         self._capturable_blas = lru_cache(maxsize=None)(self._new_capturable_blas)
         self._capture_workspace = lru_cache(maxsize=_STREAMS * LANES)(self._new_capture_workspace)
         self._blas_of_its_own = lambda: _blas_of(Handle(cublas), blas)
-        self._lanes: dict[Hashable, _Lanes] = {}
+        self._lanes: dict[Hashable, LaneStreams] = {}
 
     @property
     def processors(self) -> int:
@@ -249,19 +250,19 @@ class CupyRuntime:
             if lanes is not None:
                 with contextlib.suppress(RuntimeError):  # cuBLAS' own; what is wrong otherwise shows in turn, too
                     return self._wired(program, deterministic, lanes)
-            return _in_turn([self.prepare(work, deterministic) for work in program.work])
+            return one_by_one([self.prepare(work, deterministic) for work in program.work])
 
         known = lru_cache(maxsize=_STREAMS)(wired)
         return lambda addresses: known(self.context())(addresses)
 
-    def _lanes_of(self, context: Hashable) -> _Lanes | None:
+    def _lanes_of(self, context: Hashable) -> LaneStreams | None:
         """Those beside the current stream. So many streams have some, and keep them: to make handles anew is slow."""
         if context not in self._lanes and len(self._lanes) < _STREAMS:
             streams = [self._cupy.cuda.Stream(non_blocking=True) for _ in range(1, LANES)]
-            self._lanes[context] = _Lanes(streams, self._blas_of_its_own)
+            self._lanes[context] = LaneStreams(streams, self._blas_of_its_own)
         return self._lanes.get(context)
 
-    def _wired(self, program: Program, deterministic: bool, lanes: _Lanes) -> Callable[[Sequence[int]], None]:
+    def _wired(self, program: Program, deterministic: bool, lanes: LaneStreams) -> Callable[[Sequence[int]], None]:
         """`branched` for calls on the current stream."""
 
         def prepared(work: Work, lane: int) -> Callable[[Sequence[int]], None]:
@@ -271,66 +272,13 @@ class CupyRuntime:
 
         launches = [prepared(work, start.lane) for work, start in zip(program.work, program.starts, strict=True)]
         streams = [self._cupy.cuda.get_current_stream(), *lanes.streams]
-        launch_all = self._forked(program.starts, launches, streams)
+        launch_all = forked(self._cupy.cuda, program.starts, launches, streams)
 
         def launch(addresses: Sequence[int]) -> None:
             with lanes.lock:
                 launch_all(addresses)
 
         return launch
-
-    def _forked(
-        self,
-        starts: Sequence[Start],
-        launches: Sequence[Callable[[Sequence[int]], None]],
-        streams: Sequence[Any],
-    ) -> Callable[[Sequence[int]], None]:
-        """Launches on the streams of their lanes, the first of which is current then, and waits for the others."""
-        cuda = self._cupy.cuda
-        used = sorted({start.lane for start in starts} - {0})
-        awaited = {other for start in starts for other in start.after}
-        events = {number: cuda.Event(disable_timing=True) for number in awaited}
-        fork, ends = cuda.Event(disable_timing=True), [cuda.Event(disable_timing=True) for _ in used]
-        caller, others = streams[0], [streams[lane] for lane in used]
-        turns = [
-            (streams[start.lane], [events[other] for other in start.after], launch, events.get(number))
-            for number, (start, launch) in enumerate(zip(starts, launches, strict=True))
-        ]
-
-        def launch_all(addresses: Sequence[int]) -> None:
-            fork.record(caller)  # operands are ready there, and memory was taken there
-            for stream in others:
-                stream.wait_event(fork)
-            try:
-                for stream, before, launch, done in turns:
-                    for event in before:
-                        stream.wait_event(event)
-                    if stream is caller:
-                        launch(addresses)
-                    else:
-                        with self._current(stream):
-                            launch(addresses)
-                    if done is not None:
-                        done.record(stream)
-            finally:  # whatever was launched uses the memory, which goes back on the caller's stream
-                for stream, end in zip(others, ends, strict=True):
-                    end.record(stream)
-                    caller.wait_event(end)
-
-        return launch_all
-
-    @contextlib.contextmanager
-    def _current(self, stream: Any) -> Iterator[None]:
-        """This stream as the current one, and then the one before: CuPy's own `with` forgets what `use()` made current.
-
-        See cupy/cupy#8377.
-        """
-        before = self._cupy.cuda.get_current_stream()
-        stream.use()
-        try:
-            yield
-        finally:
-            before.use()
 
     def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
         """Its products go past CuPy's binding, which refuses a stream that is capturing."""
@@ -349,9 +297,11 @@ class CupyRuntime:
             for work, lane in zip(program.work, lane_of, strict=True)
         ]
         streams = [self._cupy.cuda.Stream(non_blocking=True) for _ in range(1 + max(lane_of))]
-        launch_all = self._forked(program.starts, launches, streams) if program.starts else _in_turn(launches)
+        launch_all = (
+            forked(self._cupy.cuda, program.starts, launches, streams) if program.starts else one_by_one(launches)
+        )
         stream = streams[0]
-        with CAPTURING, self._current(stream):
+        with CAPTURING, current(self._cupy.cuda, stream):
             for lane in multiply:
                 blas[lane].attach(streams[lane].ptr, workspaces[lane].ptr, _CAPTURE_WORKSPACE)
             stream.begin_capture()
@@ -378,34 +328,8 @@ class CupyRuntime:
         return self.allocate(_CAPTURE_WORKSPACE)
 
 
-class _Lanes:
-    """The streams beside a caller's stream, each with a cuBLAS handle that no other stream uses.
-
-    They belong to that stream: of two callers neither waits for the other. Threads that share it take turns by `lock`.
-    """
-
-    def __init__(self, streams: Sequence[Any], new_blas: Callable[[], CupyBlas]) -> None:
-        self.streams, self.lock = streams, threading.Lock()
-        self._new_blas = new_blas
-        self._blas: dict[int, CupyBlas] = {}
-
-    def blas(self, lane: int) -> CupyBlas:
-        """Made when it is first needed: a handle takes memory (32 MiB on an H200, by cuBLAS' documentation)."""
-        if lane not in self._blas:
-            self._blas[lane] = self._new_blas()
-        return self._blas[lane]
-
-
 def _blas_of(handle: Handle, blas: Callable[[Callable[[], int]], CupyBlas]) -> CupyBlas:
     return blas(lambda: handle)
-
-
-def _in_turn(launches: Sequence[Callable[[Sequence[int]], None]]) -> Callable[[Sequence[int]], None]:
-    def launch_all(addresses: Sequence[int]) -> None:
-        for launch in launches:
-            launch(addresses)
-
-    return launch_all
 
 
 _CAPTURE_WORKSPACE = 32 << 20  # bytes: what cuBLAS' documentation recommends from Hopper on
