@@ -344,7 +344,7 @@ def test_missing_headers_are_said(cupy, monkeypatch):
         CupyRuntime()
 
 
-# ---- LaneStreams
+# ---- Lanes
 
 
 CHAIN = "ab,bc,cd,de,ef,fg,gh,hi->ai"
