@@ -18,15 +18,16 @@ def peak_bytes(plan: Plan, device: str | Profile | None = None) -> int:
     """`Plan.peak_bytes`. Raises ProfileError for what is no device."""
     if device is None:
         return cost.peak_bytes(plan)
-    return bytes_on(plan, device if isinstance(device, Profile) else device_profile(device))
+    profile = device if isinstance(device, Profile) else device_profile(device)
+    return bytes_on(scheduled(plan, profile), profile)
 
 
 def bytes_on(plan: Plan, profile: Profile) -> int:
-    """Of a run as the device runs it, of operands in C order: exact on CUDA, where all of it is allocated at once.
+    """Of a run of a plan that is scheduled for the device, on operands in C order.
 
-    What is more than the device has is counted without the device's own scratch.
+    Exact on CUDA, where all of it is allocated at once; but what is more than the device has is counted without the
+    device's own scratch.
     """
-    plan = scheduled(plan, profile)
     if profile.kind == "cpu":
         return cost.peak_bytes(plan, [_copies_bytes(step, plan, profile) for step in plan.steps])
     least = cost.peak_bytes(plan)

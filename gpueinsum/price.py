@@ -89,13 +89,7 @@ def is_product(step: Contract, size: Mapping[Label, int], dtype: str, profile: P
     return min(rows, columns, summed) > 1 and profile.rate(dtype) is not None
 
 
-def way_of(
-    step: Contract,
-    size: Mapping[Label, int],
-    dtype: str,
-    profile: Profile,
-    as_planned: bool = True,
-) -> Route:
+def way_of(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile, as_planned: bool = True) -> Route:
     """The cheapest way to run a pair of sides that lie in the order of their terms."""
     return cheapest(case_of(step, size, dtype, profile), as_planned)
 

@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Mapping
 
 from gpueinsum.axes import points
-from gpueinsum.cost import Cost, step_costs
+from gpueinsum.cost import Cost, peak_bytes, step_costs
 from gpueinsum.errors import visible
 from gpueinsum.execute import scheduled
+from gpueinsum.footprint import bytes_on
 from gpueinsum.gemm import Product
 from gpueinsum.plan import Plan, check_is_plan
 from gpueinsum.price import case_of, is_routed, step_seconds, way_of
@@ -54,7 +55,6 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
     """
     check_is_plan(plan)
     profile = device if isinstance(device, Profile) or device is None else device_profile(device)
-    peak = plan.peak_bytes(profile)
     plan = plan if profile is None else scheduled(plan, profile)
     size = dict(plan.sizes)
     costs = step_costs(plan)
@@ -68,13 +68,13 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
         for register, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), len(plan.inputs))
     ]
     if profile is None:
-        return "\n".join([*head, *_table(_HEADINGS, rows), "", *_totals(plan, costs, _peak_lines(peak))])
+        return "\n".join([*head, *_table(_HEADINGS, rows), "", *_totals(plan, costs, _peak_lines(plan))])
     seconds = [step_seconds(step, size, plan.dtype, profile) for step in plan.steps]
     *before, last = _HEADINGS
     timed = [(*row[:-1], seconds_text(time) if time else "-", row[-1]) for row, time in zip(rows, seconds, strict=True)]
     predicted = f"predicted on {profile.name} ({profile.device}): {seconds_text(sum(seconds))}"
     table = _table((*before, "time", last), timed)
-    totals = _totals(plan, costs, _peak_lines_on(profile, peak))
+    totals = _totals(plan, costs, _peak_lines_on(profile, plan))
     return "\n".join([*head, *table, "", *totals, predicted, *_products(plan, profile)])
 
 
@@ -116,14 +116,15 @@ def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     return [layout.format(*row).rstrip() for row in table]
 
 
-def _peak_lines(peak: int) -> list[str]:
+def _peak_lines(plan: Plan) -> list[str]:
     return [
-        f"peak memory of intermediates and result: {bytes_text(peak)}",
+        f"peak memory of intermediates and result: {bytes_text(peak_bytes(plan))}",
         "  (casts of operands, and copies of what fits no product as it lies, come on top)",
     ]
 
 
-def _peak_lines_on(profile: Profile, peak: int) -> list[str]:
+def _peak_lines_on(profile: Profile, plan: Plan) -> list[str]:
+    peak = bytes_on(plan, profile)
     how = "allocated" if profile.kind == "cuda" else "copies included"
     line = f"peak memory of intermediates and result, {how} on {profile.name}: {bytes_text(peak)}"
     over = [f"  (more than its {bytes_text(profile.memory_bytes)})"] if peak > profile.memory_bytes else []

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpueinsum.layouts import routes_for
+from gpueinsum.layouts import route_for, routes_for
 from gpueinsum.price import is_routed
 from gpueinsum.profile import machine, tuned_path, write_text
 from gpueinsum.routing import Case, Route
@@ -42,9 +42,11 @@ class Tuner:
 
     def route_for(self, case: Case) -> Route:
         """The way that was fastest, now or when it was timed before; the cheapest if memory is short for timing."""
+        if not is_routed(case.step, dict(case.sizes), case.dtype, case.profile):
+            return route_for(case)
         ways = routes_for(case)
         near = {way.name: way for way in ways if way.seconds < _HOPELESS * ways[0].seconds}
-        if len(near) == 1 or not is_routed(case.step, dict(case.sizes), case.dtype, case.profile):
+        if len(near) == 1:
             return ways[0]
         key = _key(case)
         with self._choices.lock:
@@ -54,7 +56,7 @@ class Tuner:
                     calls = self._bench.calls(case, near)
                     seconds = fastest(self._bench.seconds, calls, _SECONDS * len(calls))
                 except MemoryError:
-                    return ways[0]
+                    return route_for(case)
                 chosen = min(seconds, key=seconds.__getitem__)
                 self._choices.put(key, chosen)
         return near[chosen]

@@ -136,7 +136,12 @@ class CupyRuntime:
         self._own_blas = blas(lambda: handle(self.context(), threading.get_ident()))
         self._capturable_blas = lru_cache(maxsize=None)(self._new_capturable_blas)
         self._capture_workspace = lru_cache(maxsize=_STREAMS * LANES)(self._new_capture_workspace)
-        self._blas_of_its_own = lambda: _blas_of(Handle(cublas), blas)
+
+        def blas_of_its_own() -> CupyBlas:
+            handle = Handle(cublas)
+            return blas(lambda: handle)
+
+        self._blas_of_its_own = blas_of_its_own
         self._lanes: dict[Hashable, LaneStreams] = {}
 
     @property
@@ -326,10 +331,6 @@ class CupyRuntime:
     def _new_capture_workspace(self, _: Hashable, __: int) -> Memory:
         """One for every stream, on which its graphs wait for each other, and lane."""
         return self.allocate(_CAPTURE_WORKSPACE)
-
-
-def _blas_of(handle: Handle, blas: Callable[[Callable[[], int]], CupyBlas]) -> CupyBlas:
-    return blas(lambda: handle)
 
 
 _CAPTURE_WORKSPACE = 32 << 20  # bytes: what cuBLAS' documentation recommends from Hopper on

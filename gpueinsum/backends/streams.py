@@ -30,6 +30,8 @@ class LaneStreams:
 
 
 def one_by_one(launches: Sequence[Launch]) -> Launch:
+    """Launches on the stream that is current then."""
+
     def launch_all(addresses: Sequence[int]) -> None:
         for launch in launches:
             launch(addresses)
