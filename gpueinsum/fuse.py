@@ -1,15 +1,15 @@
-"""Plan to plan, just before it is bound: neighbouring steps become one `Fused` pass where that is cheaper."""
+"""Plan to plan, just before it is bound: neighbouring steps, and tiny products, become one `Fused` pass each."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
 from gpueinsum.axes import points
 from gpueinsum.plan import Plan
-from gpueinsum.price import step_seconds
+from gpueinsum.price import is_tiny, step_seconds
 from gpueinsum.profile import Profile
 from gpueinsum.steps import Contract, Fused, Reduce, Step, distinct, renumbered
 from gpueinsum.subscripts import Label, Term
@@ -23,6 +23,8 @@ _MOST_LABELS = 52  # those for which np.einsum's loop has letters; a kernel runs
 # Where one pass makes more products than the steps apart, each result sums so many at the most: on a GPU one thread may
 # have to do it alone, some 10 ns for each, while a launch takes 4 us.
 _MOST_SUMMED = 256
+# A tiny product stays one if a pass takes more times as long as it would if it read everything once.
+_MOST_AGAIN = 2.0
 
 
 def fused(plan: Plan, profile: Profile) -> Plan:
@@ -30,7 +32,7 @@ def fused(plan: Plan, profile: Profile) -> Plan:
 
     A step that only one other reads is joined with it, `i,ij->ij` and `ij,j->ij` to `i,ij,j->ij`, if by the profile one
     pass over the index points of both takes less time than two with an array between them, and if no more memory is
-    alive at once.
+    alive at once. On a GPU tiny products of matrices are passes, too.
     """
     if plan.dtype == "object":
         return plan
@@ -39,9 +41,10 @@ def fused(plan: Plan, profile: Profile) -> Plan:
     once = {register for register, count in uses.items() if count == 1 and register >= operands}.difference(
         plan.outputs
     )
-    if not once:
-        return plan
     size = dict(plan.sizes)
+    tiny = {step for step in plan.steps if isinstance(step, Contract) and is_tiny(step, size, plan.dtype, profile)}
+    if not once and not tiny:
+        return plan
 
     @cache
     def price(step: Step) -> float:
@@ -55,7 +58,7 @@ def fused(plan: Plan, profile: Profile) -> Plan:
             source = max(waiting)
             waiting.remove(source)
             first, is_next = steps[source], next(reversed(steps)) == source
-            if not _may_join(first, step, size):
+            if not _may_join(first, step, size, first in tiny):
                 continue
             apart = price(first) + price(step)
             if apart < pass_seconds(profile, 0, arrays=len(first.sources) + len(step.sources) - 1):
@@ -69,7 +72,12 @@ def fused(plan: Plan, profile: Profile) -> Plan:
                     step = whole
                     waiting = once.intersection(step.sources)  # with a wider pass others may go, too
         steps[register] = step
-    if len(steps) == len(plan.steps):
+    for register, step in steps.items():
+        if step in tiny and (factors := _factors(step)):
+            whole = _pass(factors, step.out)
+            if whole is not None and price(whole) <= _MOST_AGAIN * price(step):
+                steps[register] = whole
+    if tuple(steps.values()) == plan.steps:
         return plan
     number = {register: position for position, register in enumerate([*range(operands), *steps])}
     return replace(
@@ -79,12 +87,12 @@ def fused(plan: Plan, profile: Profile) -> Plan:
     )
 
 
-def _may_join(first: Step, second: Step, size: Sizes) -> bool:
+def _may_join(first: Step, second: Step, size: Sizes, is_tiny: bool) -> bool:
     """Whether one pass could be worth it; what costs most to find out comes later.
 
-    A view costs nothing, and stays; but one of what a pass writes may as well be written at once.
+    A view costs nothing, and stays; but one of what a pass writes, or a tiny product, may as well be written at once.
     """
-    if first.is_view(size) or (second.is_view(size) and not isinstance(first, Fused)):
+    if first.is_view(size) or (second.is_view(size) and not (isinstance(first, Fused) or is_tiny)):
         return False
     one, other, inner = (points(labels, size) for labels in (first.out, second.out, first.summed))
     outer = points(second.summed, size)
@@ -104,10 +112,13 @@ def _joined(first: Step, register: int, second: Step) -> Fused | None:
     if term != first.out or set(first.summed) & set("".join([term for _, term, _ in outer])):
         return None
     put = [(source, term, conjugated != mark) for source, term, conjugated in inner]
-    sources, terms, conjugated = zip(*outer[:place], *put, *outer[place + 1 :], strict=True)
-    if len(set("".join(terms))) > _MOST_LABELS:
-        return None
-    return Fused(sources, terms, second.out, conjugated)
+    return _pass([*outer[:place], *put, *outer[place + 1 :]], second.out)
+
+
+def _pass(factors: Sequence[_Factor], out: Term) -> Fused | None:
+    """The sum of these factors' products; None of too many labels."""
+    sources, terms, conjugated = zip(*factors, strict=True)
+    return Fused(sources, terms, out, conjugated) if len(set("".join(terms))) <= _MOST_LABELS else None
 
 
 def _factors(step: Step) -> list[_Factor] | None:

@@ -11,12 +11,16 @@ from gpueinsum.cost import item_bytes, product_flops, step_cost
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile
 from gpueinsum.routing import Case, Route, SizesKey, Strides, cheapest
-from gpueinsum.steps import Contract, Step, sides
+from gpueinsum.steps import Contract, Step, distinct, sides, without
 from gpueinsum.subscripts import Label, Term
 from gpueinsum.timing import pass_seconds, product_seconds
 
 # Arrays of fewer elements count as if every product took them as they lie: to find out would take longer than to copy.
+# On a GPU whatever is done with them takes a launch.
 _SMALL = 1 << 15
+# A tiny product sums no more elements, for no more rows or columns, and its arithmetic takes a pass no more times as
+# long as its bytes: gates on one and two qubits, batches of 4 x 4. By reasoning; not measured yet.
+_TINY, _BUSY = 8, 2.0
 
 
 def plan_seconds(plan: Plan, profile: Profile) -> float:
@@ -39,9 +43,25 @@ def _step_seconds(step: Step, size: Mapping[Label, int], dtype: str, profile: Pr
     if isinstance(step, Contract) and step.summed:
         has_ways = is_routed(step, size, dtype, profile)
         return way_of(step, size, dtype, profile).seconds if has_ways else ideal_seconds(step, size, dtype, profile)
-    cost = step_cost(step, size, dtype)
-    permuted = _permuted(step, size) * item_bytes(dtype)
-    return pass_seconds(profile, cost.bytes_moved, cost.flops, permuted, len(step.sources))
+    cost, item = step_cost(step, size, dtype), item_bytes(dtype)
+    again = _read_again(step, size, profile.cache_bytes // item) if profile.kind == "cuda" else 0
+    permuted = _permuted(step, size) * item
+    return pass_seconds(profile, cost.bytes_moved + again * item, cost.flops, permuted, len(step.sources))
+
+
+def _read_again(step: Step, size: Mapping[Label, int], cached: int) -> int:
+    """Elements that a pass on CUDA reads again from memory, since more than are `cached` were read in between.
+
+    It goes along the result in C order: `ij,jb->ib` reads `jb` once for each i, `ij,ajb->aib` only once for all.
+    """
+    total = 0
+    for _, term in sides(step):
+        times = 1
+        for place, label in enumerate(step.out):
+            if label not in term and points(without(distinct(term), step.out[:place]), size) > cached:
+                times *= size[label]
+        total += (times - 1) * points(distinct(term), size)
+    return total
 
 
 def _permuted(step: Step, size: Mapping[Label, int]) -> int:
@@ -59,22 +79,37 @@ def _permuted(step: Step, size: Mapping[Label, int]) -> int:
 
 def ideal_seconds(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> float:
     """Predicted seconds of a pair whose sides lie as it wants them."""
-    batch, rows, columns, summed = (points(x, size) for x in (step.batch, step.left, step.right, step.summed))
-    return pair_seconds(profile, dtype, batch, rows, columns, summed)
+    return pair_seconds(profile, dtype, *_sizes(step, size))
 
 
 def pair_seconds(profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int) -> float:
     """Predicted seconds of a pair by its numbers alone: a product, or a pass over memory if that is faster.
 
-    What has a single row, column or element to sum may be either, what the device has no library for is a pass.
+    What has a single row, column or element to sum may be either, what is tiny or has no library on the device is a
+    pass.
     """
     moved = item_bytes(dtype) * batch * (rows * summed + summed * columns + rows * columns)
     results = batch * rows * columns
     by_pass = pass_seconds(profile, moved, product_flops(dtype, results * summed, results), arrays=2)
-    if summed == 1 or profile.rate(dtype) is None:
+    if summed == 1 or profile.rate(dtype) is None or _is_tiny(profile, dtype, batch, rows, columns, summed):
         return by_pass
     by_product = product_seconds(profile, dtype, batch, rows, columns, summed, moved)
     return by_product if min(rows, columns) > 1 else min(by_product, by_pass)
+
+
+def _is_tiny(profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int) -> bool:
+    """Whether many elements are in matrices so small that on a GPU a pass over them waits for memory.
+
+    A product of cuBLAS' computes whole tiles of rows, columns and sums, for each of a batch anew, and of tall and
+    skinny matrices reaches a part of memory's rate (Ernst et al., "Performance engineering for real and complex tall &
+    skinny matrix multiplication kernels on GPUs", 2020, on a V100).
+    """
+    if profile.kind == "cpu" or max(summed, min(rows, columns)) > _TINY:
+        return False
+    elements, results = batch * (rows * summed + summed * columns + rows * columns), batch * rows * columns
+    moving = elements * item_bytes(dtype) / profile.bytes_per_second
+    computing = product_flops(dtype, results * summed, results) / profile.loop_flops_per_second
+    return elements >= _SMALL and computing <= _BUSY * moving
 
 
 def is_routed(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
@@ -85,8 +120,20 @@ def is_routed(step: Contract, size: Mapping[Label, int], dtype: str, profile: Pr
 
 def is_product(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
     """Whether a pair is a product of matrices, and not a pass over memory."""
-    rows, columns, summed = (points(x, size) for x in (step.left, step.right, step.summed))
-    return min(rows, columns, summed) > 1 and profile.rate(dtype) is not None
+    batch, *sizes = _sizes(step, size)
+    return min(sizes) > 1 and profile.rate(dtype) is not None and not _is_tiny(profile, dtype, batch, *sizes)
+
+
+def is_tiny(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
+    """Whether a pair of matrices is a pass over memory for being so small."""
+    batch, *sizes = _sizes(step, size)
+    return min(sizes) > 1 and profile.rate(dtype) is not None and _is_tiny(profile, dtype, batch, *sizes)
+
+
+def _sizes(step: Contract, size: Mapping[Label, int]) -> tuple[int, int, int, int]:
+    """How many matrices, rows, columns and elements to sum."""
+    batch, rows, columns, summed = (points(x, size) for x in (step.batch, step.left, step.right, step.summed))
+    return batch, rows, columns, summed
 
 
 def way_of(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile, as_planned: bool = True) -> Route:

@@ -287,7 +287,7 @@ FUSED = [
     ("i,i,i,i->", 1),
     ("ij,jk,k,i->ik", 1),
     ("ij,jk,kl,l,i->i", 2),
-    ("i,j,k,l,m,n,o,i->mi", 4),
+    ("i,j,k,l,m,n,o,i->mi", 3),
     ("ij,ij,ij,ij,ij,ij,ij->ij", 2),
     ("ij->ji", 1),
 ]

@@ -62,6 +62,27 @@ def test_each_pair_takes_its_route(device, rng, expression, shapes, floats, inte
             np.testing.assert_array_equal(result, np.einsum(expression, *operands))
 
 
+@pytest.mark.parametrize(
+    ("expression", "shapes"),
+    [
+        ("bij,bjk->bik", [(1024, 4, 4), (1024, 4, 4)]),
+        ("bij,bjk->bik", [(1024, 5, 3), (1024, 3, 7)]),
+        ("ij,ajb->aib", [(2, 2), (64, 2, 128)]),  # a gate on a qubit
+        ("ij,aj->ai", [(2, 2), (2**13, 2)]),  # on the last
+        ("ijkl,akblc->aibjc", [(2, 2, 2, 2), (8, 2, 16, 2, 32)]),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128"])
+def test_many_tiny_products_are_one_pass(device, rng, expression, shapes, dtype):
+    operands = [rng.integers(-3, 4, shape).astype(dtype) for shape in shapes]
+    if dtype.startswith("complex"):
+        operands = [operand * np.array(1 - 2j, dtype) for operand in operands]
+    result = ge.einsum(expression, *operands, backend="cuda")
+    are_packs = result.shape[-1] * result.itemsize % 16 == 0
+    assert launched(device) == ["reduce_columns" if are_packs and expression != "ij,aj->ai" else "reduce"]
+    np.testing.assert_array_equal(result, np.einsum(expression, *operands))
+
+
 @pytest.mark.parametrize("precision", [None, "highest", "tf32"])
 def test_precision_reaches_the_product(device, precision, monkeypatch):
     seen = []

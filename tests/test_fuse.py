@@ -80,6 +80,32 @@ def test_tiny_matrices_are_one_pass_where_a_launch_is_dear():
     assert len(fused(batched, CPU).steps) == 1
 
 
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("bij,bjk->bik", [(4096, 4, 4), (4096, 4, 4)]),
+        ("ij,ajb->aib", [(2, 2), (64, 2, 512)]),  # written where the gate's qubit was
+        ("ij,jb->ib", [(2, 2), (2, 65536)]),
+        ("ijkl,akblc->aibjc", [(2, 2, 2, 2), (16, 2, 32, 2, 64)]),
+    ],
+)
+def test_many_tiny_products_are_one_pass_on_a_gpu(equation, shapes):
+    plan = ge.einsum_plan(equation, *shapes, dtype="complex64")
+    [step] = fused(plan, H200).steps
+    assert isinstance(step, Fused)
+    assert step.equation == equation
+    assert fused(plan, CPU) is plan
+
+
+def test_a_tiny_product_stays_where_a_pass_would_read_too_much_again():
+    def step_for(columns):
+        [step] = fused(ge.einsum_plan("ij,jb->ib", (4, 4), (4, columns)), H200).steps
+        return step
+
+    assert isinstance(step_for(10**6), Fused)  # all in the cache
+    assert isinstance(step_for(10**8), Contract)
+
+
 def test_a_pass_takes_four_operands_at_the_most():
     assert [len(step.sources) for step in fused(products(9), H200).steps] == [4, 4, 3]
 

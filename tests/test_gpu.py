@@ -13,7 +13,7 @@ from test_cuda import bound, plan_of
 import gpueinsum as ge
 from gpueinsum import routing
 from gpueinsum.backends.cuda import CudaBackend
-from gpueinsum.backends.program import PointerProduct
+from gpueinsum.backends.program import Launch, PointerProduct
 from gpueinsum.cost import peak_bytes
 from gpueinsum.execute import PLAIN, Mode
 from gpueinsum.profile import machine, tuned_path
@@ -507,3 +507,24 @@ def test_products_by_pointers_add_up_and_conjugate(cupy, monkeypatch):
     [result] = CudaBackend(real_runtime()).bind(plan)(x, y)
     routing.cheapest.cache_clear()
     np.testing.assert_array_equal(result.get(), np.einsum("fbea,ecfd->cdba", x.get(), y.get().conj()))
+
+
+# ---- Products that are no GEMM
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("bij,bjk->bik", [(20_000, 4, 4), (20_000, 4, 4)]),
+        ("ij,ajb->aib", [(2, 2), (256, 2, 512)]),
+        ("ij,aj->ai", [(2, 2), (2**17, 2)]),
+        ("ijkl,akblc->aibjc", [(2, 2, 2, 2), (32, 2, 64, 2, 32)]),
+    ],
+)
+def test_many_tiny_products_are_exact(cupy, equation, shapes, dtype):
+    arrays = heads(cupy, dtype, *shapes)
+    program = CudaBackend(real_runtime()).program(ge.einsum_plan(equation, *arrays), [a.strides for a in arrays])
+    assert [type(work) for work in program.work] == [Launch]
+    expected = np.einsum(equation, *[array.get().astype(complex) for array in arrays])
+    np.testing.assert_array_equal(ge.einsum(equation, *arrays).get().astype(complex), expected)

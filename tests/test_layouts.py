@@ -188,6 +188,7 @@ def all_pairs_are_large(monkeypatch):
     monkeypatch.setattr(layouts, "_LARGE", 0)
     monkeypatch.setattr(layouts, "_GOOD", 0.0)
     monkeypatch.setattr(price, "_SMALL", 0)
+    monkeypatch.setattr(price, "_TINY", 0)
 
 
 @pytest.mark.usefixtures("all_pairs_are_large")

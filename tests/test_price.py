@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 import gpueinsum as ge
-from gpueinsum.price import ideal_seconds, plan_seconds, step_seconds
+from gpueinsum.cost import item_bytes, product_flops
+from gpueinsum.price import ideal_seconds, is_tiny, plan_seconds, step_seconds
 from gpueinsum.profile import Profile, Rate, profile
 from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce
 from gpueinsum.timing import pass_seconds, product_seconds
@@ -78,8 +79,53 @@ def test_a_view_takes_no_time():
     ],
 )
 def test_what_is_no_product_is_a_pass_over_what_it_reads_and_writes(step, elements):
-    fast = replace(ROUND, loop_flops_per_second=1e30)
+    fast = replace(ROUND, loop_flops_per_second=1e30, cache_bytes=10**9, cached=1.0)
     assert step_seconds(step, SIZES, "float32", fast) == pytest.approx(1 + 4 * elements / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("terms", "again"),
+    [
+        ("ij,jb->ib", 99 * 600),  # all of jb for each i
+        ("ij,jb->bi", 0),  # each column of it is kept until every i has read it
+        ("ij,kb->ikb", 99 * 400),
+        ("ij,j->ij", 99 * 300),  # more than the cache keeps
+        ("ij,k->ijk", 0),  # which keeps 200
+        ("ij,i->ij", 0),
+    ],
+)
+def test_a_pass_on_a_gpu_reads_again_what_its_cache_has_lost(terms, again):
+    inputs, out = terms.split("->")
+    step = Fused((0, 1), tuple(inputs.split(",")), out, (False, False))
+    fast = replace(ROUND, loop_flops_per_second=1e30, cached=1.0, permuted=1.0)
+    once = step_seconds(step, SIZES, "float32", replace(fast, cache_bytes=10**9))
+    assert step_seconds(step, SIZES, "float32", fast) - once == pytest.approx(4 * again / 1e6)
+    assert step_seconds(step, SIZES, "float32", replace(fast, kind="cpu")) == once  # whose loops go another way
+
+
+def test_many_tiny_products_are_a_pass_on_a_gpu():
+    h200, cpu = profile("h200"), profile("cpu")
+
+    def is_pass(device, dtype, batch, rows, columns, summed):
+        sizes = {"b": batch, "i": rows, "k": columns, "j": summed}
+        step = Contract(0, 1, "bij", "bjk", "bik")
+        passes = is_tiny(step, sizes, dtype, device)
+        moved = item_bytes(dtype) * batch * (rows * summed + summed * columns + rows * columns)
+        by_pass = pass_seconds(
+            device, moved, product_flops(dtype, batch * rows * columns * summed, batch * rows * columns)
+        )
+        assert not passes or ideal_seconds(step, sizes, dtype, device) == by_pass
+        return passes
+
+    assert is_pass(h200, "float32", 10**6, 4, 4, 4)
+    assert is_pass(h200, "complex64", 1, 2, 10**7, 2)  # a gate on a qubit
+    assert is_pass(h200, "complex64", 1, 10**7, 4, 4)  # and on two
+    assert not is_pass(h200, "float32", 10**6, 16, 16, 16)  # more arithmetic than a pass has time for
+    assert not is_pass(h200, "float16", 10**6, 8, 8, 8)
+    assert not is_pass(h200, "float32", 1, 4, 4, 10**7)  # every result would read all of it
+    assert not is_pass(h200, "float32", 100, 4, 4, 4)  # a launch, whatever is done
+    assert not is_pass(h200, "float32", 10**6, 4, 1, 4)  # of matrices and vectors
+    assert not is_pass(cpu, "float32", 10**6, 4, 4, 4)
 
 
 def test_a_reduction_that_turns_an_array_is_priced_as_one():

@@ -59,11 +59,13 @@ def sum_products(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: st
         return SumTask(_product_task(sources, out, size, dtype, processors), None, dtype, 1)
     outputs, terms = points(out, size), points((label for label in size if label not in out), size)
     walked = [label_strides(source.term, source.strides) for source in sources]
-    # The first array's neighbours lie along the innermost loop; a sum does not mind the order.
-    summed = sorted((label for label in size if label not in out), key=lambda label: -abs(walked[0].get(label, 0)))
+    # The largest array's neighbours lie along the innermost loop; a sum does not mind the order.
+    largest = max(range(len(sources)), key=lambda number: points(walked[number], size))
+    strides = walked[largest]
+    summed = sorted((label for label in size if label not in out), key=lambda label: -abs(strides.get(label, 0)))
     kept, inner = fuse(axes(out, size, *walked)), fuse(axes(summed, size, *walked))
-    along_sum = _lies_along_sum(kept, inner)
-    shared = None if along_sum else _by_columns(kept, inner, outputs, terms, dtype, processors)
+    along_sum, is_short = _lies_along_sum(kept, inner, largest), terms < _MANY_TERMS
+    shared = _by_columns(kept, inner, outputs, terms, dtype, processors) if is_short or not along_sum else None
     if shared is None:
         shared = _by_rows(kept, inner, outputs, terms, dtype, processors, along_sum)
     loops = nest(*_columns(shared.kept, len(sources)), *_columns(shared.summed, len(sources)))
@@ -254,9 +256,9 @@ def _chunks(threads: int, terms: int, processors: int) -> int:
     return max(1, min(processors * _RESIDENT // threads, terms // _MANY_TERMS))
 
 
-def _lies_along_sum(kept: list[Axis], inner: list[Axis]) -> bool:
-    """Whether the first array's neighbours lie along the sum rather than along the result."""
-    return not inner or inner[-1].strides[0] in (-1, 1) or not kept or abs(kept[-1].strides[0]) != 1
+def _lies_along_sum(kept: list[Axis], inner: list[Axis], array: int) -> bool:
+    """Whether the array's neighbours lie along the sum rather than along the result."""
+    return not inner or inner[-1].strides[array] in (-1, 1) or not kept or abs(kept[-1].strides[array]) != 1
 
 
 def _columns(loops: Sequence[Axis], arrays: int) -> tuple[list[int], list[list[int]]]:
