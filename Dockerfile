@@ -1,13 +1,14 @@
-# gpueinsum for GPU machines, and everything that it is measured beside: the doctor, the tests on the GPU and the suite.
+# gpueinsum for GPU machines, and everything that it is measured beside: doctor, tests, compute-sanitizer, measurements.
 #
 #   docker build -t gpueinsum .
 #   mkdir -p results                                  # by yourself, else it is root's
 #   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD/results:/results" gpueinsum
 #   docker run --rm --gpus all gpueinsum python -m benchmarks.container --quick
+#   docker run --rm --gpus all gpueinsum python -m benchmarks.container --stages tests suite
 #   docker run --rm --gpus all gpueinsum gpueinsum demo
 #
 # CUDA 13.0 comes from PyPI's wheels, the driver (branch R580 or later) from the host, through the NVIDIA Container
-# Toolkit. Without a GPU, and without `--gpus all`, it says so, and runs the tests and the suite on the CPU.
+# Toolkit. Without a GPU, and without `--gpus all`, it says so, and tests and measures on the CPU.
 #
 # Pinned, with all that they ask for, in benchmarks/constraints.txt: numpy 2.5.5, opt_einsum 3.4.0, cupy-cuda13x 14.2.0,
 # nvidia-cublas 13.1.1.3, cutensor-cu13 2.8.1, cuquantum-python-cu13 26.9.0, cutensornet-cu13 2.14.0, torch 2.14.1,
@@ -35,7 +36,7 @@ RUN pip install --no-cache-dir --requirement /opt/gpueinsum/benchmarks/constrain
 COPY pyproject.toml README.md LICENSE /tmp/source/
 COPY gpueinsum /tmp/source/gpueinsum
 COPY kernels /tmp/source/kernels
-RUN pip install --no-cache-dir --constraint /opt/gpueinsum/benchmarks/constraints.txt "/tmp/source[peers-cuda13,test]" \
+RUN pip install --no-cache-dir --constraint /opt/gpueinsum/benchmarks/constraints.txt "/tmp/source[peers-cuda13,sanitizer-cuda13,test]" \
     && pip check \
     && rm -r /tmp/source
 

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -36,6 +37,7 @@ class Device(Protocol):
     kind: str  # "cpu" or "cuda"
     xp: Any
     cache_bytes: int
+    backend: backends.Backend  # what runs plans there
 
     def put(self, array: np.ndarray[Any, Any]) -> Array:
         """A new array on the device."""
@@ -51,6 +53,9 @@ class Device(Protocol):
 
     def copy(self, nbytes: int) -> Call:
         """A copy of so many bytes into memory that is there already."""
+
+    def peak_bytes(self, call: Call) -> int:
+        """Bytes that a call takes at the most at once, its result among them."""
 
     def tidy(self) -> None:
         """Give back memory that no array holds any more."""
@@ -74,6 +79,7 @@ class Host:
 
     kind = "cpu"
     xp = np
+    backend = backends.HOST
 
     def __init__(self) -> None:
         self.cache_bytes = _last_level_cache()
@@ -103,6 +109,17 @@ class Host:
         source, target = (_filled(np.empty(max(nbytes // 8, 1)), np.asarray) for _ in range(2))
         return lambda: np.copyto(target, source)
 
+    def peak_bytes(self, call: Call) -> int:
+        """By Python's own count, of numpy's arrays, too; no scratch of BLAS' is in it."""
+        call()  # what is made once
+        ge.free_memory()
+        tracemalloc.start()
+        try:
+            call()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
     def tidy(self) -> None:
         pass
 
@@ -128,7 +145,8 @@ class Cuda:
 
     def __init__(self, cupy: Any) -> None:
         self.xp = cupy
-        self._runtime = backends.cuda_backend().runtime  # type: ignore[attr-defined]
+        self.backend = backends.cuda_backend()
+        self._runtime = self.backend.runtime
         self._properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
         self.cache_bytes = int(self._properties["l2CacheSize"]) or _DEFAULT_CACHE
 
@@ -169,6 +187,23 @@ class Cuda:
         empty = partial(self.xp.empty, (max(nbytes // 8, 1),), np.dtype(np.float64))
         source, target = (_filled(empty(), self.put) for _ in range(2))
         return lambda: self.xp.copyto(target, source)
+
+    def peak_bytes(self, call: Call) -> int:
+        """By CuPy's pool, at every allocation; it counts in blocks of 512 bytes."""
+        call()  # handles, workspaces and lanes are made once
+        pool, peak = self.xp.get_default_memory_pool(), 0
+        before = pool.used_bytes()
+
+        class Watch(self.xp.cuda.MemoryHook):  # type: ignore[misc]  # CuPy has no types
+            name = "peak"
+
+            def malloc_postprocess(self, **_: Any) -> None:
+                nonlocal peak
+                peak = max(peak, pool.used_bytes() - before)
+
+        with Watch():
+            call()
+        return peak
 
     def tidy(self) -> None:
         gc.collect()

@@ -242,9 +242,14 @@ class ResultsError(ValueError):
 
 def write(run: Run, path: Path) -> None:
     """As JSON, a line for each row, times to four digits."""
-    head = {"schema": SCHEMA} | {key: value for key, value in _plain(run).items() if key != "rows"}
-    rows = ",\n".join(json.dumps(_plain(row), ensure_ascii=False) for row in run.rows)
-    text = json.dumps(head, ensure_ascii=False)[:-1] + f',\n"rows": [\n{rows}\n]}}\n'
+    write_as(SCHEMA, run, "rows", path)
+
+
+def write_as(schema: str, value: Any, rows: str, path: Path) -> None:
+    """A dataclass as JSON of this schema, with a line for each item of its sequence `rows`."""
+    head = {"schema": schema} | _plain(value)
+    items = ",\n".join(json.dumps(item, ensure_ascii=False) for item in head.pop(rows))
+    text = json.dumps(head, ensure_ascii=False)[:-1] + f',\n"{rows}": [\n{items}\n]}}\n'
     write_file(path, text.encode())
 
 
@@ -260,19 +265,27 @@ def write_file(path: Path, content: bytes) -> None:
 
 def read(path: Path) -> Run:
     """The run in a file; ResultsError if it is none, or of another version of the suite."""
+    run: Run = read_as(Run, SCHEMA, path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ResultsError(f"{path}: {error}") from error
-    schema = data.pop("schema", None) if isinstance(data, dict) else None
-    if schema != SCHEMA:
-        raise ResultsError(f"{path}: not the results of this suite (schema {schema!r}, not {SCHEMA!r})")
-    try:
-        run: Run = _made(Run, data, "run")
         _check(run)
     except ResultsError as error:
         raise ResultsError(f"{path}: {error}") from error
     return run
+
+
+def read_as(kind: type[Any], schema: str, path: Path) -> Any:
+    """What `_plain` made plain, from a file that says that it is of this schema. Raises ResultsError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: {error}") from error
+    found = data.pop("schema", None) if isinstance(data, dict) else None
+    if found != schema:
+        raise ResultsError(f"{path}: not the results of this suite (schema {found!r}, not {schema!r})")
+    try:
+        return _made(kind, data, kind.__name__.lower())
+    except ResultsError as error:
+        raise ResultsError(f"{path}: {error}") from error
 
 
 def _made(kind: Any, value: Any, where: str) -> Any:

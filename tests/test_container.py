@@ -5,7 +5,9 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import tomllib
+import types
 
 import numpy as np
 import pytest
@@ -27,11 +29,12 @@ class Machine:
         self.ran, self.seconds, self.statuses = {}, {}, {}
         monkeypatch.setattr(container, "gpu_is_usable", lambda: usable)
         monkeypatch.setattr(container, "gpu_is_visible", lambda: visible)
+        monkeypatch.setattr(container, "compute_sanitizer", lambda: "compute-sanitizer")
         monkeypatch.setattr(container, "run", self.run)
         monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # as main leaves it without a GPU: this takes it back
 
     def run(self, command, log, seconds):
-        self.ran[log.stem], self.seconds[log.stem] = " ".join(command), seconds
+        self.ran[log.stem], self.seconds[log.stem] = " ".join(command).replace(sys.executable, "python"), seconds
         return self.statuses.get(log.stem, 0)
 
 
@@ -58,32 +61,83 @@ def main(tmp_path):
 # ---------------------------------------------------------------- the stages
 
 
+CHECKS = list(container.CHECKS)
+
+
+def outcomes(shown, folder):
+    """What each stage is said to have come to."""
+    _, _, said = shown.partition(f"Everything is in {folder}:\n")
+    return dict(line.split(maxsplit=1) for line in said.splitlines())
+
+
 def test_on_a_gpu_all_stages_run_there(gpu, main, tmp_path, capsys):
     assert main() == 0
-    assert list(gpu.ran) == ["doctor", "tests", "suite"]
-    assert gpu.ran["doctor"] == "gpueinsum doctor --backend cuda"
+    assert list(gpu.ran) == ["doctor", "tests", *CHECKS, "calibrate", "predictions", "suite"] == list(container.STAGES)
+    assert gpu.ran["doctor"] == "python -m gpueinsum doctor --backend cuda"
     assert gpu.ran["tests"].endswith("-m gpu")
-    assert gpu.ran["suite"] == f"benchmarks --backend cuda --out {tmp_path}"
+    assert gpu.ran["memcheck"].startswith("compute-sanitizer --tool memcheck --error-exitcode 9 python -m benchmarks.")
+    assert gpu.ran["calibrate"] == f"python -m gpueinsum calibrate --backend cuda --out {tmp_path}/profile.json"
+    where = f"--backend cuda --out {tmp_path}"
+    assert gpu.ran["predictions"] == f"python -m benchmarks.predictions {where}/predictions.json"
+    assert gpu.ran["suite"] == f"python -m benchmarks {where}"
     shown = capsys.readouterr().out
-    assert shown.endswith(f"Everything is in {tmp_path}:\n  doctor  passed\n  tests   passed\n  suite   passed\n")
+    assert outcomes(shown, tmp_path) == dict.fromkeys(container.STAGES, "passed")
     assert container._NO_GPU not in shown
 
 
 def test_without_a_gpu_it_says_so_and_runs_on_the_cpu(no_gpu, main, tmp_path, capsys):
     assert main("--quick") == 0
-    assert no_gpu.ran["doctor"] == "gpueinsum doctor"
+    assert list(no_gpu.ran) == ["doctor", "tests", "calibrate", "predictions", "suite"]
+    assert no_gpu.ran["doctor"] == "python -m gpueinsum doctor"
     assert "-m gpu" not in no_gpu.ran["tests"]
-    assert no_gpu.ran["suite"] == f"benchmarks --backend cpu --out {tmp_path} --quick"
-    assert "No GPU here: tests and suite run on the CPU." in capsys.readouterr().out
+    assert no_gpu.ran["suite"] == f"python -m benchmarks --backend cpu --out {tmp_path} --quick"
+    assert "--backend cpu --quick" in no_gpu.ran["predictions"]
+    shown = capsys.readouterr().out
+    assert "No GPU here: tests and measurements run on the CPU." in shown
+    assert f"left out, since compute-sanitizer checks a GPU, and is to be installed: {', '.join(CHECKS)}" in shown
+    assert outcomes(shown, tmp_path).keys() == no_gpu.ran.keys()
 
 
-def test_a_broken_gpu_never_becomes_a_run_on_the_cpu(broken_gpu, main, capsys):
+def test_only_the_stages_that_are_asked_for_run(gpu, main, tmp_path, capsys):
+    for stage in ("tests", "memcheck", "suite"):
+        (tmp_path / f"{stage}.txt").write_text("of an earlier run")
+    assert main("--stages", "memcheck", "suite", "--minutes", "6") == 0
+    assert outcomes(capsys.readouterr().out, tmp_path) == {"memcheck": "passed", "suite": "passed"}
+    assert gpu.seconds["memcheck"] == pytest.approx(60, abs=1)
+    assert gpu.seconds["suite"] == pytest.approx(360, abs=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["tests.txt"]
+
+
+def test_a_gpu_without_compute_sanitizer_is_tested_and_measured(gpu, main, monkeypatch, capsys):
+    monkeypatch.setattr(container, "compute_sanitizer", lambda: None)
+    assert main() == 0
+    assert not gpu.ran.keys() & set(CHECKS)
+    assert "left out" in capsys.readouterr().out
+
+
+def test_compute_sanitizer_is_found_on_the_path_or_among_the_wheels(monkeypatch, tmp_path):
+    finder = types.ModuleType("cuda.pathfinder")
+    finder.find_nvidia_binary_utility = {"compute-sanitizer": "in a wheel"}.get
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", finder)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert container.compute_sanitizer() == "in a wheel"
+    program = tmp_path / "compute-sanitizer"
+    program.touch(0o755)
+    assert container.compute_sanitizer() == str(program)
+    program.unlink()
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)
+    assert container.compute_sanitizer() is None
+
+
+def test_a_broken_gpu_never_becomes_a_run_on_the_cpu(broken_gpu, main, tmp_path, capsys):
     broken_gpu.statuses["doctor"] = 1  # as the doctor says of a GPU that is demanded, and cannot be used
     assert main() == 1
-    assert broken_gpu.ran == {"doctor": "gpueinsum doctor --backend cuda"}
+    assert broken_gpu.ran == {"doctor": "python -m gpueinsum doctor --backend cuda"}
     shown = capsys.readouterr().out
     assert container._BROKEN in shown
-    assert shown.endswith("  doctor  FAILED (exit status 1)\n  tests   NOT RUN\n  suite   NOT RUN\n")
+    said = outcomes(shown, tmp_path)
+    assert said.pop("doctor") == "FAILED (exit status 1)"
+    assert set(said.values()) == {"NOT RUN"}
 
 
 def test_a_gpu_that_only_the_doctor_sees_never_becomes_a_run_on_the_cpu(no_gpu, main):
@@ -95,27 +149,33 @@ def test_a_gpu_that_only_the_doctor_sees_never_becomes_a_run_on_the_cpu(no_gpu, 
 @pytest.mark.parametrize(
     ("stage", "status", "said"),
     [
-        ("doctor", 1, "doctor  FAILED (exit status 1)"),
-        ("tests", 1, "tests   FAILED (exit status 1)"),
-        ("tests", None, "tests   OUT OF TIME"),
-        ("suite", -9, "suite   FAILED (exit status -9)"),
+        ("doctor", 1, "FAILED (exit status 1)"),
+        ("tests", 1, "FAILED (exit status 1)"),
+        ("tests", None, "OUT OF TIME"),
+        ("racecheck", 9, "FAILED (exit status 9)"),
+        ("suite", -9, "FAILED (exit status -9)"),
     ],
 )
-def test_on_a_gpu_one_failure_keeps_no_other_stage_from_running(gpu, main, capsys, stage, status, said):
+def test_on_a_gpu_one_failure_keeps_no_other_stage_from_running(gpu, main, tmp_path, capsys, stage, status, said):
     gpu.statuses[stage] = status
     assert main() == 1
-    assert list(gpu.ran) == ["doctor", "tests", "suite"]
-    shown = capsys.readouterr().out
-    assert said in shown
-    assert shown.count("  passed\n") == 2
+    assert list(gpu.ran) == list(container.STAGES)
+    expected = dict.fromkeys(container.STAGES, "passed") | {stage: said}
+    assert outcomes(capsys.readouterr().out, tmp_path) == expected
 
 
 def test_the_minutes_are_for_all_stages_together(gpu, main, monkeypatch):
-    now = iter([0, 1, 2, 112])
+    now = iter([0, 0, 20, *[230] * 4, 290, 310, 400])
     monkeypatch.setattr(container, "monotonic", lambda: next(now))
     main("--minutes", "10")
-    assert gpu.seconds == {"doctor": None, "tests": 200, "suite": 600 - 112}
-    assert gpu.ran["suite"].endswith(" --minutes 7.32")  # the last row, the plots and the page need some, too
+    shares = 3 + 4 + 2 + 5
+    assert gpu.seconds["doctor"] is gpu.seconds["calibrate"] is None  # short, and worth nothing if they are ended
+    assert gpu.seconds["tests"] == 580 * 3 / shares
+    assert gpu.seconds["memcheck"] == 370 / (shares - 3)  # of what is left
+    assert gpu.seconds["predictions"] == 290 * 2 / 7
+    assert gpu.seconds["suite"] == 200
+    assert gpu.ran["suite"].endswith(" --minutes 3.00")  # the last row, the plots and the page need some, too
+    assert gpu.ran["predictions"].endswith(f" --minutes {0.9 * 290 * 2 / 7 / 60:.2f}")
 
 
 def test_without_minutes_every_stage_takes_its_time(gpu, main):
@@ -159,7 +219,7 @@ def run(tmp_path, monkeypatch):
 
     def run_text(text, seconds=None):
         (tmp_path / "the_stage.py").write_text(text)
-        return container.run(["the_stage"], tmp_path / "log", seconds)
+        return container.run([sys.executable, "-m", "the_stage"], tmp_path / "log", seconds)
 
     return run_text
 

@@ -1,0 +1,132 @@
+"""`python -m benchmarks.predictions`: the seconds and bytes that plans are said to take, beside those that they do."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks import results
+from benchmarks import run as suite
+from benchmarks.devices import device
+from benchmarks.results import ResultsError, Spread
+from benchmarks.timed import TimedPlan, TimedStep, Timings, timings
+from benchmarks.units import range_text, ratio_text
+from gpueinsum.errors import DeviceError, ProfileError
+from gpueinsum.profile import Profile, device_profile
+from gpueinsum.units import bytes_text, seconds_text
+
+SCHEMA = "gpueinsum-predictions/1"
+_SLACK = 1 << 20  # bytes beyond what was predicted: what a pool rounds up, and numpy and Python keep beside arrays
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0; 1 if a plan took more bytes than predicted, or could not be measured; 2 if it cannot be done."""
+    options = _parser().parse_args(arguments)
+    try:
+        others = [device_profile(name) for name in options.profile]
+        found = results.read_as(Timings, SCHEMA, options.read) if options.read else _measured(options)
+        print("\n".join(text for profile in others or [found.profile_in_use()] for text in report(found, profile)))
+    except (DeviceError, ProfileError, ResultsError) as error:
+        print(f"python -m benchmarks.predictions: {error}", file=sys.stderr)
+        return 2
+    return int(any(plan.fault or _takes_more(plan) for plan in found.plans))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.predictions", description=__doc__)
+    parser.add_argument("--backend", choices=["cpu", "cuda"], help="a GPU where one can be used, if not given")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="rows or families of the suite")
+    parser.add_argument("--quick", action="store_true", help="the first short rows of each family")
+    parser.add_argument("--minutes", type=float, metavar="N", help="begin no further row after so many minutes")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="keep what was measured")
+    parser.add_argument("--read", type=Path, metavar="FILE.json", help="measure nothing: take what was kept")
+    parser.add_argument(
+        "--profile",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="predict by these (h200, a FILE.json, ...), not by the one that the plans were made by",
+    )
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes: shows only that everything runs")
+    return parser
+
+
+def _measured(options: argparse.Namespace) -> Timings:
+    """What is asked for; with `--out` the file is kept up to date."""
+    place = device(options.backend)
+    rows = suite.rows_of(place, options.only, options.quick, options.tiny)
+    for found in timings(place, place.backend.profile, rows, options.minutes):
+        if options.out:
+            results.write_as(SCHEMA, found, "plans", options.out)
+    return found
+
+
+# ---------------------------------------------------------------- the report
+
+
+def report(found: Timings, profile: Profile) -> Iterator[str]:
+    """A line for each plan and each of its measured steps, then what all of them come to."""
+    yield f"\nmeasured on {found.device['name']}, predicted by {profile.name} ({profile.device})\n"
+    yield _line("row or step", "predicted", "measured", "ratio", "bytes", "taken")
+    for plan in found.plans:
+        if plan.fault:
+            yield f"{plan.row}  {plan.fault}"
+            continue
+        ratio, memory = plan.ratio(profile), (bytes_text(plan.bytes_predicted), bytes_text(plan.bytes_taken))
+        yield _line(plan.row, *_times(plan.predicted(profile), plan.seconds, ratio), *memory)
+        for step in _measured_steps(plan):
+            times = f"{step.times} x " if step.times > 1 else ""
+            sizes = " ".join(f"{label}={size}" for label, size in step.sizes.items())
+            predicted, ratio = step.predicted(plan.dtype, profile), step.ratio(plan.dtype, profile)
+            text = f"  {times}{step.kind.lower()} {step.equation} {sizes}"
+            yield _line(text, *_times(predicted, step.seconds, ratio), "", "")
+    yield ""
+    steps = {
+        f"{step.equation} of {plan.row}": step.ratio(plan.dtype, profile)
+        for plan in found.plans
+        for step in _measured_steps(plan)
+    }
+    plans = {plan.row: plan.ratio(profile) for plan in found.plans if not plan.fault}
+    for what, ratios in (("steps", steps), ("plans", plans)):
+        if ratios:
+            yield _summary(what, ratios)
+    more = [plan.row for plan in found.plans if _takes_more(plan)]
+    but = f": all but {'; '.join(more)}" if more else ""
+    yield f"{len(plans) - len(more)} of {len(plans)} plans took no more bytes than predicted{but}"
+    failed = [plan.row for plan in found.plans if plan.fault]
+    if failed:
+        yield f"{len(failed)} plans could not be measured: {'; '.join(failed)}"
+
+
+def _measured_steps(plan: TimedPlan) -> list[TimedStep]:
+    return [step for step in plan.steps if step.seconds]
+
+
+def _takes_more(plan: TimedPlan) -> bool:
+    return plan.bytes_taken > plan.bytes_predicted + _SLACK
+
+
+def _times(predicted: float, seconds: Sequence[float], ratio: float) -> tuple[str, str, str]:
+    return seconds_text(predicted), seconds_text(statistics.median(seconds)), ratio_text(ratio)
+
+
+def _line(what: str, predicted: str, measured: str, ratio: str, nbytes: str, taken: str) -> str:
+    return f"{what:<64} {predicted:>9} {measured:>9} {ratio:>6} {nbytes:>9} {taken:>9}".rstrip()
+
+
+def _summary(what: str, ratios: dict[str, float]) -> str:
+    """The median, and the worst on either side."""
+    least, most = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
+    spread = Spread.of(list(ratios.values()))
+    return (
+        f"{len(ratios)} {what} took {ratio_text(spread.median)} times as long as predicted (median; "
+        f"quartiles {range_text(spread)}), at the most {ratio_text(ratios[most])} ({most}), "
+        f"at the least {ratio_text(ratios[least])} ({least})"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

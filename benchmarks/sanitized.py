@@ -1,0 +1,22 @@
+"""`compute-sanitizer python -m benchmarks.sanitized`: the kernels' tests, each array in an allocation of its own."""
+
+from __future__ import annotations
+
+import sys
+
+# One type of each width of a pack stands for the others: kernels run tens of times as long under the sanitizer.
+_OTHERS = ("bool", "int8", "int16", "int32", "int64", "bfloat16", "float64", "complex64")
+
+
+def main() -> int:
+    """pytest's exit status."""
+    import cupy
+    import pytest
+
+    cupy.cuda.set_allocator(None)  # no pool, in whose blocks an array's bounds are not seen
+    which = f"not ({' or '.join(_OTHERS)})"
+    return int(pytest.main(["-p", "no:cacheprovider", "-m", "gpu", "-k", which, "tests/test_kernels.py"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
