@@ -32,7 +32,7 @@ class Sizes(NamedTuple):
 
     large: int  # rows, columns and summed of a product that runs at the full rate
     cubes: tuple[tuple[int, int], ...]  # batches of smaller products: how many, and of which size; a GPU is to be full
-    thin: tuple[int, ...]  # one side of products that are large along the other two
+    thin: tuple[tuple[int, int], ...]  # batches of products that are large along two sides, and of which size along one
     copy: int  # bytes, many times those of the last cache
     cached: int  # bytes of which source and target stay in it
     batch: int  # how many tiny products, each of 2 x 2 times 2 x 2
@@ -40,8 +40,16 @@ class Sizes(NamedTuple):
 
 
 _SIZES = {
-    "cpu": Sizes(640, ((1, 256), (1, 96), (1, 48), (1, 24)), (12, 48), 128 << 20, 1 << 20, 4096, 32),
-    "cuda": Sizes(4096, ((4, 2048), (16, 1024), (64, 512), (256, 256)), (64, 256), 512 << 20, 16 << 20, 65536, 128),
+    "cpu": Sizes(640, ((1, 256), (1, 96), (1, 48), (1, 24)), ((1, 12), (1, 48)), 128 << 20, 1 << 20, 4096, 32),
+    "cuda": Sizes(
+        4096,
+        ((4, 2048), (16, 1024), (64, 512), (256, 256), (4096, 64)),
+        ((4, 64), (1, 256)),
+        512 << 20,
+        16 << 20,
+        65536,
+        128,
+    ),
 }
 
 
@@ -117,7 +125,9 @@ def _shapes(size: Sizes) -> list[Shape]:
     """Cubes, and products that are thin along each side."""
     large = size.large
     cubes = [(batch, side, side, side) for batch, side in ((1, large), *size.cubes)]
-    thin = [(1, *sides) for t in size.thin for sides in ((t, large, large), (large, t, large), (large, large, t))]
+    thin = [
+        (batch, *sides) for batch, t in size.thin for sides in ((t, large, large), (large, t, large), (large, large, t))
+    ]
     return cubes + thin
 
 

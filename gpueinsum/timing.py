@@ -7,6 +7,9 @@ from gpueinsum.profile import Profile
 # numpy's calls are of three speeds: 3 x 3, float64, medians: np.dot 0.55 us, np.matmul 1.42 us, np.einsum's loop over
 # two arrays 1.80 us and over three 2.71 us. In launches of a profile, which are np.matmul's:
 _ONE_PRODUCT, _MANY_ARRAYS = 0.4, 1.5
+# Results of one multiprocessor's tile, and how much it sums for each before cuBLAS shares the sum with others: its
+# smaller tiles are 64 x 64. By reasoning; not measured yet.
+_TILE, _SPLIT = 64 * 64, 4096
 
 
 def pass_seconds(
@@ -26,8 +29,12 @@ def pass_seconds(
 def product_seconds(
     profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int, bytes_moved: float
 ) -> float:
-    """One launch that makes `batch` products of rows x summed and summed x columns, which move so many bytes."""
-    flops = (8.0 if dtype.startswith("complex") else 2.0) * batch * rows * columns * summed
+    """One launch that makes `batch` products of rows x summed and summed x columns, which move so many bytes.
+
+    However few its results, on a GPU it takes as long as a multiprocessor takes for its tile of them.
+    """
+    each = 8.0 if dtype.startswith("complex") else 2.0
+    flops = each * batch * rows * columns * summed
     launch = profile.launch * (_ONE_PRODUCT if profile.kind == "cpu" and batch == 1 else 1.0)
     if not flops:
         return launch
@@ -37,4 +44,7 @@ def product_seconds(
     share = rows / (rows + rate.rows) * columns / (columns + rate.columns) * summed / (summed + rate.summed)
     bytes_rate = profile.bytes_per_second * (profile.cached if bytes_moved <= profile.cache_bytes else 1.0)
     busy = max(batch * profile.each, flops / (rate.flops_per_second * share))
+    if profile.kind == "cuda":
+        alone = each * _TILE * (min(summed, _SPLIT) + rate.summed)
+        busy = max(busy, alone / (rate.flops_per_second / profile.processors))
     return launch + max(busy, bytes_moved / bytes_rate)

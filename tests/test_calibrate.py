@@ -120,7 +120,7 @@ def test_a_product_that_was_disturbed_shows_in_the_fit():
 
 
 def test_the_processor_can_be_measured(monkeypatch):
-    small = calibration.Sizes(64, ((1, 48), (2, 24)), (12,), 1 << 20, 1 << 14, 16, 4)
+    small = calibration.Sizes(64, ((1, 48), (2, 24)), ((1, 12),), 1 << 20, 1 << 14, 16, 4)
     monkeypatch.setitem(calibration._SIZES, "cpu", small)
     bench = HostBench()
     found = calibrate(bench, seconds=0.0)

@@ -273,8 +273,8 @@ def test_a_launch_fills_what_its_blocks_take_or_the_rate_at_which_it_runs(h200, 
         return priced(monkeypatch, h200, equation, *[np.empty(shape, dtype) for shape in shapes])
 
     assert item("ij,jk->ik", (8192, 4096), (4096, 8192)).share == 1
-    deep = item("ij,jk->ik", (128, 1 << 16), (1 << 16, 128))  # one tile, at a quarter of the rate
-    assert 0.2 < deep.share < 0.3
+    deep = item("ij,jk->ik", (128, 1 << 16), (1 << 16, 128))  # few tiles, whose sums are shared among processors
+    assert 0.4 < deep.share < 0.5
     assert deep.seconds == pytest.approx(2 * 128 * 128 * 2**16 / 53e12 / deep.share, rel=0.1)
     tiny = item("ij,jk->ik", (64, 64), (64, 64))
     assert 1 / 132 <= tiny.share < 0.05
@@ -289,7 +289,7 @@ def test_a_launch_fills_what_its_blocks_take_or_the_rate_at_which_it_runs(h200, 
     ("size", "summed", "launches", "replayed"),
     [
         (64, 64, 1, 3),  # shorter than the host's part
-        (192, 1 << 15, 2, 2),  # each as long as many launches, but small
+        (192, 1 << 12, 3, 3),  # each as long as many launches, but small
         (4096, 4096, 1, 1),  # each fills the device
     ],
 )

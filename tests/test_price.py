@@ -38,6 +38,19 @@ def test_a_batch_takes_its_time_for_each_product():
     assert product_seconds(ROUND, "float32", 1, 1, 1, 1, 7e6) == pytest.approx(1 + 7)
 
 
+def test_few_results_take_as_long_as_a_tile_of_them_on_one_of_a_gpus_multiprocessors():
+    rate = Rate(9e9, 1, 1, 0)
+    gpu, cpu = (replace(ROUND, kind=kind, rates=(("float32", rate),), launch=0.0, each=0.0) for kind in ("cuda", "cpu"))
+    tile = 2 * 64 * 64 * 1000 / (rate.flops_per_second / 9)
+    for rows in (2, 64, 128):
+        assert product_seconds(gpu, "float32", 1, rows, 64, 1000, 0) == pytest.approx(tile)
+        assert product_seconds(cpu, "float32", 1, rows, 64, 1000, 0) < tile / 3
+    assert product_seconds(gpu, "complex64", 1, 64, 64, 1000, 0) == 1000 * 64 * 64 * 8 / 1e6  # which has no rate here
+    assert product_seconds(gpu, "float32", 1, 64, 64, 10**6, 0) < 1000 * tile / 4  # many share a long sum
+    full = product_seconds(gpu, "float32", 90, 64, 64, 1000, 0)
+    assert full == pytest.approx(10 * tile * (65 / 64) ** 2)
+
+
 def test_a_complex_product_is_four_real_ones():
     complex_too = replace(ROUND, rates=(*ROUND.rates, ("complex64", Rate(1e9, 1, 1, 1))), launch=0.0, each=0.0)
     real, whole = (product_seconds(complex_too, dtype, 1, 99, 99, 99, 0) for dtype in ("float32", "complex64"))
@@ -87,17 +100,18 @@ def test_what_is_no_product_is_a_pass_over_what_it_reads_and_writes(step, elemen
     ("terms", "again"),
     [
         ("ij,jb->ib", 99 * 600),  # all of jb for each i
-        ("ij,jb->bi", 0),  # each column of it is kept until every i has read it
-        ("ij,kb->ikb", 99 * 400),
-        ("ij,j->ij", 99 * 300),  # more than the cache keeps
-        ("ij,k->ijk", 0),  # which keeps 200
+        ("ij,jb->bi", 30_000),  # all of ij for each b, while every i reads a column of jb that is kept
+        ("ij,kj->ik", 99 * 60_000),
+        ("ij,kb->ikb", 0),  # the cache keeps 500
+        ("ij,k->ijk", 0),
+        ("ij,j->ij", 0),
         ("ij,i->ij", 0),
     ],
 )
 def test_a_pass_on_a_gpu_reads_again_what_its_cache_has_lost(terms, again):
     inputs, out = terms.split("->")
     step = Fused((0, 1), tuple(inputs.split(",")), out, (False, False))
-    fast = replace(ROUND, loop_flops_per_second=1e30, cached=1.0, permuted=1.0)
+    fast = replace(ROUND, loop_flops_per_second=1e30, cache_bytes=2000, cached=1.0, permuted=1.0)
     once = step_seconds(step, SIZES, "float32", replace(fast, cache_bytes=10**9))
     assert step_seconds(step, SIZES, "float32", fast) - once == pytest.approx(4 * again / 1e6)
     assert step_seconds(step, SIZES, "float32", replace(fast, kind="cpu")) == once  # whose loops go another way
