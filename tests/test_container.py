@@ -150,6 +150,9 @@ def test_what_an_earlier_run_printed_is_not_taken_for_this_one(broken_gpu, main,
 
 # ---------------------------------------------------------------- a stage in truth
 
+# JAX, once another test has imported it, warns of every fork, though here each is followed by an exec.
+forks = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
@@ -164,11 +167,13 @@ def run(tmp_path, monkeypatch):
     return run_text
 
 
+@forks
 def test_what_a_stage_prints_is_shown_and_kept(run, tmp_path, capsysbinary):
     assert run("import sys; print('said'); print('complained', file=sys.stderr)") == 0
     assert (tmp_path / "log").read_bytes() == capsysbinary.readouterr().out == b"said\ncomplained\n"
 
 
+@forks
 def test_a_stage_fails_with_its_own_status(run):
     assert run("raise SystemExit(7)") == 7
 
@@ -181,12 +186,14 @@ def where(request):
     signal.signal(signal.SIGINT, before)
 
 
+@forks
 def test_a_stage_out_of_time_says_so_far_what_it_can(run, tmp_path, where):
     text = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('so far')"
     assert run(text, 3.0) is None
     assert (tmp_path / "log").read_text() == "so far\n"
 
 
+@forks
 def test_a_stage_out_of_time_is_ended_with_its_workers(run):
     deaf = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); os.fork(); signal.pause()"
     assert run(deaf, 0.4) is None  # which comes only when nobody is left who could print
