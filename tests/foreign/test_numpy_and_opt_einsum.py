@@ -99,8 +99,9 @@ def run(package: str, module: str, part: str, tmp_path: Path, *options: str) -> 
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "stand_in"]
     command += ["--tb=short", "--ours-in", package, "--outcomes", str(report), *options]
     command += ["-k", part, "--pyargs", module]
-    path = os.pathsep.join(map(str, (HERE, Path(ge.__file__).parents[1])))  # where nothing is installed, ours, too
-    # Plugins that happen to be installed stay out: pytest-benchmark takes every argument called `benchmark` for its own.
+    checkout = Path(ge.__file__).parents[1]  # where nothing is installed
+    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")]), str(checkout)])
+    # Plugins that happen to be installed stay out: pytest-benchmark takes any argument called `benchmark` for its own.
     environment = {**os.environ, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     process = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert process.returncode in (0, 1), process.stdout[-5_000:] + process.stderr[-5_000:]
