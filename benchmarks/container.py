@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Thread
 from time import monotonic
@@ -158,6 +158,7 @@ def run(command: Sequence[str], log: Path, seconds: float | None) -> int | None:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with (
         log.open("wb") as kept,
+        _heeded_interrupts(),
         subprocess.Popen(
             command,
             cwd=ROOT,
@@ -166,7 +167,6 @@ def run(command: Sequence[str], log: Path, seconds: float | None) -> int | None:
             stderr=subprocess.STDOUT,
             bufsize=0,
             start_new_session=True,  # its workers end with it
-            preexec_fn=_heed_interrupts,
         ) as process,
     ):
         reader = Thread(target=_copy, args=(process.stdout, kept))
@@ -184,9 +184,14 @@ def run(command: Sequence[str], log: Path, seconds: float | None) -> int | None:
             reader.join()
 
 
-def _heed_interrupts() -> None:
-    """What a shell runs in the background ignores interrupts, and so would the stage, with which it is asked to end."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@contextlib.contextmanager
+def _heeded_interrupts() -> Iterator[None]:
+    """What a shell runs in the background ignores interrupts, and so would what it starts, which is ended by one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _copy(source: IO[bytes], kept: IO[bytes]) -> None:

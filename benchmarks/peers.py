@@ -75,7 +75,7 @@ class Job:
         if self.place.kind == "cpu":
             return [[_as_torch(torch, x) for x in arrays] for arrays in self.sets]
         if not torch.cuda.is_available():
-            raise LeftOutError("PyTorch is installed without CUDA")
+            raise LeftOutError("PyTorch finds no GPU")
         return [self._seen(lambda x: _as_torch(torch, x).to("cuda"), torch.as_strided) for _ in self._sets]
 
     @cached_property
@@ -86,7 +86,7 @@ class Job:
         try:
             [home, *_] = jax.devices(platform)
         except RuntimeError as error:
-            raise LeftOutError("JAX is installed without CUDA") from error
+            raise LeftOutError(f"JAX finds no GPU: {' '.join(str(error).split()):.120}") from error
         return [[jax.device_put(np.array(x, order="C"), home) for x in self.host] for _ in self._sets]
 
     def _seen(self, put: Callable[[Array], Array], as_strided: Callable[..., Array]) -> list[Array]:

@@ -48,6 +48,13 @@ def test_everything_reaches_cupy_as_its_functions_take_it(cupy, rng, expression,
     np.testing.assert_allclose(result, ge.einsum(expression, *operands), rtol=1e-3)
 
 
+def test_structs_go_to_cupy_without_the_fields_that_it_would_list_at_every_launch(cupy, monkeypatch):
+    call, structs = cupy.RawKernel.__call__, []
+    monkeypatch.setattr(cupy.RawKernel, "__call__", lambda kernel, *at: structs.append(at[2][0]) or call(kernel, *at))
+    ge.einsum("iij->j", np.ones((3, 3, 5)), backend="cuda")
+    assert [(struct.shape, struct.dtype.names) for struct in structs] == [((1,), None)]
+
+
 def test_arrays_on_the_gpu_stay_there(cupy):
     x = cupy.asarray(np.ones((2, 3)))
     assert isinstance(ge.einsum("ij,ij->i", x, x), FakeArray)

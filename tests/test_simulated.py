@@ -1,6 +1,7 @@
 """The simulated device: its GEMM against numpy, and each of its checks broken once."""
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from simulated import SimulatedRuntime, host
 from simulated.streams import Capture, Event, Stream
 
+import gpueinsum
 from gpueinsum.backends.launch import Kernel, job, kernel_text, nest
 from gpueinsum.gemm import Gemm
 
@@ -365,8 +367,8 @@ run, _ = host.bind(host.compile_kernels(f"namespace test {{{{ {{text}} }}}}", {{
 memory, out = np.zeros(32, np.int32), np.zeros(1, np.int32)
 run(1, 1, (host.address(memory) + -host.address(memory) % 16 + {shift}, host.address(out)))
 """
-    folder = str(Path(__file__).parent)
-    assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == status
+    path = os.pathsep.join(map(str, (Path(__file__).parent, Path(gpueinsum.__file__).parents[1])))
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}).returncode == status
 
 
 # ---- Streams

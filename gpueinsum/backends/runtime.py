@@ -224,9 +224,12 @@ class CupyRuntime:
 
     def _prepared_launch(self, work: Launch) -> Callable[[Sequence[int]], None]:
         kernel, grid, block, places = _raw_kernel(work.kernel), (work.blocks,), (work.threads,), work.addresses
+        # CuPy asks for its __array_interface__ at every launch, which lists all fields: that takes 8 to 10 us of
+        # the host, without fields 1 us (numpy 2.5.2, AMD EPYC).
+        job = work.job.view(f"V{work.job.itemsize}")
 
         def launch(addresses: Sequence[int]) -> None:
-            kernel(grid, block, (work.job, *[addresses[memory] + offset for memory, offset in places]))
+            kernel(grid, block, (job, *[addresses[memory] + offset for memory, offset in places]))
 
         return launch
 
