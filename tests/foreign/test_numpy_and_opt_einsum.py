@@ -97,10 +97,12 @@ def run(package: str, module: str, part: str, tmp_path: Path, *options: str) -> 
         pytest.skip(f"this {package} has no {module}")
     report = tmp_path / "outcomes.json"
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "stand_in"]
+    command += ["--import-mode=append"]  # or the folder that all packages lie in came before PYTHONPATH's
     command += ["--tb=short", "--ours-in", package, "--outcomes", str(report), *options]
     command += ["-k", part, "--pyargs", module]
+    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(HERE)}, cwd=tmp_path, capture_output=True, text=True
+        command, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path, capture_output=True, text=True
     )
     assert process.returncode in (0, 1), process.stdout[-5_000:] + process.stderr[-5_000:]
     print(process.stdout[-20_000:])  # what failed and why, should the assertion that follows fail
