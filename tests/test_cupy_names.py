@@ -6,6 +6,7 @@ function, and with what a call of a class of CuPy's gives.
 
 import ast
 import inspect
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,6 +41,13 @@ class Instance:
     __hash__ = None
 
 
+class Method:
+    """One of an instance's."""
+
+    def __init__(self, function):
+        self.function = function
+
+
 class Reader(ast.NodeVisitor):
     """The faults of one module's use of CuPy, and how many of its names were checked."""
 
@@ -48,7 +56,7 @@ class Reader(ast.NodeVisitor):
         self.own = own  # names of the stand-in, in tests that look into it, and into its streams
         self.known = dict(NAMED)
 
-    def visit_FunctionDef(self, node):  # ast's name
+    def visit_FunctionDef(self, node):
         outside, self.known = self.known, dict(self.known)
         assigned = {}
         for name, value in _assignments(node):
@@ -59,9 +67,9 @@ class Reader(ast.NodeVisitor):
         self.generic_visit(node)
         self.known = outside
 
-    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815  # ast's name
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
-    def visit_Attribute(self, node):  # ast's name
+    def visit_Attribute(self, node):
         self.generic_visit(node)
         owner = self.value(node.value)
         if owner is None or isinstance(node.ctx, ast.Store):
@@ -70,23 +78,22 @@ class Reader(ast.NodeVisitor):
         if not _has(owner, node.attr) and not (owner is cupy and node.attr in self.own):
             self.faults.append(f"line {node.lineno}: {ast.unparse(node)}: CuPy {cupy.__version__} has no such name")
 
-    def visit_Call(self, node):  # ast's name
+    def visit_Call(self, node):
         self.generic_visit(node)
-        function = self.value(node.func)
-        if function is None or isinstance(function, Instance):
+        function, arguments = self.value(node.func), node.args
+        if isinstance(function, Method):
+            function, arguments = function.function, [None, *arguments]
+        signature = None if isinstance(function, Instance | None) else _signature(function)
+        if signature is None or any(isinstance(each, ast.Starred) for each in node.args):
             return
-        if any(isinstance(each, ast.Starred) for each in node.args) or any(each.arg is None for each in node.keywords):
+        if any(each.arg is None for each in node.keywords):
             return
         try:
-            signature = inspect.signature(function)
-        except (TypeError, ValueError):  # what is compiled says nothing of its arguments
-            return
-        try:
-            signature.bind(*node.args, **{each.arg: each.value for each in node.keywords})
+            signature.bind(*arguments, **{each.arg: each.value for each in node.keywords})
         except TypeError as error:
             self.faults.append(f"line {node.lineno}: {ast.unparse(node)}: {error}")
 
-    def visit_ImportFrom(self, node):  # ast's name
+    def visit_ImportFrom(self, node):
         if node.module and node.module.split(".")[0] in ("cupy", "cupyx"):
             module = pytest.importorskip(node.module)
             for alias in node.names:
@@ -103,9 +110,14 @@ class Reader(ast.NodeVisitor):
                 owner = self.value(owner)
                 if owner is None:
                     return NAMED.get(name)
-                return None if isinstance(owner, Instance) else getattr(owner, name, None)
+                if isinstance(owner, Instance):
+                    found = getattr(owner.kind, name, None)
+                    return Method(found) if callable(found) else None
+                return None if isinstance(owner, Method) else getattr(owner, name, None)
             case ast.Call(func=function):
                 function = self.value(function)
+                if isinstance(function, Method):
+                    function = function.function
                 if isinstance(function, Instance | None) or self.own:
                     return None
                 kind = function if inspect.isclass(function) else GIVES.get(function)
@@ -128,6 +140,20 @@ def _assignments(function):
                 yield name, None
             case ast.For(target=target) | ast.comprehension(target=target) | ast.Assign(targets=[target, *_]):
                 yield from ((each.id, None) for each in ast.walk(target) if isinstance(each, ast.Name))
+
+
+def _signature(function):
+    """What a function takes, by itself or, if it is compiled, by the first line of its documentation; else None."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        first = (function.__doc__ or "").strip().partition("\n")[0].replace("\\*", "*")
+        documented = re.fullmatch(r"[\w.]+\(([^\[\]]*)\)( -> .*)?", first)
+    if documented is None:
+        return None
+    taken = [each.partition("=")[::2] for each in documented[1].split(", ") if each]
+    names = ", ".join(name.split()[-1] + ("=None" if default else "") for name, default in taken)  # without C's types
+    return inspect.signature(eval(f"lambda {names}: None"))
 
 
 def _has(owner, name):
@@ -163,6 +189,9 @@ def test_the_names_that_are_checked_are_many():
         ("def f():\n    with cupy.cuda.Stream() as stream:\n        stream.finish()", "no such name"),
         ("def f():\n    pool, other = cupy.get_default_memory_pool(), 0\n    pool.peak_bytes()", "no such name"),
         ("cupy.cuda.Device().memory", "no such name"),
+        ("cupy.cuda.runtime.memcpyAsync(out, source, 3, 3)", "missing a required argument: 'stream'"),
+        ("cupy.cuda.Stream(non_blocking=True).wait_event()", "missing a required argument: 'event'"),
+        ("cupy.RawKernel(text, name, option=())", "unexpected keyword argument 'option'"),
         ("from cupy.cuda import runtim", "has no runtim"),
     ],
 )
@@ -210,9 +239,6 @@ def test_the_stand_ins_calls_are_cupys(dotted, stands_in):
     kind = _at(dotted)
     for name, function in vars(stands_in).items():
         if name[0] != "_" and callable(function) and hasattr(kind, name):
-            try:
-                signature = inspect.signature(getattr(kind, name))
-            except ValueError:  # what is compiled says nothing of its arguments
-                continue
+            signature = _signature(getattr(kind, name))
             theirs, ours = (list(each.parameters.values())[1:] for each in (signature, inspect.signature(function)))
             assert [(each.name, each.kind) for each in ours] == [(each.name, each.kind) for each in theirs], name

@@ -215,12 +215,12 @@ class Pool:
     def __init__(self, simulated):
         self.simulated = simulated
 
-    def malloc(self, nbytes):
+    def malloc(self, size):
         hooks, device = [*MemoryHook.entered().values()], _current_device().id
-        sizes = {"device_id": device, "size": nbytes, "mem_size": _rounded(nbytes)}
+        sizes = {"device_id": device, "size": size, "mem_size": _rounded(size)}
         for hook in hooks:
             hook.malloc_preprocess(**sizes)
-        memory = self.simulated.allocate(nbytes)
+        memory = self.simulated.allocate(size)
         for hook in hooks:
             hook.malloc_postprocess(**sizes, mem_ptr=memory.ptr, pmem_id=id(memory))
         return Pointer(memory, memory.ptr, device)
