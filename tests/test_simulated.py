@@ -505,6 +505,12 @@ def test_results_there_stay_there_scalars_and_elements_too(cupy):
     assert float(cupy.matmul(x, x.T, out=(out := cupy.empty((2, 2))))[0, 0]) == float(out[0, 0]) == 98
 
 
+def test_arrays_of_no_bytes_begin_at_0(cupy):
+    x = cupy.ones((3, 0))
+    assert x.data.ptr == 0
+    np.testing.assert_array_equal(ge.einsum("ij->i", x).get(), np.zeros(3))
+
+
 def test_what_is_read_there_is_late_on_another_stream(cupy):
     x, stream = cupy.ones((3, 3)), cupy.cuda.Stream(non_blocking=True)
     with stream:

@@ -217,7 +217,12 @@ class SimulatedRuntime:
         return [self._owner(address) for address in addresses]
 
     def _owner(self, address):
-        """The array that owns the memory at an address, which is a pointer or lies in the memory of one."""
+        """The array that owns the memory at an address, which is a pointer or lies in the memory of one.
+
+        Nothing lies at 0, where CuPy's arrays of no bytes begin.
+        """
+        if address == 0:
+            return NOTHING
         owner = self._owners.get(address, lambda: None)()
         if owner is not None:
             return owner
@@ -235,9 +240,18 @@ class SimulatedRuntime:
 
 def bounds(owner):
     """The addresses of the first byte of an allocation and of the byte after the last."""
-    if isinstance(owner, Allocation):
+    if isinstance(owner, Allocation | _Nothing):
         return owner.first, owner.end
     return np.lib.array_utils.byte_bounds(owner)
+
+
+class _Nothing:
+    """No memory."""
+
+    first = end = 0
+
+
+NOTHING = _Nothing()
 
 
 class Allocation(np.ndarray):

@@ -59,7 +59,7 @@ class FakeArray:
     def data(self):
         address = self.simulated.pointer(self.host)
         memory = self.simulated.owner_of(self.host)
-        return Pointer(memory, address if memory.nbytes else 0, self.device.id)
+        return Pointer(memory, address if memory.end > memory.first else 0, self.device.id)
 
     @property
     def flags(self):
@@ -223,7 +223,7 @@ class Pool:
         memory = self.simulated.allocate(size)
         for hook in hooks:
             hook.malloc_postprocess(**sizes, mem_ptr=memory.ptr, pmem_id=id(memory))
-        return Pointer(memory, memory.ptr, device)
+        return Pointer(memory, memory.ptr if size else 0, device)  # as CuPy's of nothing
 
     def used_bytes(self):
         return sum(map(_rounded, self.simulated.living_bytes()))
