@@ -1,4 +1,7 @@
-"""Where tests run: the CPU, the simulated device, and a real GPU when there is one (`-m gpu`)."""
+"""Where tests run: the CPU, the simulated device, and a real GPU when there is one (`-m gpu`).
+
+With `tests/simulated/site` on PYTHONPATH a stand-in for CuPy makes the GPU tests run on the simulated device, too.
+"""
 
 import ctypes
 import dataclasses
@@ -21,6 +24,7 @@ from gpueinsum.profile import profile_for
 os.environ["GPUEINSUM_CACHE"] = os.path.join(os.path.dirname(__file__), "no-cache")
 
 
+@functools.cache
 def missing_gpu():
     """Why there is no GPU to test on, or None."""
     try:
@@ -28,6 +32,16 @@ def missing_gpu():
     except DeviceError as error:
         return str(error)
     return None
+
+
+def pytest_report_header():
+    """So that what ran on the stand-in is never taken for a GPU's."""
+    if missing_gpu():
+        return None
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"].decode()
+    return f"GPU: {name}, CuPy {cupy.__version__}"
 
 
 def pytest_collection_modifyitems(config, items):
@@ -60,9 +74,10 @@ def simulated_backend():
 
 
 def real_runtime():
+    """That of the package: one for all tests, since handles that streams of a graph need are never given back."""
     if missing_gpu():
         pytest.skip(f"not run on a GPU: {missing_gpu()}")
-    return CupyRuntime()
+    return gpueinsum.backends.cuda_backend().runtime
 
 
 @pytest.fixture(params=["simulated", REAL])

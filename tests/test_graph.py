@@ -217,7 +217,7 @@ def test_cublas_is_captured_past_cupys_binding_and_kernels_through_it(cupy, rng,
     hosts = [rng.integers(-3, 4, shape).astype(dtype) for shape in shapes]
     arrays = [cupy.asarray(host) for host in hosts]
     for _ in range(3):
-        np.testing.assert_array_equal(run(*arrays), np.einsum("ijl,jk->ik", *hosts))
+        np.testing.assert_array_equal(run(*arrays).get(), np.einsum("ijl,jk->ik", *hosts))
     assert not cupy.capturing
     assert bool(cupy.library.attached) == (dtype != "int32")
     modes = [mode for _, _, mode in cupy.cublas.calls]
@@ -232,7 +232,7 @@ def test_products_by_pointers_are_captured_with_what_writes_the_pointers(cupy, r
     cupy.cublas.simulated.calls.clear()
     for factor in (1.0, 2.0, 3.0):
         arrays[0][...] = factor
-        np.testing.assert_allclose(run(*arrays), np.einsum("bqhd,bkhd->bhqk", *arrays))
+        np.testing.assert_allclose(run(*arrays).get(), np.einsum("bqhd,bkhd->bhqk", *[array.get() for array in arrays]))
     assert [kind for kind, *_ in cupy.cublas.simulated.calls if kind != "copy"] == ["launch", "pointer gemm"] * 3
     assert len(cupy.cublas.used) == 1  # the first call's, on CuPy's handle
 
@@ -246,9 +246,9 @@ def test_a_capture_that_fails_ends_and_says_why(cupy, rng, monkeypatch, function
     run(*arrays)
     with pytest.warns(RuntimeWarning, match=f"captured as a CUDA graph: {function} failed with status 14"):
         result = run(*arrays)
-    np.testing.assert_allclose(result, np.linalg.multi_dot(hosts))
+    np.testing.assert_allclose(result.get(), np.linalg.multi_dot(hosts))
     assert not cupy.capturing
-    np.testing.assert_allclose(run(*arrays), np.linalg.multi_dot(hosts))
+    np.testing.assert_allclose(run(*arrays).get(), np.linalg.multi_dot(hosts))
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ def test_lanes_are_captured_as_branches(cupy, rng, always_lanes, monkeypatch):
     run = CudaBackend(CupyRuntime()).bind(plan, Mode(graph=True))
     for _ in range(4):
         for result, wanted in zip(run(*arrays), expected, strict=True):
-            np.testing.assert_allclose(result, wanted)
+            np.testing.assert_allclose(result.get(), wanted)
     [capture] = captures
     assert len(capture.nodes) == 20
     assert sum(not before for _, before in capture.nodes) > 3  # that wait for nothing
@@ -351,7 +351,7 @@ def test_another_graph_of_the_stream_uses_the_same_handles_and_workspaces(cupy, 
             results = run(*arrays)
         kept.append({handle: workspace for handle, (_, workspace) in cupy.library.attached.items()})
     assert kept[0] == kept[1]
-    np.testing.assert_allclose(results[0], expected[0])
+    np.testing.assert_allclose(results[0].get(), expected[0])
 
 
 def test_lanes_that_share_a_workspace_are_found(cupy, rng, always_lanes, monkeypatch):
@@ -386,4 +386,4 @@ def test_a_capture_whose_lanes_do_not_come_back_is_launched(cupy, rng, always_la
         results = run(*arrays)
     assert len(origin) == joins
     for result, wanted in zip(results, expected, strict=True):
-        np.testing.assert_allclose(result, wanted)
+        np.testing.assert_allclose(result.get(), wanted)

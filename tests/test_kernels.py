@@ -450,14 +450,16 @@ PACKED = [dtype for dtype in DTYPES if as_dtype(dtype).itemsize < 16]
 )
 def test_packs_are_read_and_written_wherever_they_begin(runtime, rng, dtype, shift, name, operands):
     width, rows, packs = items(dtype), 3, 5
-    hosts = [values(rng, rows * packs * width + shift, dtype)[shift:].reshape(rows, -1) for _ in range(operands)]
+    flat = [values(rng, rows * packs * width + shift, dtype) for _ in range(operands)]
+    hosts, arrays = ([x[shift:].reshape(rows, -1) for x in memory] for memory in (flat, map(runtime.to_device, flat)))
     if operands > 1:
-        hosts[-1] = hosts[-1][:, :1]  # lacks the loop along which the packs lie
+        for memory in (hosts, arrays):
+            memory[-1] = memory[-1][:, :1]  # lacks the loop along which the packs lie
     strides = [[host.strides[0] // host.itemsize, width * (host.shape[1] > 1)] for host in hosts]
     along = sum((host.shape[1] > 1) << number for number, host in enumerate(hosts))
     loops = nest([rows, packs], strides, [], [[]] * operands)
     memory = empty(runtime, (rows * packs * width + shift,), as_dtype(dtype))
-    arrays, out = [*map(runtime.to_device, hosts)], memory[shift:]
+    out = memory[shift:]
     launch(runtime, Kernel(name, dtype, dtype, operands), 2, 32, job(loops, rows * packs, 0, 1, along), *arrays, out)
     wide = [np.broadcast_to(host, (rows, packs * width)) for host in hosts]
     if name == "add":
@@ -500,15 +502,20 @@ def test_packs_are_summed_in_one_order_wherever_they_begin(runtime, rng, dtype, 
 @pytest.mark.parametrize("operands", range(1, MAX_OPERANDS + 1))
 def test_packs_of_results_are_summed(runtime, rng, dtype, shift, chunks, blocks, threads, operands):
     width, rows, terms, packs = items(dtype), 2, 13, 3
-    hosts = [values(rng, rows * terms * packs * width + shift, dtype) for _ in range(operands)]
-    hosts = [(x // 64 if x.dtype.kind in "iu" else x)[shift:].reshape(rows, terms, packs * width) for x in hosts]
+    flat = [values(rng, rows * terms * packs * width + shift, dtype) for _ in range(operands)]
+    flat = [x // 64 if x.dtype.kind in "iu" else x for x in flat]
+    hosts, arrays = (
+        [x[shift:].reshape(rows, terms, packs * width) for x in memory]
+        for memory in (flat, map(runtime.to_device, flat))
+    )
     if operands > 1:
-        hosts[-1] = hosts[-1][:, :, :1]
+        for memory in (hosts, arrays):
+            memory[-1] = memory[-1][:, :, :1]
     line, item = packs * width, as_dtype(dtype).itemsize
     kept = [[terms * line, width if x.shape[2] > 1 else 0] for x in hosts]
     along = sum((x.shape[2] > 1) << number for number, x in enumerate(hosts))
     loops = nest([rows, packs], kept, [terms], [[line]] * operands)
-    arrays, wide = [*map(runtime.to_device, hosts)], accumulator(dtype) if chunks > 1 else dtype
+    wide = accumulator(dtype) if chunks > 1 else dtype
     assert all(x.strides[1] == line * item for x in arrays)
     memory = empty(runtime, (rows * line * chunks + shift,), as_dtype(wide))
     numbers = job(loops, rows * packs, terms, 1, chunks, 0, 1, along)

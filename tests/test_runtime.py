@@ -63,7 +63,7 @@ def test_arrays_on_the_gpu_stay_there(cupy):
     assert isinstance(ge.einsum("ij,ij->i", x, np.ones((2, 3)), backend="cuda"), FakeArray)
     out = cupy.empty((2,), np.dtype(float))
     assert ge.einsum("ij->i", x, out=out) is out
-    np.testing.assert_array_equal(out, [3, 3])
+    np.testing.assert_array_equal(out.get(), [3, 3])
     with pytest.raises(ge.OutError, match="out is not on the GPU where the operands are"):
         ge.einsum("ij->i", x, out=np.empty(2))
     with pytest.raises(ge.OutError, match="out is on a GPU, but the operands are not"):
@@ -186,7 +186,7 @@ def test_products_by_pointers_go_past_cupys_binding_on_the_current_stream(cupy, 
     for stream in (0, 5):
         monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: Stream(stream))
         result = run(cupy.asarray(x), cupy.asarray(y))
-        np.testing.assert_array_equal(result, np.einsum("bqhd,bkhd->bhqk", x, y))
+        np.testing.assert_array_equal(result.get(), np.einsum("bqhd,bkhd->bhqk", x, y))
         [handle] = cupy.cublas.used
         assert (handle == 7) != deterministic
         assert cupy.cublas.streams[handle] == stream
@@ -237,7 +237,7 @@ def test_a_conjugate_is_an_operation_of_cublas(cupy, rng, dtype):
     step = Contract(0, 1, "ij", "jk", "ik", conj_lhs=True)
     product = bound(CupyRuntime(), step, {"i": 2, "j": 3, "k": 5}, dtype)
     result = product(*(cupy.asarray(np.asarray(array, dtype)) for array in (x, y)))
-    np.testing.assert_array_equal(result, x.conj() @ y)
+    np.testing.assert_array_equal(result.get(), x.conj() @ y)
     is_complex = dtype.startswith("c")
     assert cupy.cublas.operations == [(OPERATION_C, OPERATION_T) if is_complex else (OPERATION_N, OPERATION_N)]
 
@@ -370,12 +370,12 @@ def test_lanes_are_streams_with_handles_of_their_own(cupy, rng, always_lanes, de
     runtime = CupyRuntime()
     run = CudaBackend(runtime).bind_single(plan, Mode(deterministic=deterministic))
     for _ in range(3):
-        np.testing.assert_allclose(run(*arrays), expected)
+        np.testing.assert_allclose(run(*arrays).get(), expected)
     handles = cupy.cublas.handles
     assert len({cupy.cublas.streams[handle] for handle in handles}) == len(handles) == 3 + deterministic
     assert (7 in cupy.cublas.used) != deterministic  # CuPy's
     other = CudaBackend(runtime).bind_single(plan, Mode(deterministic=deterministic))
-    np.testing.assert_allclose(other(*arrays), expected)
+    np.testing.assert_allclose(other(*arrays).get(), expected)
     assert len(cupy.cublas.handles) == 3 + deterministic  # made once
 
 
@@ -390,7 +390,7 @@ def test_callers_on_several_streams_have_lanes_of_their_own(cupy, rng, always_la
     for stream in streams:
         stream.synchronize()
     for result in results:
-        np.testing.assert_allclose(result, expected)
+        np.testing.assert_allclose(result.get(), expected)
     assert len(cupy.cublas.handles) == 6
 
 
@@ -402,7 +402,7 @@ def test_where_no_handle_can_be_made_branches_run_in_turn(cupy, rng, always_lane
 
     monkeypatch.setattr(cupy.cublas, "create", full)
     run = CudaBackend(CupyRuntime()).bind_single(plan)
-    np.testing.assert_allclose(run(*arrays), expected)
+    np.testing.assert_allclose(run(*arrays).get(), expected)
     assert set(cupy.cublas.used) == {7}  # CuPy's
 
 
@@ -413,7 +413,7 @@ def test_the_ninth_stream_has_no_lanes_and_the_first_eight_keep_theirs(cupy, rng
         with stream:
             result = run(*arrays)
         stream.synchronize()
-        np.testing.assert_allclose(result, expected)
+        np.testing.assert_allclose(result.get(), expected)
     assert len(cupy.cublas.handles) == 8 * 3
     assert max(cupy.cublas.handles) == 7 + 8 * 3  # none was made anew
 
@@ -441,14 +441,14 @@ def test_a_stream_that_was_made_current_without_a_with_stays_current(cupy, rng, 
         result = run(*arrays)
         assert cupy.cuda.get_current_stream() is stream
     stream.synchronize()
-    np.testing.assert_allclose(result, expected)
+    np.testing.assert_allclose(result.get(), expected)
 
 
 def test_every_wait_of_a_call_is_needed(cupy, rng, always_lanes, monkeypatch):
     tree_plan, arrays, _ = tree(rng, cupy)
     arrays.append(cupy.asarray(rng.random((29, 61))))
     plan = tree_plan.vjp()
-    expected = ge.backends.HOST.bind(plan)(*[np.asarray(array) * 2 for array in arrays])
+    expected = ge.backends.HOST.bind(plan)(*[array.get() * 2 for array in arrays])
     two = cupy.asarray(np.float64(2))
 
     def is_right(number):
@@ -473,7 +473,9 @@ def test_every_wait_of_a_call_is_needed(cupy, rng, always_lanes, monkeypatch):
         while caller.queue:
             free = [stream for stream in streams if stream.can_step]
             max(free, key=lambda stream: (stream != late, stream == early)).step()
-        return all(map(np.allclose, results, expected)), len(waits)
+        return all(np.allclose(result.get(), wanted) for result, wanted in zip(results, expected, strict=True)), len(
+            waits
+        )
 
     starts = CudaBackend(CupyRuntime()).program(plan, [array.strides for array in arrays]).starts
     between = sum(len(start.after) for start in starts)

@@ -97,6 +97,7 @@ def run(package: str, module: str, part: str, tmp_path: Path, *options: str) -> 
         pytest.skip(f"this {package} has no {module}")
     report = tmp_path / "outcomes.json"
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "stand_in"]
+    command += ["--import-mode=append"]  # or the folder that all packages lie in came before PYTHONPATH's
     command += ["--tb=short", "--ours-in", package, "--outcomes", str(report), *options]
     command += ["-k", part, "--pyargs", module]
     checkout = Path(ge.__file__).parents[1]  # where nothing is installed

@@ -34,6 +34,7 @@ class SimulatedRuntime:
         self.used = self.peak = 0  # bytes of `allocate`, now and at the most
         self.allocations = 0
         self._owners = {}  # address given out by `pointer` -> weak reference to the array that owns the memory
+        self._latest = lambda: None  # the latest owner that was searched for, or nothing
 
     def memory(self):
         return 1 << 30
@@ -157,13 +158,17 @@ class SimulatedRuntime:
 
     def pointer(self, array):
         """The address of the first element, for `launch` and `gemm`."""
+        address = host.address(array)
+        self._owners[address] = weakref.ref(self.owner_of(array))
+        return address
+
+    def owner_of(self, array):
+        """The array that owns the memory of this one."""
         owner = base = array
         while base is not None and not isinstance(owner, Allocation):
             owner = base if isinstance(base, np.ndarray) else owner
             base = getattr(base, "base", None)
-        address = host.address(array)
-        self._owners[address] = weakref.ref(owner)
-        return address
+        return owner
 
     def launch(self, kernel, blocks, threads, *args):
         """Runs a kernel as a launch on a GPU would: ints go as 64-bit integers or addresses, structs by value."""
@@ -199,6 +204,10 @@ class SimulatedRuntime:
         for allocation in list(self._allocations.values()):
             allocation.check_guards()
 
+    def living_bytes(self):
+        """How many bytes each allocation has that is still alive."""
+        return [allocation.end - allocation.first for allocation in list(self._allocations.values())]
+
     def extent(self, address):
         """The memory that an address lies in: its first byte, and the one after its last."""
         return bounds(self._owner(address))
@@ -208,21 +217,41 @@ class SimulatedRuntime:
         return [self._owner(address) for address in addresses]
 
     def _owner(self, address):
-        """The array that owns the memory at an address, which is a pointer or lies in the memory of one."""
+        """The array that owns the memory at an address, which is a pointer or lies in the memory of one.
+
+        Nothing lies at 0, where CuPy's arrays of no bytes begin.
+        """
+        if address == 0:
+            return NOTHING
         owner = self._owners.get(address, lambda: None)()
         if owner is not None:
             return owner
-        for owner in [reference() for reference in self._owners.values()]:
+        owner = self._latest()  # pointers into the same memory come one after the other
+        if owner is not None and bounds(owner)[0] <= address < bounds(owner)[1]:
+            return owner
+        self._owners = {given: reference for given, reference in self._owners.items() if reference() is not None}
+        for reference in [*self._owners.values()]:
+            owner = reference()
             if owner is not None and bounds(owner)[0] <= address < bounds(owner)[1]:
+                self._latest = reference
                 return owner
         raise AssertionError(f"no living array whose pointer was asked for holds {address:#x}")
 
 
 def bounds(owner):
     """The addresses of the first byte of an allocation and of the byte after the last."""
-    if isinstance(owner, Allocation):
+    if isinstance(owner, Allocation | _Nothing):
         return owner.first, owner.end
     return np.lib.array_utils.byte_bounds(owner)
+
+
+class _Nothing:
+    """No memory."""
+
+    first = end = 0
+
+
+NOTHING = _Nothing()
 
 
 class Allocation(np.ndarray):

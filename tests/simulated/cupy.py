@@ -1,12 +1,19 @@
-"""A stand-in for CuPy on a simulated device: what the package, the benchmarks and their peers call, and no more."""
+"""A stand-in for CuPy on a simulated device: what the package, the benchmarks and their peers call, and no more.
 
+`stand_in` puts it in the place of CuPy for a test, `simulated/site` on PYTHONPATH for a process and all that it starts.
+"""
+
+import collections
 import contextlib
 import ctypes
 import functools
+import importlib.util
 import itertools
 import sys
+import threading
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +23,8 @@ from gpueinsum.backends import runtime as runtime_module
 from gpueinsum.backends.launch import KERNELS, kernel_text
 from gpueinsum.gemm import Gemm
 
-from . import SimulatedRuntime
+from . import SimulatedRuntime, arrays, streams
+from .arrays import FakeArray, Served
 from .streams import Capture, Event, Stream
 
 TEXTS = {(kernel_text(kernel), kernel.entry): kernel for kernel in KERNELS}
@@ -24,42 +32,12 @@ OPERATION_N, OPERATION_T, OPERATION_C = 0, 1, 2  # cublasOperation_t
 TYPES = {2: "float16", 14: "bfloat16", 0: "float32", 1: "float64", 4: "complex64", 5: "complex128"}
 
 
-class FakeArray(np.ndarray):
-    """CuPy's array as far as the runtime and the other libraries look at it."""
-
-    def __new__(cls, shape, dtype, memory, strides):
-        """CuPy's constructor, of memory that was allocated."""
-        array = cls.simulated.array(shape, dtype, memory, strides).view(cls)
-        array.device = types.SimpleNamespace(id=sys.modules["cupy"].cuda.runtime.getDevice())
-        return array
-
-    __module__ = "cupy"  # by which opt_einsum and autoray know whose functions to call
-    device = types.SimpleNamespace(id=0)
-
-    def __array_finalize__(self, source):
-        self.device = getattr(source, "device", FakeArray.device)
-
-    simulated = None  # the device that holds it
-
-    @property
-    def data(self):
-        return types.SimpleNamespace(ptr=self.simulated.pointer(self), device_id=self.device.id)
-
-    @property
-    def __cuda_array_interface__(self):
-        return self.__array_interface__
-
-    def get(self):
-        """A copy on the host."""
-        return np.array(self)
-
-
 class FakeCublas:
     """CuPy's binding: the names and the order of its arguments, the product by the simulated device."""
 
     def __init__(self, simulated):
         self.simulated = simulated
-        self.mode = 3  # somebody has set CuPy's handle to TF32
+        self.modes = collections.defaultdict(lambda: 3)  # of each handle; somebody has set CuPy's to TF32
         self.version = 130100
         self.handles = []  # of ours
         self.used = []  # the handle of every product
@@ -67,11 +45,16 @@ class FakeCublas:
         self.calls = []
         self.operations = []
 
+    @property
+    def mode(self):
+        """Of CuPy's own handle."""
+        return self.modes[7]
+
     def getMathMode(self, handle):  # noqa: N802  # CuPy's name
-        return self.mode
+        return self.modes[int(handle)]
 
     def setMathMode(self, handle, mode):  # noqa: N802  # CuPy's name
-        self.mode = mode
+        self.modes[int(handle)] = mode
 
     def setStream(self, handle, stream):  # noqa: N802  # CuPy's name
         if sys.modules["cupy"].cuda.get_current_stream().capture is not None:
@@ -96,7 +79,7 @@ class FakeCublas:
         self.setStream(handle, stream.ptr)  # as all of the binding does
         self.used.append(int(handle))  # which keeps none of ours alive
         a, b, c = arguments[6], arguments[10], arguments[15]
-        mode = self.mode
+        mode = self.modes[int(handle)]
         stream.do(lambda: self.multiply(mode, *arguments), *self.simulated.owners(a, b, c))
 
     def multiply(
@@ -139,20 +122,27 @@ class FakeCublas:
 class CupyStream(Stream):
     """A stream that CuPy makes."""
 
-    def __init__(self, fake, ptr):
-        super().__init__(ptr, is_late=True)
-        self.fake = fake
+    pointers = itertools.count(77)
+
+    def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
+        assert null or non_blocking  # or it would wait for the null stream, and break a capture
+        super().__init__(0 if null else next(self.pointers), is_late=not null)
 
     def __enter__(self):
-        self.fake.entered.append(self)
+        streams.CURRENT.entered.append(self)
         self.use()
         return self
 
     def __exit__(self, *error):
-        self.fake.entered.pop()
-        self.fake.entered[-1].use()  # and not what was current, if that was made so by `use`: as CuPy does
+        streams.CURRENT.entered.pop()
+        streams.CURRENT.entered[-1].use()  # and not what was current, if that was made so by `use`: as CuPy does
 
-    def begin_capture(self):
+    def record(self, event=None):
+        event = FakeEvent() if event is None else event
+        event.record(self)
+        return event
+
+    def begin_capture(self, mode=None):
         assert not self.queue
         self.capture = Capture(self)
         self.fake.capturing.append(self.capture)
@@ -160,7 +150,7 @@ class CupyStream(Stream):
     def end_capture(self):
         self.fake.capturing.remove(self.capture)
         launch = self.capture.end()
-        return types.SimpleNamespace(launch=lambda: self.fake.cuda.get_current_stream().do(launch))
+        return types.SimpleNamespace(launch=lambda stream=None: (stream or streams.current()).do(launch))
 
 
 class Foreign:
@@ -216,8 +206,9 @@ class FakeLibrary:
         streams = [stream for stream in capture.streams if stream.ptr == pointer]
         if not streams or workspace is None:
             return 1  # CUBLAS_STATUS_NOT_INITIALIZED
-        others = [self.attached[other] for other in self.attached if other != handle.value]
-        assert all(workspace != theirs or pointer == stream for stream, theirs in others), "streams share a workspace"
+        pointers = {stream.ptr for stream in capture.streams} - {pointer}
+        others = [theirs for stream, theirs in self.attached.values() if stream in pointers]
+        assert workspace not in others, "streams share a workspace"
         numbers, mode = [argument.value for argument in arguments], self.mode[handle.value]
         streams[0].do(lambda: multiply(mode, *numbers))
         return 0
@@ -230,26 +221,27 @@ class FakeLibrary:
         if cublas.streams.get(handle.value) != stream.ptr:
             return 7  # CUBLAS_STATUS_INVALID_VALUE: it would run on another stream
         cublas.used.append(handle.value)
-        numbers, mode = [argument.value for argument in arguments], cublas.mode
+        numbers, mode = [argument.value for argument in arguments], cublas.modes[handle.value]
         pointers = [numbers[place] for place in (6, 9, 13)]
         stream.do(lambda: cublas.multiply_by_pointers(mode, *numbers), *cublas.simulated.owners(*pointers))
         return 0
 
 
 class FakeEvent(Event):
-    """CuPy's: also a reading of the clock, since all work on the null stream is done when a call returns."""
+    """CuPy's: also a reading of the clock, when what was queued before it is done."""
 
-    def __init__(self, disable_timing=False):
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
         super().__init__()
         self.is_timed = not disable_timing
 
     def record(self, stream=None):
-        super().record(sys.modules["cupy"].cuda.get_current_stream() if stream is None else stream)
+        stream = sys.modules["cupy"].cuda.get_current_stream() if stream is None else stream
+        super().record(stream)
         if self.is_timed:
-            self.time = time.perf_counter()
+            stream.do(self.read_clock)
 
-    def synchronize(self):
-        pass
+    def read_clock(self):
+        self.time = time.perf_counter()
 
 
 PROPERTIES = {
@@ -258,116 +250,164 @@ PROPERTIES = {
 }
 
 
-def _computed_by_numpy(simulated, name):
-    """CuPy's other functions: numpy's, of arrays on the device, with results there."""
-    function = getattr(np, name)
-    if not callable(function) or isinstance(function, type):
-        return function
+VERSION = "0.0"  # no CuPy has it
+MEMORY = 3 << 30, 5 << 30  # free, total bytes
 
-    def call(*arguments, **options):
-        result = function(*arguments, **options)
-        if not isinstance(result, (np.ndarray, np.generic)) or result is options.get("out"):
-            return result
-        return result if isinstance(result, FakeArray) else simulated.to_device(np.asarray(result)).view(FakeArray)
 
-    return call
+class FakeDevice:
+    """The only one."""
+
+    attributes = {"MultiProcessorCount": 4, "L2CacheSize": PROPERTIES["l2CacheSize"]}  # noqa: RUF012  # as CuPy's
+    mem_info = MEMORY
+    compute_capability = "90"
+
+    def __init__(self, device=0):
+        self.id = device
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def synchronize(self):
+        streams.synchronize_all()
 
 
 def _memory(address, dtype):
     return ctypes.string_at(address, np.dtype(dtype).itemsize)
 
 
-@contextlib.contextmanager
-def stand_in(monkeypatch):
-    """A stand-in CuPy in `sys.modules`, and the runtime on it as the backend that `"cuda"` means."""
-    simulated = SimulatedRuntime()
-    monkeypatch.setattr(FakeArray, "simulated", simulated)
-    fake = types.ModuleType("cupy")
-    fake.ndarray = FakeArray
-
-    def on_current_device(array):
-        array.device = types.SimpleNamespace(id=fake.cuda.runtime.getDevice())
-        return array
-
-    def asarray(x, order=None):
-        """CuPy's: a copy, unless the array is on the current device, and laid out as it should be, already."""
-        if isinstance(x, FakeArray) and order is None and x.device.id == fake.cuda.runtime.getDevice():
-            return x
-        if np.ndim(x) == 0:
-            x = x + np.zeros((), x.dtype)  # the sign of a zero is lost
-        return on_current_device(simulated.to_device(np.asarray(x, order=order)).view(FakeArray))
-
-    fake.asarray = asarray
-    fake.__version__ = "0.0"
-    fake.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: None)
-    fake.__getattr__ = functools.partial(_computed_by_numpy, simulated)
-    fake.asnumpy = lambda x, order: np.array(x.view(np.ndarray), order=order)
-    fake.empty = lambda shape, dtype: on_current_device(simulated.empty(shape, dtype).view(FakeArray))
-    fake.lib = types.SimpleNamespace(
-        stride_tricks=types.SimpleNamespace(as_strided=functools.partial(np.lib.stride_tricks.as_strided, subok=True))
-    )
-    error = type("CUDARuntimeError", (RuntimeError,), {})
+def modules():
+    """CuPy's modules by their names, on a simulated device of their own; the first is CuPy itself."""
+    simulated = FakeArray.simulated = SimulatedRuntime()
+    streams.CURRENT.__init__()
+    fake = _module("cupy", Served("cupy"))
+    fake.ndarray, fake.__version__ = FakeArray, VERSION
+    fake.array, fake.asarray, fake.asnumpy = arrays.array, arrays.asarray, arrays.asnumpy
+    fake.empty = lambda shape, dtype=float, order="C": FakeArray(shape, dtype, order=order)
+    fake.get_default_memory_pool = lambda: pool
     fake.capturing = []
-    pointers = itertools.count(77)
     fake.library = FakeLibrary(fake)
-    monkeypatch.setattr(blas_module, "_library", {13: fake.library}.get)
+    fake.cublas = FakeCublas(simulated)
+    pool = arrays.Pool(simulated)
 
     def copy(out, source, nbytes, kind, stream):
         current = fake.cuda.get_current_stream()
         assert (kind, stream) == (3, current.ptr)
         current.do(lambda: simulated.copy(out, source, nbytes), *simulated.owners(out, source))
 
-    def new_stream(non_blocking):
-        assert non_blocking  # or it would wait for the null stream, and break a capture
-        return CupyStream(fake, next(pointers))
-
-    fake.cuda = types.SimpleNamespace(
-        runtime=types.SimpleNamespace(
-            getDeviceCount=lambda: 1,
-            getDevice=lambda: 0,
-            memGetInfo=lambda: (3 << 30, 5 << 30),  # free, total
-            driverGetVersion=lambda: 13010,
-            runtimeGetVersion=lambda: 13000,
-            getDeviceProperties=lambda device: dict(PROPERTIES),
-            CUDARuntimeError=error,
-            memcpyAsync=copy,
-        ),
-        Stream=new_stream,
-        device=types.SimpleNamespace(get_cublas_handle=lambda: 7),
-        alloc=simulated.allocate,
-        Device=lambda device=0: types.SimpleNamespace(attributes={"MultiProcessorCount": 4}, synchronize=lambda: None),
-        Event=FakeEvent,
-        get_elapsed_time=lambda start, stop: (stop.time - start.time) * 1e3,
+    fake.cuda = _module("cupy.cuda")
+    fake.cuda.runtime = _module(
+        "cupy.cuda.runtime",
+        getDeviceCount=lambda: 1,
+        getDevice=lambda: 0,
+        memGetInfo=lambda: MEMORY,
+        driverGetVersion=lambda: 13010,
+        runtimeGetVersion=lambda: 13000,
+        getDeviceProperties=lambda device: dict(PROPERTIES),
+        CUDARuntimeError=type("CUDARuntimeError", (RuntimeError,), {}),
+        memcpyAsync=copy,
     )
+    fake.cuda.Stream = type("Stream", (CupyStream,), {"fake": fake})
+    fake.cuda.Stream.null = fake.cuda.Stream(null=True)
+    fake.cuda.get_current_stream = streams.current
+    fake.cuda.Event, fake.cuda.get_elapsed_time = FakeEvent, lambda start, stop: (stop.time - start.time) * 1e3
+    fake.cuda.Device, fake.cuda.device = FakeDevice, _module("cupy.cuda.device", get_cublas_handle=_handle)
+    fake.cuda.MemoryHook, fake.cuda.alloc = arrays.MemoryHook, pool.malloc
 
     class RawKernel:
-        def __init__(self, text, name, options=()):
-            self.kernel = None if name == "nothing" else TEXTS[text, name]
+        def __init__(self, code, name, options=()):
+            self.kernel = None if name == "nothing" else TEXTS[code, name]
             assert self.kernel is None or options == ("-std=c++17",)
 
-        def __call__(self, grid, block, arguments):
+        def __call__(self, grid, block, args):
             if self.kernel:
-                owners = simulated.owners(*[argument for argument in arguments if isinstance(argument, int)])
-                call = functools.partial(simulated.launch, self.kernel, *grid, *block, *arguments)
+                owners = simulated.owners(*[argument for argument in args if isinstance(argument, int)])
+                call = functools.partial(simulated.launch, self.kernel, *grid, *block, *args)
                 fake.cuda.get_current_stream().do(call, *owners)
 
     fake.RawKernel = RawKernel
-    fake.cuda.get_current_stream = lambda: Stream(0)
-    fake.entered = [Stream(0)]
-    headers = types.ModuleType("cuda.pathfinder")
-    headers.find_nvidia_header_directory = {"cudart": "include"}.get
-    backends = types.ModuleType("cupy_backends.cuda.libs")
-    backends.cublas = fake.cublas = FakeCublas(simulated)
-    for name, module in {
-        "cupy": fake,
-        "cupy_backends": types.ModuleType("cupy_backends"),
-        "cupy_backends.cuda": types.ModuleType("cupy_backends.cuda"),
-        "cupy_backends.cuda.libs": backends,
-        "cuda.pathfinder": headers,
-    }.items():
+    fake.linalg = _module("cupy.linalg", Served("cupy.linalg"))
+    stride_tricks = _module("cupy.lib.stride_tricks", as_strided=arrays.as_strided)
+    fake.lib = _module("cupy.lib", stride_tricks=stride_tricks)
+    fake.testing = _module(
+        "cupy.testing",
+        assert_allclose=_asserted(np.testing.assert_allclose),
+        assert_array_equal=_asserted(np.testing.assert_array_equal),
+    )
+    libs = _module("cupy_backends.cuda.libs", cublas=fake.cublas)
+    backends = _module("cupy_backends.cuda", libs=libs)
+    parts = fake, fake.cuda, fake.cuda.runtime, fake.linalg, fake.lib, stride_tricks, fake.testing
+    headers = _module("cuda.pathfinder", find_nvidia_header_directory={"cudart": "include"}.get)
+    every = *parts, _module("cupy_backends", cuda=backends), backends, libs, headers
+    return {module.__name__: module for module in every}
+
+
+def _module(name, serve=None, **members):
+    module = types.ModuleType(name)
+    vars(module).update(members)
+    if serve is not None:
+        module.__getattr__ = serve
+    return module
+
+
+def _asserted(function):
+    """Of arrays here and there."""
+    return lambda actual, desired, *more, **options: function(
+        arrays.asnumpy(actual), arrays.asnumpy(desired), *more, **options
+    )
+
+
+_HANDLES = threading.local()
+
+
+def _handle():
+    """CuPy's handle of cuBLAS, one for each thread."""
+    if threading.current_thread() is threading.main_thread():
+        return 7
+    return vars(_HANDLES).setdefault("handle", next(_OTHER_HANDLES))
+
+
+_OTHER_HANDLES = itertools.count(1000)
+
+
+def _clear_caches():
+    for cached in (runtime_module._raw_kernel, runtime_module._processors, gpueinsum.backends.cuda_backend):
+        cached.cache_clear()
+
+
+@contextlib.contextmanager
+def stand_in(monkeypatch):
+    """A stand-in CuPy in `sys.modules`, and the runtime on it as the backend that `"cuda"` means."""
+    monkeypatch.setattr(FakeArray, "simulated", None)
+    for name, module in (made := modules()).items():
         monkeypatch.setitem(sys.modules, name, module)
-    for cached in (runtime_module._raw_kernel, runtime_module._processors, gpueinsum.backends.cuda_backend):
-        cached.cache_clear()
+    fake = made["cupy"]
+    monkeypatch.setattr(blas_module, "_library", {13: fake.library}.get)
+    _clear_caches()
     yield fake
-    for cached in (runtime_module._raw_kernel, runtime_module._processors, gpueinsum.backends.cuda_backend):
-        cached.cache_clear()
+    _clear_caches()
+
+
+def install():
+    """The same for the whole process; what of CuPy needs no device (NVRTC) is the installed CuPy's, if there is one."""
+    made = modules()
+    fake = made["cupy"]
+    for name in "cuda.pathfinder", "cupy_backends.cuda.libs":
+        with contextlib.suppress(ImportError):
+            installed = importlib.import_module(name)
+            vars(installed).update({key: each for key, each in vars(made[name]).items() if key[0] != "_"})
+            made = {other: module for other, module in made.items() if not f"{name}.".startswith(f"{other}.")}
+    if "cupy_backends" not in made:
+        fake._environment = _environment(Path(installed.__file__).parents[3])
+    sys.modules.update(made)
+    blas_module._library = {13: fake.library}.get
+
+
+def _environment(folder):
+    """CuPy's own module that looks for CUDA's libraries."""
+    spec = importlib.util.spec_from_file_location("cupy._environment", folder / "cupy" / "_environment.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

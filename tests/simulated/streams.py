@@ -1,7 +1,21 @@
 """CUDA's streams, events and captures: work that waits in queues, and runs in no better order than is asked for."""
 
 import collections
-import sys
+import threading
+
+LOCK = threading.RLock()  # threads queue and run work one after the other
+_UNFINISHED = set()  # late streams with work in their queues, whether anybody else still knows them or not
+
+
+def current():
+    """The thread's current stream."""
+    return CURRENT.stream
+
+
+def synchronize_all():
+    """Wait for the device."""
+    for stream in [*_UNFINISHED]:
+        stream.synchronize()
 
 
 class Stream:
@@ -23,16 +37,15 @@ class Stream:
         return self.ptr
 
     def use(self):
-        """Make it the current stream, as CuPy's does: without a way back."""
-        sys.modules["cupy"].cuda.get_current_stream = lambda: self
+        """Make it the thread's current stream, as CuPy's does: without a way back."""
+        CURRENT.stream = self
 
     def do(self, work, *needed):
         """Queue a call; what is `needed` lives as long as it waits."""
         if self.capture is not None:
             self.frontier = frozenset([self.capture.add(work, self.frontier)])
             return
-        self.queue.append((work, None, needed))
-        self._go_on()
+        self._append(work, None, needed)
 
     def wait_event(self, event):
         """Later work comes after what the event marked when it was recorded last, if it was."""
@@ -46,15 +59,20 @@ class Stream:
             self.frontier |= mark.frontier
         elif mark is not None:
             assert self.capture is None, "cudaErrorStreamCaptureIsolation"
-            self.queue.append((None, mark, ()))
-            self._go_on()
+            self._append(None, mark, ())
 
     def synchronize(self):
-        self.run_while(lambda: self.queue)
+        with LOCK:
+            self.run_while(lambda: self.queue)
+            _UNFINISHED.discard(self)
 
-    def _go_on(self):
-        if not self.is_late:
-            self.synchronize()
+    def _append(self, *entry):
+        with LOCK:
+            self.queue.append(entry)
+            if self.is_late:
+                _UNFINISHED.add(self)
+            else:
+                self.synchronize()
 
     @property
     def can_step(self):
@@ -74,6 +92,17 @@ class Stream:
                 mark.stream.run_while(lambda mark=mark: not mark.is_passed)
             if condition():
                 self.step()
+
+
+class _Current(threading.local):
+    """What `use` and `with` made current in a thread; the null stream at first."""
+
+    def __init__(self):
+        self.stream = Stream(0)
+        self.entered = [self.stream]
+
+
+CURRENT = _Current()
 
 
 class Mark:
@@ -102,6 +131,13 @@ class Event:
         else:
             self.mark = Mark(stream)
             stream.do(self.mark.passed)
+
+    def synchronize(self):
+        """Wait for what was queued before it was recorded last."""
+        mark = self.mark
+        if mark is not None:
+            with LOCK:
+                mark.stream.run_while(lambda: not mark.is_passed)
 
 
 class Capture:
