@@ -25,6 +25,7 @@ from gpueinsum.backends.launch import (
     kernel_text,
     nest,
     program_text,
+    reciprocal,
 )
 
 TYPED = "reduce", "reduce_columns", "multiply", "permute", "expand", "add", "integer_gemm"
@@ -178,17 +179,29 @@ def test_the_module_needs_no_cuda_to_be_imported():
 def test_a_nest_is_laid_out_as_the_struct():
     loops = nest([5, 7], [[1, -10], [0, 3]], [11], [[2], [0]])
     assert loops.size == 1
-    numbers = struct.unpack(f"={2 + 3 * 64}q", loops.tobytes())
+    numbers = struct.unpack(f"={2 + 4 * 64}q", loops.tobytes())
     assert numbers[:2] == (2, 1)
     assert numbers[2:6] == (5, 7, 11, 0)
-    assert numbers[2 + 64 : 2 + 68] == (1, -10, 2, 0)
-    assert numbers[2 + 128 : 2 + 132] == (0, 3, 0, 0)
+    assert numbers[2 + 64 : 2 + 68] == (*map(reciprocal, (5, 7, 11)), 0)
+    assert numbers[2 + 128 : 2 + 132] == (1, -10, 2, 0)
+    assert numbers[2 + 192 : 2 + 196] == (0, 3, 0, 0)
 
 
 def test_an_expansion_is_laid_out_as_the_struct():
     numbers = struct.unpack(f"={2 + 3 * 64}q", expand_of(175, [5, 7, 5], [7, 1, 0], [0, 1, 0]).tobytes())
     assert numbers[:2] == (175, 3)
     assert [numbers[2 + 64 * field : 5 + 64 * field] for field in range(3)] == [(5, 7, 5), (7, 1, 0), (0, 1, 0)]
+
+
+def test_a_reciprocal_divides_every_number_of_31_bits(rng):
+    powers = [2**bits for bits in range(33)]
+    sizes = {*powers, *[power - 1 for power in powers[1:]], *[power + 1 for power in powers], *range(1, 100)}
+    for size in {*sizes, *rng.integers(1, 2**31, 1000).tolist()}:
+        shift, factor = divmod(reciprocal(size), 2**32)
+        multiples = range(size, 2**31, max(size, 2**31 // 50 // size * size))
+        for a in {0, 1, 2**31 - 1, *multiples, *[multiple - 1 for multiple in multiples]}:
+            assert a * factor // 2**32 + a < 2**32  # as the kernels add them
+            assert (a * factor // 2**32 + a) >> shift == a // size, (a, size)
 
 
 def test_a_job_is_laid_out_as_the_struct():
