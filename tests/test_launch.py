@@ -19,7 +19,6 @@ from gpueinsum.backends.launch import (
     accumulator,
     compile_cubin,
     compile_text,
-    expand_of,
     job,
     kernel_folder,
     kernel_text,
@@ -185,12 +184,6 @@ def test_a_nest_is_laid_out_as_the_struct():
     assert numbers[2 + 64 : 2 + 68] == (*map(reciprocal, (5, 7, 11)), 0)
     assert numbers[2 + 128 : 2 + 132] == (1, -10, 2, 0)
     assert numbers[2 + 192 : 2 + 196] == (0, 3, 0, 0)
-
-
-def test_an_expansion_is_laid_out_as_the_struct():
-    numbers = struct.unpack(f"={2 + 3 * 64}q", expand_of(175, [5, 7, 5], [7, 1, 0], [0, 1, 0]).tobytes())
-    assert numbers[:2] == (175, 3)
-    assert [numbers[2 + 64 * field : 5 + 64 * field] for field in range(3)] == [(5, 7, 5), (7, 1, 0), (0, 1, 0)]
 
 
 def test_a_reciprocal_divides_every_number_of_31_bits(rng):

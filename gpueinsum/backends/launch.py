@@ -173,14 +173,6 @@ def reciprocal(size: int) -> int:
     return (shift << 32) + (((1 << shift) - size) << 32) // max(size, 1) + 1
 
 
-def expand_of(outputs: int, sizes: Sequence[int], strides: Sequence[int], same: Sequence[int]) -> Struct:
-    """`struct ExpandOf`: the loops over the output, outermost first, and which one each repeats.
-
-    `same[d]` is the index of the earlier loop whose coordinate loop d must equal, or d itself.
-    """
-    return np.array([(outputs, len(sizes), _per_loop(sizes), _per_loop(strides), _per_loop(same))], _EXPAND_OF)
-
-
 def job(*fields: Struct | int) -> Struct:
     """A struct of other structs and of 64-bit integers, as kernels take what they are to do."""
     values = [np.asarray(field, np.int64) if isinstance(field, int) else field[0] for field in fields]
@@ -191,10 +183,6 @@ def job(*fields: Struct | int) -> Struct:
 def _nest_type(operands: int) -> np.dtype[np.void]:
     per_loop = [("size", "i8", MAX_LOOPS), ("reciprocal", "i8", MAX_LOOPS), ("stride", "i8", (operands, MAX_LOOPS))]
     return np.dtype([("kept", "i8"), ("summed", "i8"), *per_loop])
-
-
-_PER_LOOP = [(name, "i8", MAX_LOOPS) for name in ("size", "stride", "same")]
-_EXPAND_OF = np.dtype([("outputs", "i8"), ("loops", "i8"), *_PER_LOOP])
 
 
 def _per_loop(values: Sequence[int]) -> list[int]:
