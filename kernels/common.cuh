@@ -175,6 +175,33 @@ __device__ bool is_aligned(const T* address) {
   return reinterpret_cast<unsigned long long>(address) % (WIDTH * sizeof(T)) == 0;
 }
 
+// How many blocks of a sum a multiprocessor shall hold: registers are spared for that, but none is spilled to memory.
+// With 3, 4 loads of 16 bytes each are 48 KB under way. By the compiler's report for sm_80 and sm_90; not measured yet.
+template <typename T, int N>
+constexpr int RESIDENT = WIDE<T> <= 8 && WIDE<T> * N <= 24 ? 3 : 2;
+
+// How arrays are read: WIDTH neighbours at once, all of them known to be aligned or not.
+template <int WIDTH_, bool ALIGNED_>
+struct Access {
+  static constexpr int WIDTH = WIDTH_;
+  static constexpr bool ALIGNED = ALIGNED_;
+};
+
+// run(Access<...>()) as a job wants its arrays read.
+template <typename T, int N, typename Run>
+__device__ void with_access(bool wide, const T* const (&src)[N], Run run) {
+  bool aligned = true;
+#pragma unroll
+  for (int n = 0; n < N; ++n) aligned = aligned && is_aligned<WIDE<T>>(src[n]);
+  if (WIDE<T> == 1 || !wide) {
+    run(Access<1, true>());
+  } else if (aligned) {
+    run(Access<WIDE<T>, true>());
+  } else {
+    run(Access<WIDE<T>, false>());
+  }
+}
+
 // WIDTH neighbours, by one access to memory where they are aligned.
 template <int WIDTH, typename T>
 __device__ Pack<T, WIDTH> load_pack(const T* src, bool aligned) {
@@ -200,8 +227,8 @@ __device__ void store_pack(T* out, const Pack<T, WIDTH>& pack, bool aligned) {
 
 // N arrays, read WIDTH neighbours along the innermost loop at once. By a bit per array `along` says which of them have
 // neighbours there (the others lack that loop), `conjugated` which enter as their complex conjugates (real types ignore
-// it).
-template <typename T, int N, int WIDTH>
+// it). If all are known to be ALIGNED, no branch stands between the loads, so that they can be under way together.
+template <typename T, int N, int WIDTH, bool ALIGNED>
 struct Sources {
   using Sum = typename Accumulator<T>::type;
   const T* src[N];
@@ -220,7 +247,7 @@ struct Sources {
   __device__ Pack<Sum, WIDTH> read(const Offsets<N>& at, int n) const {
     Pack<Sum, WIDTH> pack;
     if (along >> n & 1) {
-      pack = rounded<Sum>(load_pack<WIDTH>(src[n] + at.of[n], aligned[n]));
+      pack = rounded<Sum>(load_pack<WIDTH>(src[n] + at.of[n], ALIGNED || aligned[n]));
     } else {
       const Sum same = static_cast<Sum>(src[n][at.of[n]]);
 #pragma unroll
@@ -264,6 +291,7 @@ __device__ Sum sum_terms(const Nest<N>& nest, const Offsets<N>& base, long long 
                          Value value) {
   // So many loads are under way at once, whatever the number of arrays: additions wait for each other, loads need not.
   // With 4 terms of each, 2 arrays took 90 registers and 4 took 126 (float32, sm_90), so that fewer threads would run.
+  // A loop that may end after every term would be no good: the compiler moves no load to before such an end.
   constexpr int UNROLLED = N < 4 ? 4 / N : 1;
   const int first = static_cast<int>(nest.kept), last = static_cast<int>(nest.kept + nest.summed) - 1;
   const long long row = first < last ? nest.size[last] : end;
@@ -275,13 +303,23 @@ __device__ Sum sum_terms(const Nest<N>& nest, const Offsets<N>& base, long long 
     descend(at, nest, first, last - 1, outer);
     advance(at, nest, last, position);
     advance(stride, nest, last, step);
+    const auto next = [&] {
+      const Sum term = value(at);
+      for (int n = 0; n < N; ++n) at.of[n] += stride.of[n];
+      return term;
+    };
     const long long stop = end - begin < row - position ? end - begin : row - position;
     long long done = 0;
-#pragma unroll UNROLLED
-    for (; done < stop; done += step) {
-      sum += value(at);
-      for (int n = 0; n < N; ++n) at.of[n] += stride.of[n];
+#pragma unroll 1
+    for (; stop - done > (UNROLLED - 1) * step; done += UNROLLED * step) {
+      Sum terms[UNROLLED];
+#pragma unroll
+      for (int u = 0; u < UNROLLED; ++u) terms[u] = next();
+#pragma unroll
+      for (int u = 0; u < UNROLLED; ++u) sum += terms[u];
     }
+#pragma unroll 1
+    for (; done < stop; done += step) sum += next();
     begin += done;
   }
   return sum;
