@@ -286,13 +286,14 @@ struct Sources {
 
 // sum of value(base + offset(s)) over s = begin, begin + step, ... < end, for at least one summed loop. Runs along the
 // innermost without dividing, and finds its place anew where that loop is used up.
-template <typename Sum, int N, typename Value>
+template <typename Sum, bool ALIGNED, int N, typename Value>
 __device__ Sum sum_terms(const Nest<N>& nest, const Offsets<N>& base, long long begin, long long end, long long step,
                          Value value) {
   // So many loads are under way at once, whatever the number of arrays: additions wait for each other, loads need not.
   // With 4 terms of each, 2 arrays took 90 registers and 4 took 126 (float32, sm_90), so that fewer threads would run.
-  // A loop that may end after every term would be no good: the compiler moves no load to before such an end.
-  constexpr int UNROLLED = N < 4 ? 4 / N : 1;
+  // A loop that may end after every term would be no good: the compiler moves no load to before such an end, nor to
+  // before the branches of packs that may lie anywhere.
+  constexpr int UNROLLED = ALIGNED && N < 4 ? 4 / N : 1;
   const int first = static_cast<int>(nest.kept), last = static_cast<int>(nest.kept + nest.summed) - 1;
   const long long row = first < last ? nest.size[last] : end;
   Sum sum{};
@@ -311,7 +312,7 @@ __device__ Sum sum_terms(const Nest<N>& nest, const Offsets<N>& base, long long 
     const long long stop = end - begin < row - position ? end - begin : row - position;
     long long done = 0;
 #pragma unroll 1
-    for (; stop - done > (UNROLLED - 1) * step; done += UNROLLED * step) {
+    for (; UNROLLED > 1 && stop - done > (UNROLLED - 1) * step; done += UNROLLED * step) {
       Sum terms[UNROLLED];
 #pragma unroll
       for (int u = 0; u < UNROLLED; ++u) terms[u] = next();
@@ -347,7 +348,7 @@ struct SumOf {
 };
 
 // out[o] = sum of value(offset(o, s)) over s < terms, for every o < outputs.
-template <typename Sum, typename Out, int N, typename Value>
+template <typename Sum, bool ALIGNED, typename Out, int N, typename Value>
 __device__ void sum_nest(const SumOf<N>& job, Out* out, Value value) {
   __shared__ Sum partial[MAX_THREADS];
   const int width = static_cast<int>(job.lanes), thread = static_cast<int>(threadIdx.x);
@@ -366,7 +367,7 @@ __device__ void sum_nest(const SumOf<N>& job, Out* out, Value value) {
       descend(base, job.nest, 0, static_cast<int>(job.nest.kept) - 1, output);
       const long long begin = chunk * run + lane, end = (chunk + 1) * run < terms ? (chunk + 1) * run : terms;
       if (terms > 1) {
-        sum = sum_terms<Sum>(job.nest, base, begin, end, job.lanes, value);
+        sum = sum_terms<Sum, ALIGNED>(job.nest, base, begin, end, job.lanes, value);
       } else if (begin < end) {
         sum = value(base);  // not 0 + value: -0 stays
       }

@@ -10,7 +10,7 @@ template <typename Access>
 __device__ void sum_products(const SumOf<OPERANDS>& job, const In* const (&src)[OPERANDS], Out* out) {
   using Sum = typename Accumulator<In>::type;
   const Sources<In, OPERANDS, Access::WIDTH, Access::ALIGNED> sources(src, job.along, job.conjugated);
-  sum_nest<Sum>(job, out, [&](const Offsets<OPERANDS>& at) {
+  sum_nest<Sum, Access::ALIGNED>(job, out, [&](const Offsets<OPERANDS>& at) {
     const Pack<Sum, Access::WIDTH> terms = sources.product(at);
     Sum sum = terms.of[0];
 #pragma unroll

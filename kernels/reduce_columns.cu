@@ -19,7 +19,7 @@ __device__ void sum_columns(const SumOf<OPERANDS>& job, const In* const (&src)[O
     Offsets<OPERANDS> base{};
     descend(base, job.nest, 0, static_cast<int>(job.nest.kept) - 1, pack);
     const auto value = [&](const Offsets<OPERANDS>& at) { return sources.product(at); };
-    const auto sum = rounded<Out>(sum_terms<Pack<Sum, WIDTH>>(job.nest, base, begin, end, 1, value));
+    const auto sum = rounded<Out>(sum_terms<Pack<Sum, WIDTH>, Access::ALIGNED>(job.nest, base, begin, end, 1, value));
     if (job.chunks == 1) {
       store_pack(out + pack * WIDTH, sum, aligned);
     } else {

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cubin import resources
 
 from gpueinsum.backends import launch
 from gpueinsum.backends.launch import (
@@ -26,6 +27,7 @@ from gpueinsum.backends.launch import (
     program_text,
     reciprocal,
 )
+from gpueinsum.backends.tasks import THREADS
 
 TYPED = "reduce", "reduce_columns", "multiply", "permute", "expand", "add", "integer_gemm"
 NAMES = *TYPED, "pointers"
@@ -46,28 +48,83 @@ def nvrtc():
 
 
 ARCHITECTURES = architectures()
+SHARED_MEMORY = {"sm_80": 164 << 10, "sm_90": 228 << 10}  # bytes of a multiprocessor: A100, H100 and H200
+RATED = [arch for arch in ARCHITECTURES if arch in SHARED_MEMORY or not isinstance(arch, str)]
+# How many blocks of each file's kernels a multiprocessor holds at the least: of any type, of float32 and float64. Eight
+# are all its threads; where it holds fewer, several loads of a thread, or the 16 numbers of a pack, are in registers.
+BLOCKS = {
+    "add": (3, 6),
+    "multiply": (3, 6),
+    "expand": (6, 8),
+    "permute": (8, 8),
+    "reduce": (2, 3),
+    "reduce_columns": (2, 3),
+    "integer_gemm": (1, 2),
+    "pointers": (8, 8),
+}
 
 
 def compile_all(kernels, arch, *options):
     """The machine code of these kernels: those of a file are one program, which saves most of NVRTC's time."""
     texts = [program_text([kernel for kernel in kernels if kernel.name == name]) for name in NAMES]
     with ThreadPoolExecutor(2) as pool:
-        return b"".join(pool.map(lambda text: compile_text(text, arch, *options), texts))
+        return [*pool.map(lambda text: compile_text(text, arch, *options), texts)]
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_kernel_compiles_for_the_most_arrays_that_it_reads(arch):
     sooner = ["--Ofast-compile=max"] if nvrtc().getVersion() >= (13, 0) else []  # a quarter of the time
-    cubin = compile_all(LARGEST, arch, *sooner)
+    cubin = b"".join(compile_all(LARGEST, arch, *sooner))
     for kernel in LARGEST:
         assert kernel.entry.encode() in cubin
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES[-1:])
-def test_every_kernel_compiles_as_cupy_compiles_it(arch):
-    cubin = compile_all(KERNELS, arch)
-    for kernel in KERNELS:
-        assert kernel.entry.encode() in cubin
+@pytest.mark.parametrize("arch", RATED)
+def test_no_kernel_uses_local_memory_and_a_multiprocessor_holds_some_blocks_of_each(arch):
+    kernels = {kernel.entry: kernel for kernel in (LARGEST if arch == "sm_80" else KERNELS)}  # to save time
+    with ThreadPoolExecutor(2) as pool:  # each by itself, as CuPy compiles it: the compiler's choices depend on that
+        cubins = pool.map(lambda kernel: compile_cubin(kernel, arch), kernels.values())
+        used = {entry: resources(cubin)[entry] for entry, cubin in zip(kernels, cubins, strict=True)}
+    assert {entry: own for entry, own in used.items() if own.local} == {}
+    for kernel in kernels.values():
+        blocks = used[kernel.entry].blocks(THREADS, SHARED_MEMORY[arch])
+        of_any_type, of_floats = BLOCKS[kernel.name]
+        fewest = of_floats if kernel.source in ("float32", "float64") else of_any_type
+        assert blocks >= fewest, f"{kernel}: {blocks} blocks, for {used[kernel.entry]}"
+
+
+INDEXED_AT_RUN_TIME = """
+extern "C" __global__ void indexed(const int* src, int* out) {
+  int held[32] = {};
+  for (int n = 0; n < 1000; ++n) held[src[n] & 31] += n;
+  out[threadIdx.x] = held[threadIdx.x & 31];
+}
+"""
+
+
+@pytest.mark.parametrize("arch", RATED)
+def test_an_array_that_is_indexed_at_run_time_is_seen_in_local_memory(arch):
+    (own,) = resources(compile_text(INDEXED_AT_RUN_TIME, arch)).values()
+    assert own.local >= 32 * 4
+
+
+@pytest.mark.parametrize("arch", RATED)
+def test_registers_that_are_spilled_are_seen_and_so_is_shared_memory_that_grows(arch):
+    sum_of_products, permute = Kernel("reduce", "float32", "float32", 4), Kernel("permute", "float32", "float32")
+    kept, spilled = changed(
+        sum_of_products, arch, "__launch_bounds__(MAX_THREADS, ", "__launch_bounds__(MAX_THREADS, 2 * "
+    )
+    assert (kept.local, spilled.local > 0, spilled.registers < kept.registers) == (0, True, True)
+    tile, tiles = changed(permute, arch, "In tile[TILE]", "In tile[2 * TILE]")
+    assert tiles.shared - tile.shared == 64 * 65 * 4
+    assert tiles.blocks(THREADS, SHARED_MEMORY[arch]) < tile.blocks(THREADS, SHARED_MEMORY[arch])
+
+
+def changed(kernel, arch, before, after):
+    """What the kernel uses, and what it uses with one piece of its text replaced."""
+    text = kernel_text(kernel)
+    assert before in text
+    return [resources(compile_text(text, arch))[kernel.entry] for text in (text, text.replace(before, after))]
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES[-1:])
@@ -103,7 +160,7 @@ def test_a_pack_is_loaded_and_stored_by_one_instruction(name, dtype):
 @pytest.mark.parametrize("arch", ARCHITECTURES[-1:])
 def test_a_broken_kernel_does_not_compile_and_the_error_names_the_line(arch):
     sound = kernel_text(Kernel("reduce", "int32", "int32"))
-    broken = sound.replace("sum_nest<Sum>", "sun_nest<Sum>")
+    broken = sound.replace("sum_nest<Sum,", "sun_nest<Sum,")
     assert broken != sound
     with pytest.raises(RuntimeError, match=r'reduce\.cu\(\d+\): error: identifier "sun_nest" is undefined'):
         compile_text(broken, arch)
