@@ -136,7 +136,8 @@ def expand(step: Expand, strides: tuple[int, ...], size: Mapping[Label, int], dt
     """`term->out` where the result repeats or gains labels, C-ordered."""
     source, apart = label_strides(step.term, strides), _apart(step.out, size)
     walked = [source.pop(label, 0) for label in step.out]  # along the first of each label's loops
-    loops = fuse([Axis(size[label], both) for label, *both in zip(step.out, walked, apart, strict=True)])
+    strided = zip(step.out, zip(walked, apart, strict=True), strict=True)
+    loops = fuse([Axis(size[label], both) for label, both in strided])
     last = loops.pop() if loops else Axis(1, (0, 0))
     is_packed = last.size % _width(dtype) == 0
     width = _width(dtype) if is_packed else 1
@@ -150,7 +151,7 @@ def _apart(term: Term, size: Mapping[Label, int]) -> list[int]:
     """Strides of a number that is 0 only where all loops of each label stand at the same place.
 
     It has a digit for every loop that repeats a label: how far that loop stands from the label's first, which is less
-    than the label's size either way. Of 2**40 points it fits 64 bits: at the worst, of one label of 2, it is 3**39.
+    than the label's size either way. So no other digits make up for one, and it is less than the points of the term.
     """
     strides, weight = [0] * len(term), 1
     for place, label in enumerate(term):
@@ -158,7 +159,7 @@ def _apart(term: Term, size: Mapping[Label, int]) -> list[int]:
         if first < place:
             strides[first] -= weight
             strides[place] += weight
-            weight *= 2 * size[label] - 1
+            weight *= size[label]
     return strides
 
 
