@@ -5,17 +5,13 @@
 // Launch: any 1-D grid; one thread per pack of outputs at a time. Halves are added in float32, and rounded once.
 // Moves outputs * (OPERANDS * sizeof(In) + sizeof(Out)) bytes, in (OPERANDS - 1) * outputs additions. On H200, where a
 // copy runs at 4.3 TB/s: `ij+ij->ij` of 16384 x 16384 in float32 moves 3.22 GB, in 0.75 ms at the least.
-template <int WIDTH>
+template <typename Access>
 __device__ void add(const MapOf<OPERANDS>& job, const In* const (&src)[OPERANDS], Out* out) {
-  const Sources<In, OPERANDS, WIDTH> sources(src, job.along, 0);
-  map_nest<WIDTH>(job, out, [&](const Offsets<OPERANDS>& at) { return rounded<Out>(sources.sum(at)); });
+  const Sources<In, OPERANDS, Access::WIDTH, Access::ALIGNED> sources(src, job.along, 0);
+  map_nest<Access::WIDTH>(job, out, [&](const Offsets<OPERANDS>& at) { return rounded<Out>(sources.sum(at)); });
 }
 
 extern "C" __global__ void ENTRY(const __grid_constant__ MapOf<OPERANDS> job, SOURCES, Out* out) {
   const In* const src[] = {SOURCE_NAMES};
-  if (WIDE<In> > 1 && job.wide) {
-    add<WIDE<In>>(job, src, out);
-  } else {
-    add<1>(job, src, out);
-  }
+  with_access(job.wide, src, [&](auto access) { add<decltype(access)>(job, src, out); });
 }

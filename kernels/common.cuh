@@ -100,6 +100,7 @@ template <int N>
 struct Nest {
   long long kept, summed;
   long long size[MAX_LOOPS];
+  long long reciprocal[MAX_LOOPS];  // of the sizes, for `quotient_by`
   long long stride[N][MAX_LOOPS];
 };
 
@@ -114,19 +115,32 @@ __device__ inline long long quotient(long long a, long long b) {
   return static_cast<unsigned>(a) / static_cast<unsigned>(b);
 }
 
+// a / size for a < 2**31 by one multiplication: launch.py makes the shift and the 32-bit factor that a reciprocal is.
+__device__ inline unsigned quotient_by(long long reciprocal, unsigned a) {
+  const unsigned factor = static_cast<unsigned>(reciprocal), shift = static_cast<unsigned>(reciprocal >> 32);
+  return (static_cast<unsigned>(static_cast<unsigned long long>(a) * factor >> 32) + a) >> shift;
+}
+
 // Adds one loop's share: `steps` strides in every operand.
 template <int N>
 __device__ void advance(Offsets<N>& at, const Nest<N>& nest, int loop, long long steps) {
   for (int n = 0; n < N; ++n) at.of[n] += steps * nest.stride[n][loop];
 }
 
-// Adds the shares of the loops first..last, which together stand at position `index`. The outermost needs no division.
+// Adds the shares of the loops first..last, which together stand at position `index`. The outermost needs no division,
+// and the others divide only while the position needs more than 31 bits.
 template <int N>
 __device__ void descend(Offsets<N>& at, const Nest<N>& nest, int first, int last, long long index) {
 #pragma unroll 1  // a division dwarfs the jump, and copies of it fill the instruction cache
-  for (int loop = last; loop > first; --loop) {
-    const long long outer = quotient(index, nest.size[loop]);
-    advance(at, nest, loop, index - outer * nest.size[loop]);
+  for (; last > first && index >> 31; --last) {
+    const long long outer = index / nest.size[last];
+    advance(at, nest, last, index - outer * nest.size[last]);
+    index = outer;
+  }
+#pragma unroll 1
+  for (; last > first; --last) {
+    const unsigned here = static_cast<unsigned>(index), outer = quotient_by(nest.reciprocal[last], here);
+    advance(at, nest, last, here - outer * static_cast<unsigned>(nest.size[last]));
     index = outer;
   }
   if (first <= last) advance(at, nest, first, index);
@@ -161,6 +175,33 @@ __device__ bool is_aligned(const T* address) {
   return reinterpret_cast<unsigned long long>(address) % (WIDTH * sizeof(T)) == 0;
 }
 
+// How many blocks of a sum a multiprocessor shall hold: registers are spared for that, but none is spilled to memory.
+// With 3, 4 loads of 16 bytes each are 48 KB under way. By the compiler's report for sm_80 and sm_90; not measured yet.
+template <typename T, int N>
+constexpr int RESIDENT = WIDE<T> <= 8 && WIDE<T> * N <= 24 ? 3 : 2;
+
+// How arrays are read: WIDTH neighbours at once, all of them known to be aligned or not.
+template <int WIDTH_, bool ALIGNED_>
+struct Access {
+  static constexpr int WIDTH = WIDTH_;
+  static constexpr bool ALIGNED = ALIGNED_;
+};
+
+// run(Access<...>()) as a job wants its arrays read.
+template <typename T, int N, typename Run>
+__device__ void with_access(bool wide, const T* const (&src)[N], Run run) {
+  bool aligned = true;
+#pragma unroll
+  for (int n = 0; n < N; ++n) aligned = aligned && is_aligned<WIDE<T>>(src[n]);
+  if (WIDE<T> == 1 || !wide) {
+    run(Access<1, true>());
+  } else if (aligned) {
+    run(Access<WIDE<T>, true>());
+  } else {
+    run(Access<WIDE<T>, false>());
+  }
+}
+
 // WIDTH neighbours, by one access to memory where they are aligned.
 template <int WIDTH, typename T>
 __device__ Pack<T, WIDTH> load_pack(const T* src, bool aligned) {
@@ -186,8 +227,8 @@ __device__ void store_pack(T* out, const Pack<T, WIDTH>& pack, bool aligned) {
 
 // N arrays, read WIDTH neighbours along the innermost loop at once. By a bit per array `along` says which of them have
 // neighbours there (the others lack that loop), `conjugated` which enter as their complex conjugates (real types ignore
-// it).
-template <typename T, int N, int WIDTH>
+// it). If all are known to be ALIGNED, no branch stands between the loads, so that they can be under way together.
+template <typename T, int N, int WIDTH, bool ALIGNED>
 struct Sources {
   using Sum = typename Accumulator<T>::type;
   const T* src[N];
@@ -206,7 +247,7 @@ struct Sources {
   __device__ Pack<Sum, WIDTH> read(const Offsets<N>& at, int n) const {
     Pack<Sum, WIDTH> pack;
     if (along >> n & 1) {
-      pack = rounded<Sum>(load_pack<WIDTH>(src[n] + at.of[n], aligned[n]));
+      pack = rounded<Sum>(load_pack<WIDTH>(src[n] + at.of[n], ALIGNED || aligned[n]));
     } else {
       const Sum same = static_cast<Sum>(src[n][at.of[n]]);
 #pragma unroll
@@ -245,12 +286,14 @@ struct Sources {
 
 // sum of value(base + offset(s)) over s = begin, begin + step, ... < end, for at least one summed loop. Runs along the
 // innermost without dividing, and finds its place anew where that loop is used up.
-template <typename Sum, int N, typename Value>
+template <typename Sum, bool ALIGNED, int N, typename Value>
 __device__ Sum sum_terms(const Nest<N>& nest, const Offsets<N>& base, long long begin, long long end, long long step,
                          Value value) {
   // So many loads are under way at once, whatever the number of arrays: additions wait for each other, loads need not.
   // With 4 terms of each, 2 arrays took 90 registers and 4 took 126 (float32, sm_90), so that fewer threads would run.
-  constexpr int UNROLLED = N < 4 ? 4 / N : 1;
+  // A loop that may end after every term would be no good: the compiler moves no load to before such an end, nor to
+  // before the branches of packs that may lie anywhere.
+  constexpr int UNROLLED = ALIGNED && N < 4 ? 4 / N : 1;
   const int first = static_cast<int>(nest.kept), last = static_cast<int>(nest.kept + nest.summed) - 1;
   const long long row = first < last ? nest.size[last] : end;
   Sum sum{};
@@ -261,13 +304,23 @@ __device__ Sum sum_terms(const Nest<N>& nest, const Offsets<N>& base, long long 
     descend(at, nest, first, last - 1, outer);
     advance(at, nest, last, position);
     advance(stride, nest, last, step);
+    const auto next = [&] {
+      const Sum term = value(at);
+      for (int n = 0; n < N; ++n) at.of[n] += stride.of[n];
+      return term;
+    };
     const long long stop = end - begin < row - position ? end - begin : row - position;
     long long done = 0;
-#pragma unroll UNROLLED
-    for (; done < stop; done += step) {
-      sum += value(at);
-      for (int n = 0; n < N; ++n) at.of[n] += stride.of[n];
+#pragma unroll 1
+    for (; UNROLLED > 1 && stop - done > (UNROLLED - 1) * step; done += UNROLLED * step) {
+      Sum terms[UNROLLED];
+#pragma unroll
+      for (int u = 0; u < UNROLLED; ++u) terms[u] = next();
+#pragma unroll
+      for (int u = 0; u < UNROLLED; ++u) sum += terms[u];
     }
+#pragma unroll 1
+    for (; done < stop; done += step) sum += next();
     begin += done;
   }
   return sum;
@@ -295,7 +348,7 @@ struct SumOf {
 };
 
 // out[o] = sum of value(offset(o, s)) over s < terms, for every o < outputs.
-template <typename Sum, typename Out, int N, typename Value>
+template <typename Sum, bool ALIGNED, typename Out, int N, typename Value>
 __device__ void sum_nest(const SumOf<N>& job, Out* out, Value value) {
   __shared__ Sum partial[MAX_THREADS];
   const int width = static_cast<int>(job.lanes), thread = static_cast<int>(threadIdx.x);
@@ -314,7 +367,7 @@ __device__ void sum_nest(const SumOf<N>& job, Out* out, Value value) {
       descend(base, job.nest, 0, static_cast<int>(job.nest.kept) - 1, output);
       const long long begin = chunk * run + lane, end = (chunk + 1) * run < terms ? (chunk + 1) * run : terms;
       if (terms > 1) {
-        sum = sum_terms<Sum>(job.nest, base, begin, end, job.lanes, value);
+        sum = sum_terms<Sum, ALIGNED>(job.nest, base, begin, end, job.lanes, value);
       } else if (begin < end) {
         sum = value(base);  // not 0 + value: -0 stays
       }

@@ -6,17 +6,13 @@
 // Moves each array once (what repeats comes from the caches) and outputs * sizeof(Out) bytes, in (OPERANDS - 1) *
 // outputs flops. On H200, where a copy runs at 4.3 TB/s: `ij,ij,j->ij` of 16384 x 16384 in float32 moves 3.22 GB, in
 // 0.75 ms at the least; `i,j->ij` of the same size moves 1.07 GB, in 0.25 ms.
-template <int WIDTH>
+template <typename Access>
 __device__ void multiply(const MapOf<OPERANDS>& job, const In* const (&src)[OPERANDS], Out* out) {
-  const Sources<In, OPERANDS, WIDTH> sources(src, job.along, job.conjugated);
-  map_nest<WIDTH>(job, out, [&](const Offsets<OPERANDS>& at) { return rounded<Out>(sources.product(at)); });
+  const Sources<In, OPERANDS, Access::WIDTH, Access::ALIGNED> sources(src, job.along, job.conjugated);
+  map_nest<Access::WIDTH>(job, out, [&](const Offsets<OPERANDS>& at) { return rounded<Out>(sources.product(at)); });
 }
 
 extern "C" __global__ void ENTRY(const __grid_constant__ MapOf<OPERANDS> job, SOURCES, Out* out) {
   const In* const src[] = {SOURCE_NAMES};
-  if (WIDE<In> > 1 && job.wide) {
-    multiply<WIDE<In>>(job, src, out);
-  } else {
-    multiply<1>(job, src, out);
-  }
+  with_access(job.wide, src, [&](auto access) { multiply<decltype(access)>(job, src, out); });
 }

@@ -19,6 +19,11 @@ struct PermuteOf {
   long long conjugated;
 };
 
+// How many of these neighbours lie in a tile.
+__device__ inline int within(long long neighbours) {
+  return static_cast<int>(neighbours < TILE ? neighbours : TILE);
+}
+
 extern "C" __global__ void ENTRY(const __grid_constant__ PermuteOf job, SOURCES, Out* out) {
   using Value = typename Accumulator<In>::type;
   __shared__ In tile[TILE][PITCH];
@@ -27,21 +32,24 @@ extern "C" __global__ void ENTRY(const __grid_constant__ PermuteOf job, SOURCES,
   for (long long t = blockIdx.x; t < across * down * job.turns; t += gridDim.x) {
     const long long line = quotient(t, across), turn = quotient(line, down);
     const long long row = (t - line * across) * TILE, column = (line - turn * down) * TILE;
+    const int rows = within(job.rows - row), columns = within(job.columns - column);
     Offsets<2> at{};
     descend(at, job.around, 0, static_cast<int>(job.around.kept) - 1, turn);
-    const In* from = src0 + at.of[0] + row + x;
-#pragma unroll 8
-    for (int c = y; c < TILE; c += LINES) {
-      if (row + x < job.rows && column + c < job.columns) tile[c][x] = from[(column + c) * job.column_stride];
+    const In* from = src0 + at.of[0] + row + x + (column + y) * job.column_stride;
+    const int lines_in = x < rows ? columns - y : 0, lines_out = x < columns ? rows - y : 0;
+    In held[TILE / LINES] = {};  // so that all loads are under way before the first is needed
+#pragma unroll
+    for (int c = 0; c < TILE; c += LINES, from += LINES * job.column_stride) {
+      if (c < lines_in) held[c / LINES] = *from;
     }
+#pragma unroll
+    for (int c = 0; c < TILE; c += LINES) tile[y + c][x] = held[c / LINES];
     __syncthreads();
-    Out* to = out + at.of[1] + column + x;
-#pragma unroll 8
-    for (int r = y; r < TILE; r += LINES) {
-      if (column + x < job.columns && row + r < job.rows) {
-        const Value value = static_cast<Value>(tile[x][r]);
-        to[(row + r) * job.row_stride] = static_cast<Out>(job.conjugated ? conjugate(value) : value);
-      }
+    Out* to = out + at.of[1] + column + x + (row + y) * job.row_stride;
+#pragma unroll
+    for (int r = 0; r < TILE; r += LINES, to += LINES * job.row_stride) {
+      const Value value = static_cast<Value>(tile[x][y + r]);
+      if (r < lines_out) *to = static_cast<Out>(job.conjugated ? conjugate(value) : value);
     }
     __syncthreads();  // before the next tile overwrites what a slower thread still reads
   }

@@ -6,24 +6,21 @@
 // Moves each array once where it lies along the loops (what repeats comes from the caches) and outputs * chunks *
 // sizeof(Out) bytes, in OPERANDS * outputs * terms flops. On H200, where a copy runs at 4.3 TB/s: `bc,bc->b` of 4096 x
 // 65536 in float32 moves 2.15 GB, in 0.50 ms at the least; `ijk->ij` of 1024 x 512 x 1024 moves 2.15 GB, in 0.50 ms.
-template <int WIDTH>
+template <typename Access>
 __device__ void sum_products(const SumOf<OPERANDS>& job, const In* const (&src)[OPERANDS], Out* out) {
   using Sum = typename Accumulator<In>::type;
-  const Sources<In, OPERANDS, WIDTH> sources(src, job.along, job.conjugated);
-  sum_nest<Sum>(job, out, [&](const Offsets<OPERANDS>& at) {
-    const Pack<Sum, WIDTH> terms = sources.product(at);
+  const Sources<In, OPERANDS, Access::WIDTH, Access::ALIGNED> sources(src, job.along, job.conjugated);
+  sum_nest<Sum, Access::ALIGNED>(job, out, [&](const Offsets<OPERANDS>& at) {
+    const Pack<Sum, Access::WIDTH> terms = sources.product(at);
     Sum sum = terms.of[0];
 #pragma unroll
-    for (int w = 1; w < WIDTH; ++w) sum += terms.of[w];
+    for (int w = 1; w < Access::WIDTH; ++w) sum += terms.of[w];
     return sum;
   });
 }
 
-extern "C" __global__ void ENTRY(const __grid_constant__ SumOf<OPERANDS> job, SOURCES, Out* out) {
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT<In, OPERANDS>)
+    ENTRY(const __grid_constant__ SumOf<OPERANDS> job, SOURCES, Out* out) {
   const In* const src[] = {SOURCE_NAMES};
-  if (WIDE<In> > 1 && job.wide) {
-    sum_products<WIDE<In>>(job, src, out);
-  } else {
-    sum_products<1>(job, src, out);
-  }
+  with_access(job.wide, src, [&](auto access) { sum_products<decltype(access)>(job, src, out); });
 }

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from simulated import host
 
-from gpueinsum.backends.launch import KERNELS, MAX_OPERANDS, Kernel, accumulator, expand_of, job, kernel_text, nest
+from gpueinsum.backends.launch import KERNELS, MAX_OPERANDS, Kernel, accumulator, job, kernel_text, nest
 from gpueinsum.backends.program import Address, Launch
+from gpueinsum.backends.tasks import expand
+from gpueinsum.steps import Expand
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [kernel.source for kernel in KERNELS if kernel.name == "expand"]
@@ -343,23 +345,21 @@ def test_every_half_is_added_in_float32_and_rounded_once(runtime, rng, half):
     assert_same_floats(add_on_device(runtime, *on_device, blocks=8, threads=256), expected)
 
 
-def expand_on_device(runtime, subscripts, array, sizes=SIZES, blocks=2, threads=37):
-    """expand of a device array: a label's first place in the output carries the stride."""
+def expand_on_device(runtime, subscripts, array, sizes=SIZES, threads=37, shift=0):
+    """expand of a device array as a device of one multiprocessor does it, from the `shift`th element of memory on."""
     term, out = subscripts.split("->")
     sizes = sizes | dict(zip(term, array.shape, strict=True))
-    same = [out.index(label) for label in out]
-    strides = [element_stride(array, term, label) if same[d] == d else 0 for d, label in enumerate(out)]
     shape = [sizes[label] for label in out]
-    out, dtype = empty(runtime, shape, array.dtype), array.dtype.name
-    launch(
-        runtime, Kernel("expand", dtype, dtype), blocks, threads, expand_of(out.size, shape, strides, same), array, out
-    )
-    return runtime.to_host(out)
+    memory = empty(runtime, (int(np.prod(shape)) + shift,), array.dtype)
+    strides = tuple(stride // array.dtype.itemsize for stride in array.strides)
+    task = expand(Expand(0, term, out), strides, sizes, array.dtype.name, 1)
+    launch(runtime, task.kernel, task.blocks, threads, task.job, array, memory[shift:])
+    return runtime.to_host(memory)[shift:].reshape(shape)
 
 
-def numpy_expand(subscripts, array):
+def numpy_expand(subscripts, array, sizes=SIZES):
     term, out = subscripts.split("->")
-    expected = np.zeros([SIZES[label] for label in out], array.dtype)
+    expected = np.zeros([sizes[label] for label in out], array.dtype)
     for place in np.ndindex(expected.shape):
         at = dict(zip(out, place, strict=True))
         if all(at[label] == coordinate for label, coordinate in zip(out, place, strict=True)):
@@ -374,8 +374,8 @@ def test_expand_broadcasts_and_embeds_on_the_diagonal(runtime, rng, subscripts, 
     device = runtime.to_device(array)
     if array.dtype == bool:
         array = array.view(np.uint8) != 0
-    for blocks, threads in ((1, 1), (3, 64)):
-        result = expand_on_device(runtime, subscripts, device, blocks=blocks, threads=threads)
+    for threads in (1, 64):
+        result = expand_on_device(runtime, subscripts, device, threads=threads)
         np.testing.assert_array_equal(result, numpy_expand(subscripts, array))
 
 
@@ -525,6 +525,20 @@ def test_packs_of_results_are_summed(runtime, rng, dtype, shift, chunks, blocks,
     wide_hosts = [np.broadcast_to(x, (rows, terms, line)) for x in hosts]
     expected = numpy_einsum(f"{','.join(['bij'] * operands)}->bj", *wide_hosts, dtype=dtype)
     np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", PACKED)
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("subscripts", ["i->ii", "j->iij", "ji->ijj", "ij->iji", "i->iij", "ki->ikik"])
+def test_packs_are_expanded(runtime, rng, dtype, shift, subscripts):
+    sizes = {"i": 2 * items(dtype), "j": items(dtype), "k": 3}
+    term = subscripts.split("->")[0]
+    shape = [sizes[label] for label in term]
+    array = values(rng, int(np.prod(shape)) + shift, dtype)[shift:].reshape(shape)
+    result = expand_on_device(runtime, subscripts, runtime.to_device(array), sizes, shift=shift)
+    if array.dtype == bool:
+        array = array.view(np.uint8) != 0
+    np.testing.assert_array_equal(result, numpy_expand(subscripts, array, sizes))
 
 
 # ---- Permuting copies

@@ -264,7 +264,7 @@ def sum_of(loops, outputs, terms, lanes=1):
         (0, 64, {}, "0 blocks"),
         (2**31, 64, {}, "2147483648 blocks"),
         (1, 1025, {}, "1025 threads"),
-        (1, 64, {0: nest([15], [[1], [1]], [], [[], []])}, "a struct of 1552 bytes where one of 1096 is expected"),
+        (1, 64, {0: nest([15], [[1], [1]], [], [[], []])}, "a struct of 2064 bytes where one of 1608 is expected"),
         (1, 64, {0: 7}, "7 is no struct"),
         (1, 64, {2: 1.0}, "1.0 is no int"),
         (1, 64, {2: np.int64(1)}, "is no int"),

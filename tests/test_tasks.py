@@ -1,12 +1,15 @@
 """Which kernel runs what: copies, products and sums, in packs, by tiles, with their work shared among threads."""
 
+import itertools
 import math
+import operator
 
 import pytest
 
 from gpueinsum.axes import Axis
-from gpueinsum.backends.tasks import Source, add, integer_gemm, sum_products
+from gpueinsum.backends.tasks import Source, _apart, add, expand, integer_gemm, sum_products
 from gpueinsum.gemm import ONE
+from gpueinsum.steps import Expand
 
 PROCESSORS = 132
 
@@ -77,6 +80,31 @@ def test_packs_that_would_not_be_aligned_are_not_read():
     assert [is_wide(tasks_of("ij->ij", strides=[own], i=7, j=64).first) for own in rows_apart] == [True, False, False]
     sums = [is_wide(tasks_of("ij->i", strides=[own], i=7, j=64).first) for own in rows_apart]
     assert sums == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("equation", "size", "outputs", "loops"),
+    [
+        ("i->ii", {"i": 64}, 64 * 64 // 4, 2),
+        ("i->ii", {"i": 67}, 67 * 67, 2),
+        ("i->ii", {"i": 1}, 1, 1),
+        ("iab->iiab", {"i": 5, "a": 7, "b": 64}, 5 * 5 * 7 * 64 // 4, 3),  # a and b are one loop
+        ("iab->abii", {"i": 8, "a": 7, "b": 67}, 8 * 8 * 7 * 67 // 4, 3),
+    ],
+)
+def test_a_diagonal_is_written_in_packs_where_rows_are_whole_ones(equation, size, outputs, loops):
+    term, out = equation.split("->")
+    task = expand(Expand(0, term, out), strides_of(term, size), size, "float32", PROCESSORS)
+    nested, given, _, wide, *_ = task.job[0]
+    assert (given, bool(wide), nested["kept"]) == (outputs, outputs < math.prod(size[label] for label in out), loops)
+
+
+def test_labels_are_apart_unless_every_one_stands_at_one_place():
+    size, term = {"i": 2, "j": 3, "k": 1}, "ijkiji"
+    strides = _apart(term, size)
+    for places in itertools.product(*(range(size[label]) for label in term)):
+        agree = len(set(zip(term, places, strict=True))) == len(size)
+        assert (sum(map(operator.mul, strides, places)) == 0) == agree
 
 
 def test_a_short_sum_is_one_threads_and_a_long_one_shared():

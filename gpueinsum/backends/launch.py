@@ -151,17 +151,26 @@ def nest(
 
     Strides count elements and are one sequence per operand: N = len(strides_kept) = len(strides_summed).
     """
+    sizes = [*sizes_kept, *sizes_summed]
     strides = [[*kept, *summed] for kept, summed in zip(strides_kept, strides_summed, strict=True)]
-    loops = _per_loop([*sizes_kept, *sizes_summed]), [*map(_per_loop, strides)]
+    loops = _per_loop(sizes), _per_loop([*map(reciprocal, sizes)]), [*map(_per_loop, strides)]
     return np.array([(len(sizes_kept), len(sizes_summed), *loops)], _nest_type(len(strides)))
 
 
-def expand_of(outputs: int, sizes: Sequence[int], strides: Sequence[int], same: Sequence[int]) -> Struct:
-    """`struct ExpandOf`: the loops over the output, outermost first, and which one each repeats.
+def reciprocal(size: int) -> int:
+    """What `quotient_by` of kernels/common.cuh takes for a size: a shift above, and below it a factor of 32 bits.
 
-    `same[d]` is the index of the earlier loop whose coordinate loop d must equal, or d itself.
+    For 0 <= a < 2**31, a // size = (a * factor // 2**32 + a) >> shift, by figure 4.1 of Granlund and Montgomery,
+    "Division by invariant integers using multiplication" (1994).
+
+    >>> shift, factor = divmod(reciprocal(7), 2**32)
+    >>> [(a * factor // 2**32 + a) >> shift for a in (6, 7, 48, 49, 2**31 - 1)] == [0, 1, 6, 7, (2**31 - 1) // 7]
+    True
     """
-    return np.array([(outputs, len(sizes), _per_loop(sizes), _per_loop(strides), _per_loop(same))], _EXPAND_OF)
+    if size > 1 << 31:
+        return 31 << 32  # 0 of every such a
+    shift = max(size - 1, 0).bit_length()
+    return (shift << 32) + (((1 << shift) - size) << 32) // max(size, 1) + 1
 
 
 def job(*fields: Struct | int) -> Struct:
@@ -172,12 +181,8 @@ def job(*fields: Struct | int) -> Struct:
 
 @cache
 def _nest_type(operands: int) -> np.dtype[np.void]:
-    per_loop = [("size", "i8", MAX_LOOPS), ("stride", "i8", (operands, MAX_LOOPS))]
+    per_loop = [("size", "i8", MAX_LOOPS), ("reciprocal", "i8", MAX_LOOPS), ("stride", "i8", (operands, MAX_LOOPS))]
     return np.dtype([("kept", "i8"), ("summed", "i8"), *per_loop])
-
-
-_PER_LOOP = [(name, "i8", MAX_LOOPS) for name in ("size", "stride", "same")]
-_EXPAND_OF = np.dtype([("outputs", "i8"), ("loops", "i8"), *_PER_LOOP])
 
 
 def _per_loop(values: Sequence[int]) -> list[int]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gpueinsum.axes import Axis, axes, contiguous, fuse, label_strides, points
-from gpueinsum.backends.launch import Kernel, Struct, accumulator, expand_of, job, nest
+from gpueinsum.backends.launch import Kernel, Struct, accumulator, job, nest
 from gpueinsum.cost import item_bytes
 from gpueinsum.steps import Expand
 from gpueinsum.subscripts import Label, Term
@@ -136,12 +136,33 @@ def zeros(outputs: int, dtype: str, processors: int) -> Task:
 
 def expand(step: Expand, strides: tuple[int, ...], size: Mapping[Label, int], dtype: str, processors: int) -> Task:
     """`term->out` where the result repeats or gains labels, C-ordered."""
-    shape, outputs = [size[label] for label in step.out], points(step.out, size)
-    first = [step.out.index(label) for label in step.out]
-    source = label_strides(step.term, strides)
-    walked = [source.get(label, 0) if first[d] == d else 0 for d, label in enumerate(step.out)]
-    loops = expand_of(outputs, shape, walked, first)
-    return Task(Kernel("expand", dtype, dtype), _blocks(outputs, processors), loops)
+    source, apart = label_strides(step.term, strides), _apart(step.out, size)
+    walked = [source.pop(label, 0) for label in step.out]  # along the first of each label's loops
+    strided = zip(step.out, zip(walked, apart, strict=True), strict=True)
+    loops = fuse([Axis(size[label], both) for label, both in strided])
+    last = loops.pop() if loops else Axis(1, (0, 0))
+    is_packed = last.size % _width(dtype) == 0
+    width = _width(dtype) if is_packed else 1
+    packs = Axis(last.size // width, tuple([stride * width for stride in last.strides]))
+    nested, outputs = nest(*_columns([*loops, packs], 2), [], [[], []]), points(step.out, size) // width
+    numbers = outputs, 0, int(is_packed), -1, *last.strides
+    return Task(Kernel("expand", dtype, dtype), _blocks(outputs, processors), job(nested, *numbers))
+
+
+def _apart(term: Term, size: Mapping[Label, int]) -> list[int]:
+    """Strides of a number that is 0 only where all loops of each label stand at the same place.
+
+    It has a digit for every loop that repeats a label: how far that loop stands from the label's first, which is less
+    than the label's size either way. So no other digits make up for one, and it is less than the points of the term.
+    """
+    strides, weight = [0] * len(term), 1
+    for place, label in enumerate(term):
+        first = term.index(label)
+        if first < place:
+            strides[first] -= weight
+            strides[place] += weight
+            weight *= size[label]
+    return strides
 
 
 def integer_gemm(batch: Axis, rows: Axis, columns: Axis, summed: Axis, dtype: str, processors: int) -> Task:

@@ -17,6 +17,7 @@
 #define __global__
 #define __device__
 #define __grid_constant__
+#define __launch_bounds__(...)
 #define __noinline__ __attribute__((noinline))
 #define __shared__ static
 #define __syncthreads() simulated::wait(__LINE__, false)
