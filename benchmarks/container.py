@@ -37,6 +37,8 @@ _BROKEN = (
     "Something is wrong, and no GPU can be used: nothing is tested or measured on the CPU in its place. "
     "The doctor's lines marked WRONG say why."
 )
+_NO_CHECK = "since there is no GPU, or no compute-sanitizer"
+_NOT_TINY = "which has no smaller sizes"
 _PASSED, _NOT_RUN = "passed", "NOT RUN"
 
 
@@ -50,10 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usable = gpu_is_usable()
     if not usable:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # with its CUDA installed JAX complains of no driver at length
-    commands = _commands(usable, results, options.quick)
+    commands = _commands(usable, results, options)
     stages = [stage for stage in options.stages or STAGES if stage in commands]
-    if left_out := [stage for stage in options.stages or STAGES if stage not in commands]:
-        print(f"left out, since compute-sanitizer checks a GPU, and is to be installed: {', '.join(left_out)}")
+    for stage in options.stages or STAGES:
+        if stage not in commands:
+            print(f"left out: {stage}, {_NO_CHECK if stage in CHECKS else _NOT_TINY}")
     outcomes = dict.fromkeys(stages, _NOT_RUN)
     started = monotonic()
     for number, stage in enumerate(stages):
@@ -78,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.container", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("/results"), metavar="DIR", help="where all of it is kept")
     parser.add_argument("--quick", action="store_true", help="a look at few rows, not a measurement")
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes: shows only that everything runs")
     parser.add_argument("--minutes", type=float, metavar="N", help="for all: what is slow is ended after its share")
     parser.add_argument(
         "--stages", nargs="+", choices=STAGES, metavar="STAGE", help=f"only these of {', '.join(STAGES)}"
@@ -94,10 +98,11 @@ def _seconds(stages: Sequence[str], minutes: float | None, gone: float) -> float
     return max(60 * minutes - gone, 0) * share / shares
 
 
-def _commands(usable: bool, results: Path, quick: bool) -> dict[str, list[str]]:
-    """What each stage runs, on a usable GPU or else on the CPU."""
+def _commands(usable: bool, results: Path, options: argparse.Namespace) -> dict[str, list[str]]:
+    """What each stage that can be run runs, on a usable GPU or else on the CPU."""
     demanded = ["--backend", "cuda"] if usable or gpu_is_visible() else []  # so that without CUDA something is wrong
-    backend, few = ["--backend", "cuda" if usable else "cpu"], ["--quick"] if quick else []
+    backend = ["--backend", "cuda" if usable else "cpu"]
+    few = [f"--{name}" for name in ("quick", "tiny") if getattr(options, name)]
     testers = ["-n", str(min(_TESTERS, os.cpu_count() or 1)), "--dist", "loadgroup", "-m", "gpu"]
     modules = {
         "doctor": ["gpueinsum", "doctor", *demanded],
@@ -106,6 +111,8 @@ def _commands(usable: bool, results: Path, quick: bool) -> dict[str, list[str]]:
         "predictions": ["benchmarks.predictions", *backend, *few, "--out", str(results / "predictions.json")],
         "suite": ["benchmarks", *backend, "--out", str(results), *few],
     }
+    if options.tiny:
+        del modules["calibrate"]
     commands = {stage: [sys.executable, "-m", *command] for stage, command in modules.items()}
     sanitizer = compute_sanitizer() if usable else None
     if sanitizer is not None:

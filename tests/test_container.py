@@ -94,7 +94,7 @@ def test_without_a_gpu_it_says_so_and_runs_on_the_cpu(no_gpu, main, tmp_path, ca
     assert "--backend cpu --quick" in no_gpu.ran["predictions"]
     shown = capsys.readouterr().out
     assert "No GPU here: tests and measurements run on the CPU." in shown
-    assert f"left out, since compute-sanitizer checks a GPU, and is to be installed: {', '.join(CHECKS)}" in shown
+    assert "left out: racecheck, since there is no GPU, or no compute-sanitizer\n" in shown
     assert outcomes(shown, tmp_path).keys() == no_gpu.ran.keys()
 
 
@@ -113,6 +113,14 @@ def test_a_gpu_without_compute_sanitizer_is_tested_and_measured(gpu, main, monke
     assert main() == 0
     assert not gpu.ran.keys() & set(CHECKS)
     assert "left out" in capsys.readouterr().out
+
+
+def test_all_but_calibration_has_smallest_sizes(gpu, main, capsys):
+    assert main("--tiny") == 0
+    assert "calibrate" not in gpu.ran
+    assert gpu.ran["suite"].endswith(" --tiny")
+    assert " --tiny" in gpu.ran["predictions"]
+    assert "left out: calibrate, which has no smaller sizes\n" in capsys.readouterr().out
 
 
 def test_compute_sanitizer_is_found_on_the_path_or_among_the_wheels(monkeypatch, tmp_path):
