@@ -6,6 +6,7 @@ import sys
 
 # One type of each width of a pack stands for the others: kernels run tens of times as long under the sanitizer.
 _OTHERS = ("bool", "int8", "int16", "int32", "int64", "bfloat16", "float64", "complex64")
+TESTS = ("-m", "gpu", "-k", f"not ({' or '.join(_OTHERS)})", "tests/test_kernels.py")
 
 
 def main() -> int:
@@ -14,8 +15,7 @@ def main() -> int:
     import pytest
 
     cupy.cuda.set_allocator(None)  # no pool, in whose blocks an array's bounds are not seen
-    which = f"not ({' or '.join(_OTHERS)})"
-    return int(pytest.main(["-p", "no:cacheprovider", "-m", "gpu", "-k", which, "tests/test_kernels.py"]))
+    return int(pytest.main(["-p", "no:cacheprovider", *TESTS]))
 
 
 if __name__ == "__main__":

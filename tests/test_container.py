@@ -16,10 +16,11 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import gpueinsum as ge
-from benchmarks import container
+from benchmarks import container, sanitized
 
 ROOT = container.ROOT
 DOCKERFILE = ROOT / "Dockerfile"
+in_the_source = pytest.mark.skipif(not DOCKERFILE.exists(), reason="the image does not hold what it was made of")
 
 
 class Machine:
@@ -264,9 +265,33 @@ def test_the_package_itself_says_whether_a_gpu_can_be_used():
     assert container.gpu_is_usable() == (ge.array_module() is not np)
 
 
-# ---------------------------------------------------------------- the Dockerfile and its pins
+# ---------------------------------------------------------------- what compute-sanitizer checks
 
-in_the_source = pytest.mark.skipif(not DOCKERFILE.exists(), reason="the image does not hold what it was made of")
+
+def test_what_is_checked_lies_in_no_pool(monkeypatch):
+    allocators, asked = [], []
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=types.SimpleNamespace()))
+    sys.modules["cupy"].cuda.set_allocator = allocators.append
+    monkeypatch.setattr(pytest, "main", lambda arguments: asked.append(arguments) or 7)
+    assert sanitized.main() == 7
+    assert allocators == [None]
+    assert asked[0][-len(sanitized.TESTS) :] == list(sanitized.TESTS)
+
+
+@in_the_source
+def test_every_kind_of_kernel_is_checked_once_for_each_width():
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", *sanitized.TESTS]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for words in ("sums_agree", "packs_are_summed", "tiles_are", "expand", "pointers", "are_added", "matrix_products"):
+        assert words in found
+    assert {dtype for dtype in ("float16", "float32", "complex128", "float64", "int32") if dtype in found} == {
+        "float16",
+        "float32",
+        "complex128",
+    }
+
+
+# ---------------------------------------------------------------- the Dockerfile and its pins
 
 
 def instructions(kind):
