@@ -130,7 +130,8 @@ class Plan:
         For a `device` ("h200", "a100", "cpu", the file of a profile, or a profile) those of the plan as that device
         runs it, with all that it takes for itself: on CUDA exactly what a run on operands in C order allocates, launch
         by launch, on the CPU with the sides that products copy. On top come cuBLAS' workspaces (32 MiB on an H200 for
-        each stream that multiplies), and what a graph keeps, as much again. Raises ProfileError for what is no device.
+        each stream that multiplies), and what a graph keeps, as much again; on the CPU scratch of a pass, at most a
+        quarter of its result. Raises ProfileError for what is no device.
 
         >>> from gpueinsum.api import einsum_plan
         >>> plan = einsum_plan("ij,jk,kl->il", (400, 300), (300, 200), (200, 100))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 
-from gpueinsum.axes import contiguous, points
+from gpueinsum.axes import contiguous, label_strides, points
 from gpueinsum.cost import item_bytes, product_flops, step_cost
 from gpueinsum.plan import Plan
 from gpueinsum.profile import Profile
@@ -18,6 +18,7 @@ from gpueinsum.timing import pass_seconds, product_seconds
 # Arrays of fewer elements count as if every product took them as they lie: to find out would take longer than to copy.
 # On a GPU whatever is done with them takes a launch.
 _SMALL = 1 << 15
+_LINE = {"cpu": 64, "cuda": 32}  # bytes that memory gives at once: a line of a cache, a sector of one
 # A tiny product sums no more elements, for no more rows or columns, and its arithmetic takes a pass no more times as
 # long as its bytes: gates on one and two qubits, batches of 4 x 4. By reasoning; not measured yet.
 _TINY, _BUSY = 8, 2.0
@@ -45,8 +46,9 @@ def _step_seconds(step: Step, size: Mapping[Label, int], dtype: str, profile: Pr
         return way_of(step, size, dtype, profile).seconds if has_ways else ideal_seconds(step, size, dtype, profile)
     cost, item = step_cost(step, size, dtype), item_bytes(dtype)
     again = _read_again(step, size, profile.cache_bytes // item) if profile.kind == "cuda" else 0
+    beside = _read_beside(step, size, _LINE[profile.kind] // item)
     permuted = _permuted(step, size) * item
-    return pass_seconds(profile, cost.bytes_moved + again * item, cost.flops, permuted, len(step.sources))
+    return pass_seconds(profile, cost.bytes_moved + (again + beside) * item, cost.flops, permuted, len(step.sources))
 
 
 def _read_again(step: Step, size: Mapping[Label, int], cached: int) -> int:
@@ -61,6 +63,21 @@ def _read_again(step: Step, size: Mapping[Label, int], cached: int) -> int:
             if label not in term and points(without(distinct(term), step.out[:place]), size) > cached:
                 times *= size[label]
         total += (times - 1) * points(distinct(term), size)
+    return total
+
+
+def _read_beside(step: Step, size: Mapping[Label, int], line: int) -> int:
+    """Elements that come from memory with those of a diagonal, which has no neighbours in a line of so many.
+
+    `ijki->jk` of 64 each, float64, took 0.61 ms on 2 cores of an AMD EPYC: predicted 0.07 without, 0.18 with these.
+    """
+    total = 0
+    for _, term in sides(step):
+        once = distinct(term)
+        if len(once) < len(term):
+            places = [math.prod([size[label] for label in term[place + 1 :]]) for place in range(len(term))]
+            apart = min(label_strides(term, places).values())
+            total += (min(apart, max(line, 1)) - 1) * points(once, size)
     return total
 
 

@@ -26,8 +26,10 @@ def _short(monkeypatch):
     monkeypatch.setattr(timed, "_SECONDS", 0.0)
 
 
-def timings_of(*plans):
-    return Timings("2026-11-22T00:00:00+00:00", {"name": "a device"}, {}, json.loads(CPU.to_json()), plans)
+def timings_of(*plans, kind="cuda"):
+    return Timings(
+        "2026-11-22T00:00:00+00:00", {"name": "a device", "kind": kind}, {}, json.loads(CPU.to_json()), plans
+    )
 
 
 def a_plan(row="einsum: some", seconds=(1e-3,), steps=(PRODUCT,), **fields):
@@ -150,6 +152,8 @@ def test_a_plan_that_takes_more_bytes_than_predicted_is_a_failure(tmp_path, caps
     results.write_as(predictions.SCHEMA, timings_of(a_plan(), more), "plans", path)
     assert predictions.main(["--read", str(path)]) == 1
     assert "1 of 2 plans took no more bytes than predicted: all but greedy" in capsys.readouterr().out
+    results.write_as(predictions.SCHEMA, timings_of(a_plan(), more, kind="cpu"), "plans", path)
+    assert predictions.main(["--read", str(path)]) == 0  # where a pass has scratch
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,22 @@ def test_a_pass_on_a_gpu_reads_again_what_its_cache_has_lost(terms, again):
     assert step_seconds(step, SIZES, "float32", replace(fast, kind="cpu")) == once  # whose loops go another way
 
 
+@pytest.mark.parametrize(
+    ("step", "elements"),
+    [
+        (Reduce(0, "ii", ""), 100 * 8 + 1),  # of each sector of 32 bytes one float
+        (Reduce(0, "iki", "k"), 100 * 200 * 8 + 200),
+        (Reduce(0, "ibb", "i"), 200 * 3 + 100),  # neighbours are three elements apart
+        (Reduce(0, "iik", "k"), 100 * 200 + 200),
+        (Expand(0, "i", "ii"), 100 + 100 * 100),  # which writes all of it
+    ],
+)
+def test_of_a_diagonal_memory_gives_what_lies_beside_it_too(step, elements):
+    steady = replace(ROUND, loop_flops_per_second=1e30, cached=1.0, permuted=1.0)
+    assert step_seconds(step, SIZES, "float32", steady) == pytest.approx(1 + 4 * elements / 1e6)
+    assert step_seconds(step, SIZES, "float64", replace(steady, kind="cpu")) == pytest.approx(1 + 8 * elements / 1e6)
+
+
 def test_many_tiny_products_are_a_pass_on_a_gpu():
     h200, cpu = profile("h200"), profile("cpu")
 
