@@ -9,7 +9,7 @@ from functools import cache
 
 from gpueinsum.axes import points
 from gpueinsum.plan import Plan
-from gpueinsum.price import is_tiny, step_seconds
+from gpueinsum.price import ideal_seconds, is_tiny, step_seconds
 from gpueinsum.profile import Profile
 from gpueinsum.steps import Contract, Fused, Reduce, Step, distinct, renumbered
 from gpueinsum.subscripts import Label, Term
@@ -75,7 +75,7 @@ def fused(plan: Plan, profile: Profile) -> Plan:
     for register, step in steps.items():
         if step in tiny and (factors := _factors(step)):
             whole = _pass(factors, step.out)
-            if whole is not None and price(whole) <= _MOST_AGAIN * price(step):
+            if whole is not None and price(whole) <= _MOST_AGAIN * ideal_seconds(step, size, plan.dtype, profile):
                 steps[register] = whole
     if tuple(steps.values()) == plan.steps:
         return plan

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from gpueinsum.axes import contiguous, points
 from gpueinsum.cost import item_bytes
 from gpueinsum.plan import Plan
-from gpueinsum.price import case_of, ideal_seconds, is_product, plan_seconds, way_of
+from gpueinsum.price import case_of, ideal_seconds, is_product, is_tiny, plan_seconds, step_seconds, way_of
 from gpueinsum.profile import Profile
 from gpueinsum.routing import Case, Route, cheapest, orders, routes
 from gpueinsum.steps import Contract, Expand, Reduce, Step, within, without
@@ -40,10 +40,10 @@ def arranged(plan: Plan, profile: Profile) -> Plan:
     Outputs keep their terms, by a view where a pair writes another order.
     """
     size = dict(plan.sizes)
-    large = [step for step in plan.steps if isinstance(step, Contract) and is_large(step, size, plan.dtype, profile)]
-    ways = [way_of(step, size, plan.dtype, profile) for step in large]
+    large = [step for step in plan.steps if isinstance(step, Contract) and _is_weighed(step, size, plan.dtype, profile)]
+    found = [_taken(step, size, plan.dtype, profile) for step in large]
     ideal = sum(ideal_seconds(step, size, plan.dtype, profile) for step in large)
-    if not any(way.copies for way in ways) and sum(way.seconds for way in ways) <= _GOOD * ideal:
+    if not any(copies for _, copies in found) and sum(seconds for seconds, _ in found) <= _GOOD * ideal:
         return plan
     chosen = _rebuilt(plan, _Weighing(plan, profile).chosen)
     return chosen if plan_seconds(chosen, profile) < plan_seconds(plan, profile) else plan
@@ -51,8 +51,27 @@ def arranged(plan: Plan, profile: Profile) -> Plan:
 
 def is_large(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
     """Whether a pair is a product whose terms are chosen; what no memory holds is none."""
+    return _moves_much(step, size, dtype, profile) and is_product(step, size, dtype, profile)
+
+
+def _is_weighed(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
+    """Whether the term of a pair's result is chosen: of a product's, and of a pass that stands for a tiny one."""
+    return _moves_much(step, size, dtype, profile) and (
+        is_product(step, size, dtype, profile) or is_tiny(step, size, dtype, profile)
+    )
+
+
+def _moves_much(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
     moved = sum(points(term, size) for term in (step.lhs_term, step.rhs_term, step.out)) * item_bytes(dtype)
-    return _LARGE <= moved <= profile.memory_bytes and is_product(step, size, dtype, profile)
+    return _LARGE <= moved <= profile.memory_bytes
+
+
+def _taken(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> tuple[float, bool]:
+    """Seconds that a pair takes as it is, and whether it copies a side first."""
+    if is_tiny(step, size, dtype, profile):
+        return step_seconds(step, size, dtype, profile), False
+    way = way_of(step, size, dtype, profile)
+    return way.seconds, way.copies > 0
 
 
 Chooser = Callable[[Case], Route]  # such as `route_for`
@@ -108,7 +127,7 @@ class _Weighing:
 
     def _options(self, register: int, step: Step) -> dict[Term, _Option]:
         """The terms that a step may write, and the cheapest way to each; those that promise most first."""
-        if not (isinstance(step, Contract) and self._is_large(step)):
+        if not (isinstance(step, Contract) and _is_weighed(step, self.size, self.plan.dtype, self.profile)):
             terms = tuple(map(self._cheapest, step.sources))
             before = sum(self.options[source][term].seconds for source, term in zip(step.sources, terms, strict=True))
             return {step.out: _Option(before, terms)}
@@ -119,14 +138,14 @@ class _Weighing:
         for (x_term, x), (y_term, y) in sorted(sides, key=lambda both: both[0][1].seconds + both[1][1].seconds):
             pair = _reading(step, self.plan, x_term, y_term)
             for out in self._terms(pair, readers):
-                way = way_of(replace(pair, out=out), self.size, self.plan.dtype, self.profile)
-                seconds = x.seconds + y.seconds + way.seconds
+                taken, copies = _taken(replace(pair, out=out), self.size, self.plan.dtype, self.profile)
+                seconds = x.seconds + y.seconds + taken
                 if out not in found or seconds < found[out].seconds:
                     found[out] = _Option(seconds, (x_term, y_term))
                     then, at_best = self._then(register, out, readers)
                     promise[out] = seconds + then
-                    is_good = way.seconds + then <= _GOOD * (self._ideal_seconds(pair) + at_best)
-                    if len(found) == 1 and is_good and not way.copies:
+                    is_good = taken + then <= _GOOD * (self._ideal_seconds(pair) + at_best)
+                    if len(found) == 1 and is_good and not copies:
                         return found
         return {term: found[term] for term in sorted(found, key=promise.__getitem__)[:_WEIGHED]}
 
@@ -147,6 +166,8 @@ class _Weighing:
         where the sides meet, which leaves each side in one piece.
         """
         terms = [pair.out]
+        if is_tiny(pair, self.size, self.plan.dtype, self.profile):
+            terms.append(_in_place(pair, self.size))
         for reader in readers:
             batch, summed = within(pair.out, reader.batch), within(pair.out, reader.summed)
             free = without(pair.out, batch + summed)
@@ -178,6 +199,16 @@ class _Weighing:
 
     def _ideal_seconds(self, step: Contract) -> float:
         return ideal_seconds(step, self.size, self.plan.dtype, self.profile)
+
+
+def _in_place(pair: Contract, size: Mapping[Label, int]) -> Term:
+    """The result's labels as they lie in the larger side, what is gained in the place of what is summed: `aib` of
+    `ij,ajb`, so that a pass reads both sides as they lie.
+    """
+    larger = max(pair.lhs_term, pair.rhs_term, key=lambda term: points(term, size))
+    gained = iter(without(pair.out, larger))
+    kept = [next(gained, "") if label in pair.summed else label for label in larger]
+    return "".join([*gained, *kept])
 
 
 def _reading(step: Contract, plan: Plan, x_term: Term, y_term: Term) -> Contract:

@@ -13,7 +13,7 @@ from gpueinsum import grad, layouts, price
 from gpueinsum.cost import peak_bytes
 from gpueinsum.execute import scheduled
 from gpueinsum.layouts import arranged
-from gpueinsum.plan import check_plan
+from gpueinsum.plan import Plan, check_plan
 from gpueinsum.price import case_of, plan_seconds, way_of
 from gpueinsum.profile import profile
 from gpueinsum.routing import routes
@@ -229,3 +229,50 @@ def test_a_step_may_call_the_labels_of_its_register_by_other_names(rng):
     expected = np.einsum("akb,kc,bw->acw", *arrays)
     for device in DEVICES:
         np.testing.assert_allclose(ge.run_plan(arranged(plan, profile(device)), *arrays), expected)
+
+
+# ---------------------------------------------------------------- tiny products
+
+
+def test_gates_leave_each_qubit_where_it_is():
+    shapes = [(64, 2, 64, 2, 64, 2, 64), (2, 2, 2, 2), (2, 2, 2, 2)]
+    plan = ge.einsum_plan("ajbkcld,JKjk,LMKl->aJbLcMd", *shapes, dtype="complex64", optimize=[(0, 1), (0, 1)])
+    h200 = profile("h200")
+    first, second, *views = arranged(plan, h200).steps
+    assert (first.out, second.out) == ("aJbKcld", "aJbLcMd")
+    assert views == []
+    assert plan_seconds(arranged(plan, h200), h200) < 0.7 * plan_seconds(plan, h200)
+    assert arranged(plan, profile("cpu")).steps[0].out != "aJbKcld"  # where they are products
+
+
+def test_a_gate_serves_the_product_that_follows_it():
+    sizes = dict(zip("ijabk", (2, 2, 512, 4096, 128), strict=True))
+    steps = (Contract(0, 1, "ij", "jab", "iab"), Contract(3, 2, "iab", "bk", "iak"))
+    plan = Plan(("ij", "jab", "bk"), steps, (4,), tuple(sizes.items()), "float32")
+    best = min(
+        price.step_seconds(Contract(0, 1, "ij", "jab", term), sizes, "float32", profile("h200"))
+        + min(
+            price.step_seconds(Contract(0, 1, term, "bk", out), sizes, "float32", profile("h200"))
+            for out in map("".join, itertools.permutations("iak"))
+        )
+        for term in map("".join, itertools.permutations("iab"))
+    )
+    assert plan_seconds(arranged(plan, profile("h200")), profile("h200")) <= 1.06 * best
+
+
+@pytest.mark.parametrize(
+    ("pair", "out"),
+    [
+        (Contract(0, 1, "ij", "ajb", "iab"), "aib"),
+        (Contract(0, 1, "ajb", "ij", "abi"), "aib"),
+        (Contract(0, 1, "ijkl", "akblc", "ijabc"), "aibjc"),
+        (Contract(0, 1, "ijk", "akb", "ijab"), "jaib"),  # more is gained than summed
+        (Contract(0, 1, "ik", "akbj", "iabj"), "aibj"),
+        (Contract(0, 1, "ijk", "ajkb", "iab"), "aib"),  # and less
+        (Contract(0, 1, "bij", "bja", "bia"), "bia"),
+    ],
+    ids=str,
+)
+def test_what_a_gate_gains_takes_the_place_of_what_it_sums(pair, out):
+    sizes = dict.fromkeys("ijkl", 2) | dict.fromkeys("abc", 50)
+    assert layouts._in_place(pair, sizes) == out
