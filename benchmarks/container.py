@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from time import monotonic
@@ -103,10 +104,11 @@ def _commands(usable: bool, results: Path, options: argparse.Namespace) -> dict[
     demanded = ["--backend", "cuda"] if usable or gpu_is_visible() else []  # so that without CUDA something is wrong
     backend = ["--backend", "cuda" if usable else "cpu"]
     few = [f"--{name}" for name in ("quick", "tiny") if getattr(options, name)]
-    testers = ["-n", str(min(_TESTERS, os.cpu_count() or 1)), "--dist", "loadgroup", "-m", "gpu"]
+    several = ["-n", str(min(_TESTERS, os.cpu_count() or 1)) if usable else "auto", "--dist", "loadgroup"]
+    testers = [*(several if find_spec("xdist") else []), *(["-m", "gpu"] if usable else [])]
     modules = {
         "doctor": ["gpueinsum", "doctor", *demanded],
-        "tests": ["pytest", "-p", "no:cacheprovider", *(testers if usable else ["-n", "auto"])],
+        "tests": ["pytest", "-p", "no:cacheprovider", *testers],
         "calibrate": ["gpueinsum", "calibrate", *backend, "--out", str(results / "profile.json")],
         "predictions": ["benchmarks.predictions", *backend, *few, "--out", str(results / "predictions.json")],
         "suite": ["benchmarks", *backend, "--out", str(results), *few],

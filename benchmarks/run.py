@@ -68,7 +68,7 @@ def run(
     found = limits.ceilings(place, _QUICK_CEILING_SECONDS if quick else _CEILING_SECONDS, tiny, step)
     place.tidy()
     facts, versions = place.facts(), libraries.versions(place)
-    rows = rows if minutes is None else _families_in_turn(rows)
+    rows = rows if minutes is None else families_in_turn(rows)
     measured: list[Row] = []
     for table, workload in rows:
         if measured and minutes is not None and perf_counter() - started > 60 * minutes:
@@ -90,7 +90,7 @@ def run(
         yield Run(date.isoformat(timespec="seconds"), facts, versions, method, found, tuple(measured))
 
 
-def _families_in_turn(rows: Rows) -> Rows:
+def families_in_turn(rows: Rows) -> Rows:
     """The first row of every family, then the second: so that all families are there when the time is over."""
     seen: Counter[str] = Counter()
     place_within_family = []

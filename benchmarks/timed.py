@@ -18,7 +18,7 @@ from benchmarks.devices import Call, Device
 from benchmarks.measure import Peer, failure, measure
 from benchmarks.peers import plan_of
 from benchmarks.results import ResultsError
-from benchmarks.run import Rows
+from benchmarks.run import Rows, families_in_turn
 from benchmarks.workloads import numpy_dtype, random_array
 from gpueinsum.execute import scheduled
 from gpueinsum.plan import Plan
@@ -88,13 +88,15 @@ class Timings:
 
 
 def timings(place: Device, profile: Profile, rows: Rows, minutes: float | None = None) -> Iterator[Timings]:
-    """Measure the plans of these rows: what there is after each. After so many `minutes` none but the first is begun.
+    """Measure the plans of these rows: what there is after each. After so many `minutes`, for which the families take
+    turns, none but the first is begun.
 
     Rows of another precision than their dtype's are left out: prices know none.
     """
     started, date = perf_counter(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     facts, versions = place.facts(), libraries.versions(place)
     plans: list[TimedPlan] = []
+    rows = rows if minutes is None else families_in_turn(rows)
     for table, row in rows:
         if row.precision or (plans and minutes is not None and perf_counter() - started > 60 * minutes):
             continue

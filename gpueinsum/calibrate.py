@@ -23,6 +23,7 @@ from gpueinsum.stopwatch import Call, fastest, host_seconds
 
 Shape = tuple[int, int, int, int]  # of a batch of products: how many, rows, columns, summed
 
+_DRAWS = 1 << 20  # random numbers of an array: more would take longer than all that is measured
 # Half sizes that are tried: 0, and from 1 to 1024 in steps of a quarter octave, finer than products follow any law.
 _HALF_SIZES = np.array([0.0, *2.0 ** np.arange(0, 10.1, 0.25)])
 
@@ -35,19 +36,21 @@ class Sizes(NamedTuple):
     thin: tuple[tuple[int, int], ...]  # batches of products that are large along two sides, and of which size along one
     copy: int  # bytes, many times those of the last cache
     cached: int  # bytes of which source and target stay in it
-    batch: int  # how many tiny products, each of 2 x 2 times 2 x 2
+    batch: Shape  # so many products that each takes its time, however small; on a GPU none that a pass stands for
     loop: int  # the size of each label of a loop over four
 
 
 _SIZES = {
-    "cpu": Sizes(640, ((1, 256), (1, 96), (1, 48), (1, 24)), ((1, 12), (1, 48)), 128 << 20, 1 << 20, 4096, 32),
+    "cpu": Sizes(
+        640, ((1, 256), (1, 96), (1, 48), (1, 24)), ((1, 12), (1, 48)), 128 << 20, 1 << 20, (4096, 2, 2, 2), 32
+    ),
     "cuda": Sizes(
         4096,
         ((4, 2048), (16, 1024), (64, 512), (256, 256), (4096, 64)),
         ((4, 64), (1, 256)),
         512 << 20,
         16 << 20,
-        65536,
+        (65536, 2, 2, 16),
         128,
     ),
 }
@@ -88,7 +91,7 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
         "permuted copy": bench.permuted_copy(size.copy),
         "step": bench.product("float32", 2, 2, 2, 2),  # numpy has a shorter way for a single one
         "loop": bench.loop(size.loop),
-        "batch": bench.product("float32", size.batch, 2, 2, 2),
+        "batch": bench.product("float32", *size.batch),
     }
     taken = fastest(bench.time, calls, seconds / 5)
     launch = taken["step"]
@@ -115,7 +118,7 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
         cached=cached,
         loop_flops_per_second=_loop_flops(size.loop) / work["loop"],
         launch=launch,
-        each=work["batch"] / size.batch,
+        each=work["batch"] / size.batch[0],
         memory_bytes=bench.memory_bytes,
         processors=bench.processors,
     )
@@ -208,8 +211,9 @@ class _Steps:
         return partial(self._place.bind_single(plan, Mode(precision)), *arrays)
 
     def _array(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """Of random numbers: of all zeros or ones a GPU's products run at a higher clock."""
-        return self._place.asarray(np.random.default_rng(0).standard_normal(shape, np.float32).astype(dtype_of(dtype)))
+        """Of random numbers, the same ones over and over: of all zeros or ones a GPU's clock is higher."""
+        draws = np.random.default_rng(0).standard_normal(min(math.prod(shape), _DRAWS), np.float32)
+        return self._place.asarray(np.resize(draws.astype(dtype_of(dtype)), shape))
 
 
 _LOOP = Fused((0, 1, 2), ("ij", "jk", "kl"), "il", (False, False, False))

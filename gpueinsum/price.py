@@ -123,9 +123,12 @@ def _is_tiny(profile: Profile, dtype: str, batch: int, rows: int, columns: int, 
     if profile.kind == "cpu" or max(summed, min(rows, columns)) > _TINY:
         return False
     elements, results = batch * (rows * summed + summed * columns + rows * columns), batch * rows * columns
-    moving = elements * item_bytes(dtype) / profile.bytes_per_second
+    moved = elements * item_bytes(dtype)
+    if elements < _SMALL or moved > profile.memory_bytes:  # which may be more than a float can tell
+        return False
+    moving = moved / profile.bytes_per_second
     computing = product_flops(dtype, results * summed, results) / profile.loop_flops_per_second
-    return elements >= _SMALL and computing <= _BUSY * moving
+    return computing <= _BUSY * moving
 
 
 def is_routed(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:

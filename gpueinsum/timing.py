@@ -9,7 +9,7 @@ from gpueinsum.profile import Profile
 _ONE_PRODUCT, _MANY_ARRAYS = 0.4, 1.5
 # Results of one multiprocessor's tile, and how much it sums for each before cuBLAS shares the sum with others: its
 # smaller tiles are 64 x 64. By reasoning; not measured yet.
-_TILE, _SPLIT = 64 * 64, 4096
+_TILE, _SPLIT = 64 * 64, 1024
 
 
 def pass_seconds(

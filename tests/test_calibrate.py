@@ -14,7 +14,10 @@ from gpueinsum import calibrate as calibration
 from gpueinsum import profile as profiles
 from gpueinsum.calibrate import CudaBench, HostBench, calibrate, fitted_rate, last_cache_bytes
 from gpueinsum.cost import item_bytes
+from gpueinsum.execute import scheduled
+from gpueinsum.plan import Plan
 from gpueinsum.profile import Machine, Profile, Rate, profile
+from gpueinsum.steps import Contract
 
 
 class KnownBench:
@@ -34,7 +37,7 @@ class KnownBench:
         share = m / (m + rate.rows) * n / (n + rate.columns) * k / (k + rate.summed)
         moved = batch * (m * k + k * n + m * n) * item_bytes("float32" if dtype == "tf32" else dtype)
         bandwidth = self.known.bytes_per_second * self.known.cached
-        if m * n * k == 8:  # nothing but calls
+        if m * n == 4:  # nothing but calls
             return self.known.launch + (batch - 2) * self.known.each
         return self.known.launch + max(flops / (rate.flops_per_second * share), moved / bandwidth)
 
@@ -80,6 +83,16 @@ def test_the_rates_of_a_device_are_recovered_from_disturbed_times(name):
     )
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_what_is_measured_as_products_is_run_as_such(kind):
+    size = calibration._SIZES[kind]
+    for batch, m, n, k in (*calibration._shapes(size), size.batch, (2, 2, 2, 2)):
+        sizes = tuple({"b": batch, "i": m, "j": k, "k": n}.items())
+        plan = Plan(("bij", "bjk"), (Contract(0, 1, "bij", "bjk", "bik"),), (2,), sizes, "float32")
+        [step] = scheduled(plan, profile("h200" if kind == "cuda" else "cpu")).steps
+        assert isinstance(step, Contract), (batch, m, n, k)
+
+
 def test_the_mean_of_disturbed_times_would_not_do():
     known = known_profile("cpu")
     bench = KnownBench(known)
@@ -120,7 +133,7 @@ def test_a_product_that_was_disturbed_shows_in_the_fit():
 
 
 def test_the_processor_can_be_measured(monkeypatch):
-    small = calibration.Sizes(64, ((1, 48), (2, 24)), ((1, 12),), 1 << 20, 1 << 14, 16, 4)
+    small = calibration.Sizes(64, ((1, 48), (2, 24)), ((1, 12),), 1 << 20, 1 << 14, (16, 2, 2, 2), 4)
     monkeypatch.setitem(calibration._SIZES, "cpu", small)
     bench = HostBench()
     found = calibrate(bench, seconds=0.0)

@@ -274,7 +274,7 @@ def test_a_launch_fills_what_its_blocks_take_or_the_rate_at_which_it_runs(h200, 
 
     assert item("ij,jk->ik", (8192, 4096), (4096, 8192)).share == 1
     deep = item("ij,jk->ik", (128, 1 << 16), (1 << 16, 128))  # few tiles, whose sums are shared among processors
-    assert 0.4 < deep.share < 0.5
+    assert 0.55 < deep.share < 0.7
     assert deep.seconds == pytest.approx(2 * 128 * 128 * 2**16 / 53e12 / deep.share, rel=0.1)
     tiny = item("ij,jk->ik", (64, 64), (64, 64))
     assert 1 / 132 <= tiny.share < 0.05

@@ -59,6 +59,7 @@ def test_on_the_cpu_the_sides_that_are_copied_count():
 def test_what_no_device_holds_is_said_without_being_laid_out():
     plan = ge.einsum_plan("ij,jk->ik", (1 << 20, 1 << 20), (1 << 20, 1 << 20))
     assert plan.peak_bytes("h200") == 8 << 40
+    assert ge.einsum_plan("bij,bjk->bik", (10**310, 2, 2), (10**310, 2, 2)).peak_bytes("h200") == 32 * 10**310
     assert "allocated on h200: 8 TiB\n  (more than its 131 GiB)" in ge.explain(plan, "h200")
 
 

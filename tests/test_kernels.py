@@ -354,7 +354,7 @@ def expand_on_device(runtime, subscripts, array, sizes=SIZES, threads=37, shift=
     strides = tuple(stride // array.dtype.itemsize for stride in array.strides)
     task = expand(Expand(0, term, out), strides, sizes, array.dtype.name, 1)
     launch(runtime, task.kernel, task.blocks, threads, task.job, array, memory[shift:])
-    return runtime.to_host(memory)[shift:].reshape(shape)
+    return runtime.to_host(memory[shift:]).reshape(shape)
 
 
 def numpy_expand(subscripts, array, sizes=SIZES):
@@ -520,7 +520,7 @@ def test_packs_of_results_are_summed(runtime, rng, dtype, shift, chunks, blocks,
     memory = empty(runtime, (rows * line * chunks + shift,), as_dtype(wide))
     numbers = job(loops, rows * packs, terms, 1, chunks, 0, 1, along)
     launch(runtime, Kernel("reduce_columns", dtype, wide, operands), blocks, threads, numbers, *arrays, memory[shift:])
-    parts = runtime.to_host(memory)[shift:].reshape(rows, line, chunks)
+    parts = runtime.to_host(memory[shift:]).reshape(rows, line, chunks)
     result = parts[..., 0] if chunks == 1 else sum_of([*np.moveaxis(parts, -1, 0)], wide).astype(as_dtype(dtype))
     wide_hosts = [np.broadcast_to(x, (rows, terms, line)) for x in hosts]
     expected = numpy_einsum(f"{','.join(['bij'] * operands)}->bj", *wide_hosts, dtype=dtype)
