@@ -585,7 +585,7 @@ def test_when_its_minutes_are_over_what_there_is_is_kept(tmp_path):
 
 def test_with_minutes_every_family_has_its_turn():
     rows = suite.rows_of(PLACE)
-    turned = suite._families_in_turn(rows)
+    turned = suite.families_in_turn(rows)
     assert sorted(map(id, turned)) == sorted(map(id, rows))
     families = list(dict.fromkeys(row.family for _, row in rows))
     assert [row.family for _, row in turned[: len(families)]] == families
