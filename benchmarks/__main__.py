@@ -13,7 +13,6 @@ from benchmarks import compare, page, plot, results
 from benchmarks import run as suite
 from benchmarks.devices import THREADS, device
 from benchmarks.results import ResultsError, Run
-from benchmarks.suite import EINSUMS, GRADIENTS
 from benchmarks.table import heading, line, summary
 from gpueinsum.errors import DeviceError
 
@@ -37,8 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    names = list(dict.fromkeys(row.name for row in (*EINSUMS, *GRADIENTS)))
-    families = list(dict.fromkeys(row.family for row in (*EINSUMS, *GRADIENTS)))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -50,8 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         "--only",
         nargs="+",
         metavar="NAME",
-        type=_one_of([*families, *names]),
-        help=f"rows or families; of {', '.join(families)}",
+        type=suite.named,
+        help=f"rows or families; of {', '.join(suite.FAMILIES)}",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="leave JSON, plots and a page in this folder")
     parser.add_argument("--minutes", type=float, metavar="N", help="begin no further row after so many minutes")
@@ -59,15 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--read", type=Path, metavar="RUN.json", help="measure nothing: show what this run measured")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes: shows only that everything runs")
     return parser
-
-
-def _one_of(names: Sequence[str]) -> Any:
-    def name(text: str) -> str:
-        if text not in names:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}")
-        return text
-
-    return name
 
 
 def _measured(options: argparse.Namespace) -> Run:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predictions", description=__doc__)
     parser.add_argument("--backend", choices=["cpu", "cuda"], help="a GPU where one can be used, if not given")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="rows or families of the suite")
+    parser.add_argument("--only", nargs="+", metavar="NAME", type=suite.named, help="rows or families of the suite")
     parser.add_argument("--quick", action="store_true", help="the first short rows of each family")
     parser.add_argument("--minutes", type=float, metavar="N", help="begin no further row after so many minutes")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="keep what was measured")

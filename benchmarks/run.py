@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 from collections import Counter
@@ -15,7 +16,7 @@ from benchmarks import gradients, libraries, peers
 from benchmarks.devices import Device, input_sets
 from benchmarks.measure import Peer, Times, failure, measure, nothing
 from benchmarks.peers import Job, Peers, plan_of
-from benchmarks.results import FLOOR, OURS, Ceilings, Row, Run
+from benchmarks.results import FLOOR, OURS, Ceilings, ResultsError, Row, Run
 from benchmarks.suite import EINSUMS, GRADIENTS
 from benchmarks.workloads import Workload
 from gpueinsum.cost import step_costs, total_flops
@@ -28,9 +29,22 @@ _QUICK_ROWS, _QUICK_FLOPS = 2, {"cpu": 4 * 10**9, "cuda": 2 * 10**12}
 
 Rows = Sequence[tuple[str, Workload]]  # the table's name, and what is measured
 
+FAMILIES = tuple(dict.fromkeys(row.family for row in (*EINSUMS, *GRADIENTS)))
+_NAMES = {row.name for row in (*EINSUMS, *GRADIENTS)}
+
+
+def named(text: str) -> str:
+    """A row's name or a family's, as an argument of a command. Raises ArgumentTypeError for any other text."""
+    if text not in FAMILIES and text not in _NAMES:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join((*FAMILIES, *sorted(_NAMES)))}")
+    return text
+
 
 def rows_of(place: Device, names: Sequence[str] | None = None, quick: bool = False, tiny: bool = False) -> Rows:
-    """The rows for this device; of these names or families, if some are given. bfloat16 needs ml_dtypes."""
+    """The rows for this device; of these names or families, if some are given. bfloat16 needs ml_dtypes.
+
+    Raises ResultsError if there is none.
+    """
     has_bfloat16 = find_spec("ml_dtypes") is not None
     found = [
         (table, row.tiny() if tiny else row)
@@ -39,6 +53,8 @@ def rows_of(place: Device, names: Sequence[str] | None = None, quick: bool = Fal
         if (row := workload.on(place.kind)) and (not names or row.name in names or row.family in names)
         if has_bfloat16 or row.dtype != "bfloat16"
     ]
+    if not found:
+        raise ResultsError(f"{', '.join(names or ())}: not measured on this kind of device, {place.kind!r}")
     return list(_quick(found, place)) if quick and not names else found
 
 

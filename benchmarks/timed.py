@@ -91,15 +91,17 @@ def timings(place: Device, profile: Profile, rows: Rows, minutes: float | None =
     """Measure the plans of these rows: what there is after each. After so many `minutes`, for which the families take
     turns, none but the first is begun.
 
-    Rows of another precision than their dtype's are left out: prices know none.
+    Rows of another precision than their dtype's are left out: prices know none. Raises ResultsError if no others are.
     """
     started, date = perf_counter(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     facts, versions = place.facts(), libraries.versions(place)
     plans: list[TimedPlan] = []
-    rows = rows if minutes is None else families_in_turn(rows)
-    for table, row in rows:
-        if row.precision or (plans and minutes is not None and perf_counter() - started > 60 * minutes):
-            continue
+    rows = [(table, row) for table, row in rows if not row.precision]
+    if not rows:
+        raise ResultsError("no plan is predicted for these rows, since prices know no precision")
+    for table, row in rows if minutes is None else families_in_turn(rows):
+        if plans and minutes is not None and perf_counter() - started > 60 * minutes:
+            break
         forward = replace(plan_of(row), dtype=place.backend.compute_dtype(numpy_dtype(row.dtype)).name)
         plan = forward if table == "einsum" else forward.vjp()
         plans.append(_timed_plan(f"{table}: {row.name}, {row.dtype}", plan, place, profile))

@@ -627,6 +627,14 @@ def test_what_cannot_be_done_is_said(monkeypatch, capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
+def test_rows_that_the_device_has_not_are_refused(monkeypatch):
+    elsewhere = [replace(row, where="cuda") for row in EINSUMS]
+    monkeypatch.setattr(suite, "EINSUMS", elsewhere)
+    monkeypatch.setattr(suite, "GRADIENTS", [])
+    with pytest.raises(results.ResultsError, match="matmul: not measured on this kind of device, 'cpu'"):
+        suite.rows_of(PLACE, ["matmul"])
+
+
 def test_a_run_names_no_host_and_no_path():
     text = json.dumps([PLACE.facts(), libraries.versions(PLACE)])
     assert platform.node() not in text

@@ -171,6 +171,19 @@ def test_an_unknown_profile_is_refused_before_anything_is_measured(capsys):
     assert "there is no device profile 'h2000'" in capsys.readouterr().err
 
 
+def test_an_unknown_row_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        predictions.main(["--only", "nothing of the kind"])
+    assert "'nothing of the kind' is none of GEMM, " in capsys.readouterr().err
+
+
+def test_rows_that_are_not_predicted_are_refused(capsys, monkeypatch):
+    rows = [("einsum", row) for row in EINSUMS if row.precision]
+    monkeypatch.setattr(predictions.suite, "rows_of", lambda *_: rows)
+    assert predictions.main(["--backend", "cpu"]) == 2
+    assert "prices know no precision" in capsys.readouterr().err
+
+
 def test_the_bytes_of_a_call_are_those_of_its_arrays():
     def call():
         scratch = np.ones(1 << 20)
