@@ -12,7 +12,7 @@ from benchmarks import results
 from benchmarks import run as suite
 from benchmarks.devices import device
 from benchmarks.results import ResultsError, Spread
-from benchmarks.timed import TimedPlan, TimedStep, Timings, timings
+from benchmarks.timed import TimedPlan, TimedStep, Timings, check, timings
 from benchmarks.units import range_text, ratio_text
 from gpueinsum.errors import DeviceError, ProfileError
 from gpueinsum.profile import Profile, device_profile
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         others = [device_profile(name) for name in options.profile]
-        found = results.read_as(Timings, SCHEMA, options.read) if options.read else _measured(options)
+        found = _read(options.read) if options.read else _measured(options)
         print("\n".join(text for profile in others or [found.profile_in_use()] for text in report(found, profile)))
-    except (DeviceError, ProfileError, ResultsError) as error:
+    except (DeviceError, ProfileError, ResultsError, OSError) as error:
         print(f"python -m benchmarks.predictions: {error}", file=sys.stderr)
         return 2
     return int(any(plan.fault or _takes_more(plan, found) for plan in found.plans))
@@ -56,8 +56,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _read(path: Path) -> Timings:
+    """What was kept in a file. Raises ResultsError if it cannot have been measured."""
+    found: Timings = results.read_as(Timings, SCHEMA, path)
+    try:
+        check(found)
+    except ResultsError as error:
+        raise ResultsError(f"{path}: {error}") from error
+    return found
+
+
 def _measured(options: argparse.Namespace) -> Timings:
     """What is asked for; with `--out` the file is kept up to date."""
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     place = device(options.backend)
     rows = suite.rows_of(place, options.only, options.quick, options.tiny)
     for found in timings(place, place.backend.profile, rows, options.minutes):
@@ -86,12 +98,12 @@ def report(found: Timings, profile: Profile) -> Iterator[str]:
             text = f"  {times}{step.kind.lower()} {step.equation} {sizes}"
             yield _line(text, *_times(predicted, step.seconds, ratio), "", "")
     yield ""
-    steps = {
-        f"{step.equation} of {plan.row}": step.ratio(plan.dtype, profile)
+    steps = [
+        (step.ratio(plan.dtype, profile), f"{step.equation} of {plan.row}")
         for plan in found.plans
         for step in _measured_steps(plan)
-    }
-    plans = {plan.row: plan.ratio(profile) for plan in found.plans if not plan.fault}
+    ]
+    plans = [(plan.ratio(profile), plan.row) for plan in found.plans if not plan.fault]
     for what, ratios in (("steps", steps), ("plans", plans)):
         if ratios:
             yield _summary(what, ratios)
@@ -120,14 +132,13 @@ def _line(what: str, predicted: str, measured: str, ratio: str, nbytes: str, tak
     return f"{what:<64} {predicted:>9} {measured:>9} {ratio:>6} {nbytes:>9} {taken:>9}".rstrip()
 
 
-def _summary(what: str, ratios: dict[str, float]) -> str:
+def _summary(what: str, ratios: Sequence[tuple[float, str]]) -> str:
     """The median, and the worst on either side."""
-    least, most = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
-    spread = Spread.of(list(ratios.values()))
+    spread, (least, fastest), (most, slowest) = Spread.of([ratio for ratio, _ in ratios]), min(ratios), max(ratios)
     return (
         f"{len(ratios)} {what} took {ratio_text(spread.median)} times as long as predicted (median; "
-        f"quartiles {range_text(spread)}), at the most {ratio_text(ratios[most])} ({most}), "
-        f"at the least {ratio_text(ratios[least])} ({least})"
+        f"quartiles {range_text(spread)}), at the most {ratio_text(most)} ({slowest}), "
+        f"at the least {ratio_text(least)} ({fastest})"
     )
 
 

@@ -313,10 +313,10 @@ def _check(run: Run) -> None:
     ceilings: tuple[GemmCeiling | CopyCeiling | Overhead, ...]
     ceilings = (*run.ceilings.gemm, *run.ceilings.copy, *run.ceilings.overhead)
     for item in ceilings:
-        _check_times(item.seconds, f"a ceiling, {item!r:.60}…,")
+        check_times(item.seconds, f"a ceiling, {item!r:.60}…,")
     for row in run.rows:
         for name, seconds in row.seconds.items():
-            _check_times(seconds, f"{row.key}: {name}")
+            check_times(seconds, f"{row.key}: {name}")
         if len({len(seconds) for seconds in row.seconds.values()}) > 1:
             raise ResultsError(f"{row.key} has different numbers of rounds")
         if not row.own:
@@ -326,7 +326,7 @@ def _check(run: Run) -> None:
         raise ResultsError(f"more than one row is {', '.join(twice)}")
 
 
-def _check_times(seconds: Sequence[float], where: str) -> None:
+def check_times(seconds: Sequence[float], where: str) -> None:
     if not seconds or not all(0 < x < math.inf for x in seconds):
         raise ResultsError(f"{where} has times that are none: {seconds!r:.40}")
 

@@ -17,7 +17,7 @@ from benchmarks import libraries
 from benchmarks.devices import Call, Device
 from benchmarks.measure import Peer, failure, measure
 from benchmarks.peers import plan_of
-from benchmarks.results import ResultsError
+from benchmarks.results import ResultsError, check_times
 from benchmarks.run import Rows, families_in_turn
 from benchmarks.workloads import numpy_dtype, random_array
 from gpueinsum.execute import scheduled
@@ -85,6 +85,22 @@ class Timings:
     def profile_in_use(self) -> Profile:
         """Raises ProfileError if it is none."""
         return Profile.from_json(json.dumps(self.profile))
+
+
+def check(found: Timings) -> None:
+    """Raise ResultsError unless times are times, steps are steps, and it is said what they were measured on."""
+    if not {"kind", "name"} <= found.device.keys():
+        raise ResultsError(f"the device {dict(found.device)!r:.60} has no kind or no name")
+    for plan in found.plans:
+        if not plan.fault:
+            check_times(plan.seconds, plan.row)
+        for step in plan.steps:
+            made = _step(step.kind, step.equation)
+            labels = set("".join([made.out, *[term for _, term in sides(made)]]))
+            if labels != step.sizes.keys() or step.times < 1:
+                raise ResultsError(f"{plan.row}: {step.equation} does not fit its sizes {dict(step.sizes)!r:.60}")
+            if step.seconds:
+                check_times(step.seconds, f"{plan.row}: {step.equation}")
 
 
 def timings(place: Device, profile: Profile, rows: Rows, minutes: float | None = None) -> Iterator[Timings]:

@@ -146,6 +146,12 @@ def test_the_median_and_the_worst_are_reported():
     assert "5 steps " + wanted.format("AB,BC->AC of slow", "AB,BC->AC of fast") in text
 
 
+def test_equal_steps_of_other_sizes_all_count():
+    steps = [replace(PRODUCT, sizes={"A": size, "B": 200, "C": 100}, seconds=(1.0,)) for size in (100, 200, 300)]
+    text = "\n".join(predictions.report(timings_of(a_plan(steps=tuple(steps))), CPU))
+    assert "\n3 steps took " in text
+
+
 def test_a_plan_that_takes_more_bytes_than_predicted_is_a_failure(tmp_path, capsys):
     path = tmp_path / "kept.json"
     more = replace(a_plan("greedy"), bytes_taken=100 + predictions._SLACK + 1)
@@ -164,6 +170,32 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path, capsys, text):
     path.write_text(text)
     assert predictions.main(["--read", str(path)]) == 2
     assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (replace(timings_of(a_plan()), device={}), "no kind or no name"),
+        (timings_of(a_plan(seconds=())), "has times that are none"),
+        (timings_of(a_plan(steps=(replace(PRODUCT, seconds=(-1.0,)),))), "has times that are none"),
+        (timings_of(a_plan(steps=(replace(PRODUCT, sizes={"A": 2}),))), "does not fit its sizes"),
+        (timings_of(a_plan(steps=(replace(PRODUCT, kind="exec"),))), "is no step"),
+    ],
+    ids=["device", "plan", "time", "sizes", "kind"],
+)
+def test_what_cannot_have_been_measured_is_refused(tmp_path, capsys, broken, words):
+    path = tmp_path / "broken.json"
+    results.write_as(predictions.SCHEMA, broken, "plans", path)
+    assert predictions.main(["--read", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert str(path) in said
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_measured(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert predictions.main(["--backend", "cpu", "--tiny", "--out", str(tmp_path / "file" / "kept.json")]) == 2
+    assert "file" in capsys.readouterr().err
 
 
 def test_an_unknown_profile_is_refused_before_anything_is_measured(capsys):
