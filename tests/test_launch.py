@@ -1,5 +1,6 @@
 """Kernel texts: complete, found wherever the package lies, and accepted by NVRTC for every GPU that it knows."""
 
+import inspect
 import re
 import shutil
 import struct
@@ -84,6 +85,20 @@ def test_every_kernel_compiles_for_the_most_arrays_that_it_reads(arch, others):
     cubin = b"".join([done.result() for done in [others.submit(compile_text, text, arch, *sooner) for text in texts]])
     for kernel in LARGEST:
         assert kernel.entry.encode() in cubin
+
+
+def test_a_text_is_compiled_with_the_options_that_cupy_passes(monkeypatch):
+    compiler = pytest.importorskip("cupy.cuda.compiler", reason="CuPy's own options cannot be read without it")
+    from cupy_backends.cuda.libs import nvrtc
+
+    cupys = set(re.findall(r"'(-[a-z-]+(?:=true)?)',\)", inspect.getsource(compiler)))
+    given = []
+    monkeypatch.setattr(nvrtc, "createProgram", lambda *arguments: 0)
+    monkeypatch.setattr(nvrtc, "destroyProgram", lambda program: None)
+    monkeypatch.setattr(nvrtc, "getCUBIN", lambda program: b"")
+    monkeypatch.setattr(nvrtc, "compileProgram", lambda program, options: given.extend(options))
+    compile_text("", "sm_90")
+    assert {"--device-as-default-execution-space", "-ftz=true"} <= cupys & set(given)
 
 
 @pytest.mark.parametrize("arch", RATED)

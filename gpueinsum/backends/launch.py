@@ -196,13 +196,17 @@ def compile_cubin(kernel: Kernel, arch: str) -> bytes:
     return compile_text(kernel_text(kernel), arch)
 
 
+# CuPy's own options beside ours. Without the first, NVRTC 12 and 13.0 refuse generic lambdas.
+COMPILED_AS = "--device-as-default-execution-space", "-ftz=true", "-std=c++17"
+
+
 def compile_text(text: str, arch: str, *options: str) -> bytes:
     """Machine code of a CUDA source, compiled as CuPy does; a RuntimeError carries NVRTC's log."""
     from cupy_backends.cuda.libs import nvrtc
 
     program = nvrtc.createProgram(text, "gpueinsum.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"-arch={arch}", "-std=c++17", "-ftz=true", *options))
+        nvrtc.compileProgram(program, (f"-arch={arch}", *COMPILED_AS, *options))
         return bytes(nvrtc.getCUBIN(program))
     except nvrtc.NVRTCError as error:
         raise RuntimeError(f"NVRTC cannot compile for {arch}:\n{nvrtc.getProgramLog(program)}") from error
