@@ -13,9 +13,9 @@ import gpueinsum as ge
 from benchmarks.devices import Call, Device
 from benchmarks.measure import Peer, Times, failure, measure, nothing
 from benchmarks.results import Ceilings, CopyCeiling, GemmCeiling, Overhead
-from gpueinsum.axes import points
-from gpueinsum.cost import step_costs
-from gpueinsum.steps import Contract, Step
+from gpueinsum.costs.counts import step_costs
+from gpueinsum.language.steps import Contract, Step
+from gpueinsum.language.strides import points
 
 _DTYPES = {
     "cpu": ("float32", "float64", "complex64", "complex128"),

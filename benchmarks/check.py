@@ -18,7 +18,7 @@ import opt_einsum
 
 import gpueinsum as ge
 from benchmarks.workloads import Workload
-from gpueinsum.cost import total_flops
+from gpueinsum.costs.counts import total_flops
 
 Host = np.ndarray[Any, Any]
 

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results import FLOOR, ResultsError, Row, Run, geometric_mean
-from gpueinsum.units import seconds_text
+from gpueinsum.text import seconds_text
 
 LOSS = 0.10  # how much slower, beyond noise, is a loss
 ERRORS = 3.3  # how many standard errors are noise: one row in 2000 is further above by chance

@@ -20,9 +20,9 @@ import numpy as np
 
 import gpueinsum as ge
 from benchmarks.workloads import Workload, numpy_dtype, numpy_strided, random_array
-from gpueinsum import backends
-from gpueinsum.backends.program import Address, Product
-from gpueinsum.gemm import Gemm
+from gpueinsum.backends import select as backends
+from gpueinsum.backends.cuda.program import Address, Product
+from gpueinsum.schedule.gemm import Gemm
 
 Array = Any
 Call = Callable[[], Any]

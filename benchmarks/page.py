@@ -41,7 +41,7 @@ from benchmarks.units import (
     type_text,
     versions_text,
 )
-from gpueinsum.units import bytes_text, seconds_text
+from gpueinsum.text import bytes_text, seconds_text
 
 
 def write_page(run: Run, plots: Mapping[str, str], path: Path) -> None:

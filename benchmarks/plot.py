@@ -25,7 +25,7 @@ from benchmarks.units import (
     type_text,
     versions_text,
 )
-from gpueinsum.units import seconds_text
+from gpueinsum.text import seconds_text
 
 Figure = Any  # matplotlib's, which is imported only to draw
 Axes = Any

@@ -14,9 +14,9 @@ from benchmarks.devices import device
 from benchmarks.results import ResultsError, Spread
 from benchmarks.timed import TimedPlan, TimedStep, Timings, check, timings
 from benchmarks.units import range_text, ratio_text
+from gpueinsum.costs.profile import Profile, device_profile
 from gpueinsum.errors import DeviceError, ProfileError
-from gpueinsum.profile import Profile, device_profile
-from gpueinsum.units import bytes_text, seconds_text
+from gpueinsum.text import bytes_text, seconds_text
 
 SCHEMA = "gpueinsum-predictions/1"
 # Bytes beyond what was predicted: what a pool rounds up, and numpy and Python keep beside arrays. On the CPU a pass may

@@ -19,7 +19,7 @@ from benchmarks.peers import Job, Peers, plan_of
 from benchmarks.results import FLOOR, OURS, Ceilings, ResultsError, Row, Run
 from benchmarks.suite import EINSUMS, GRADIENTS
 from benchmarks.workloads import Workload
-from gpueinsum.cost import step_costs, total_flops
+from gpueinsum.costs.counts import step_costs, total_flops
 
 # Seconds for the rounds of one row, and for each ceiling; rows whose rounds take longer have two or three.
 SECONDS, QUICK_SECONDS = 1.0, 0.1

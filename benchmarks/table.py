@@ -16,7 +16,7 @@ from benchmarks.units import (
     speed_text,
     type_text,
 )
-from gpueinsum.units import seconds_text
+from gpueinsum.text import seconds_text
 
 _COLUMNS = (
     "{name:<24} {dtype:<11}{ours:>9}  {peer:<16}{theirs:>9} {ratio:>7}  {spread:<11}{speed:>13}{share:>7}  {remark}"

@@ -20,12 +20,12 @@ from benchmarks.peers import plan_of
 from benchmarks.results import ResultsError, check_times
 from benchmarks.run import Rows, families_in_turn
 from benchmarks.workloads import numpy_dtype, random_array
-from gpueinsum.execute import scheduled
-from gpueinsum.plan import Plan
-from gpueinsum.price import step_seconds
-from gpueinsum.profile import Profile
-from gpueinsum.steps import Add, Contract, Expand, Fused, Reduce, Step, sides
-from gpueinsum.subscripts import alphabet
+from gpueinsum.backends.execute import scheduled
+from gpueinsum.costs.profile import Profile
+from gpueinsum.language.plan import Plan
+from gpueinsum.language.steps import Add, Contract, Expand, Fused, Reduce, Step, sides
+from gpueinsum.language.subscripts import alphabet
+from gpueinsum.schedule.predict import step_seconds
 
 _SECONDS = 0.2  # for the rounds of each step, and of each plan
 _MOST_STEPS = 6  # of a plan that are measured: the longest, by the profile

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.results import NOISE, Row, Run, Spread
-from gpueinsum.units import bytes_text, count_text, seconds_text
+from gpueinsum.text import bytes_text, count_text, seconds_text
 
 # What one would call without another framework: numpy's (CuPy's) own einsum, and the path optimizers on top of it.
 LIBRARY = {

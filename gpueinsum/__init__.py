@@ -1,10 +1,10 @@
 """Einsum on GPUs: opt_einsum chooses the order, cuBLAS and CUDA kernels do the work, or numpy without a GPU."""
 
-from gpueinsum.api import einsum, einsum_plan, run_plan, tensordot, transpose
-from gpueinsum.backends import array_module
-from gpueinsum.backends.memory import free_memory
-from gpueinsum.contract import ContractExpression, contract, contract_expression, contract_path, einsum_path
-from gpueinsum.derivatives import Pullback, jvp, vjp
+from gpueinsum.api.contract import ContractExpression, contract, contract_expression, contract_path, einsum_path
+from gpueinsum.api.derivatives import Pullback, jvp, vjp
+from gpueinsum.api.einsum import einsum, einsum_plan, run_plan, tensordot, transpose
+from gpueinsum.backends.cpu.pool import free_memory
+from gpueinsum.backends.select import array_module
 from gpueinsum.errors import (
     DeviceError,
     DtypeError,
@@ -15,8 +15,8 @@ from gpueinsum.errors import (
     ProfileError,
     SubscriptsError,
 )
-from gpueinsum.plan import Plan
-from gpueinsum.report import explain
+from gpueinsum.language.plan import Plan
+from gpueinsum.tools.explain import explain
 
 __version__ = "0.1.0"
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from gpueinsum.cli import main
+from gpueinsum.tools.cli import main
 
 sys.exit(main())

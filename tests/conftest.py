@@ -13,12 +13,12 @@ import pytest
 from simulated import SimulatedRuntime
 
 import gpueinsum
-import gpueinsum.backends
-from gpueinsum.backends import draft, lanes
-from gpueinsum.backends.cuda import CudaBackend
-from gpueinsum.backends.runtime import CupyRuntime
+import gpueinsum.backends.select
+from gpueinsum.backends.cuda import draft, lanes
+from gpueinsum.backends.cuda.backend import CudaBackend
+from gpueinsum.backends.cuda.runtime import CupyRuntime
+from gpueinsum.costs.profile import profile_for
 from gpueinsum.errors import DeviceError
-from gpueinsum.profile import profile_for
 
 # Prices, and so plans, are those of the package, whatever this machine's user has measured.
 os.environ["GPUEINSUM_CACHE"] = os.path.join(os.path.dirname(__file__), "no-cache")
@@ -77,7 +77,7 @@ def real_runtime():
     """That of the package: one for all tests, since handles that streams of a graph need are never given back."""
     if missing_gpu():
         pytest.skip(f"not run on a GPU: {missing_gpu()}")
-    return gpueinsum.backends.cuda_backend().runtime
+    return gpueinsum.backends.select.cuda_backend().runtime
 
 
 @pytest.fixture(params=["simulated", REAL])
@@ -97,7 +97,7 @@ def einsum_on(request, monkeypatch):
     if request.param == "simulated":
         backend = simulated_backend()
         backend.runtime.calls.clear()
-        monkeypatch.setattr(gpueinsum.backends, "cuda_backend", simulated_backend)
+        monkeypatch.setattr(gpueinsum.backends.select, "cuda_backend", simulated_backend)
     else:
         real_runtime()
     if request.param == "gpu arrays":
@@ -114,7 +114,7 @@ def einsum_of_gpu_arrays(*args, out=None, **options):
         else (*range(1, len(args), 2), *([len(args) - 1] if len(args) % 2 else []))
     )
     args = [arg if position in labels else on_the_gpu(arg) for position, arg in enumerate(args)]
-    stays = not any(map(gpueinsum.backends.on_device, args))  # nothing but lists and numbers, or dtypes of the CPU
+    stays = not any(map(gpueinsum.backends.select.on_device, args))
     if stays or not isinstance(out, np.ndarray) or not out.flags.writeable:
         result = gpueinsum.einsum(*args, out=out, **options)
         host = result.get(order="A") if hasattr(result, "get") else result

@@ -10,8 +10,8 @@ import weakref
 
 import numpy as np
 
-from gpueinsum.backends.lanes import Start
-from gpueinsum.backends.program import PointerProduct, Product
+from gpueinsum.backends.cuda.lanes import Start
+from gpueinsum.backends.cuda.program import PointerProduct, Product
 
 from . import cublas, host
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-import gpueinsum.backends
-from gpueinsum.backends import blas as blas_module
-from gpueinsum.backends import runtime as runtime_module
-from gpueinsum.backends.launch import KERNELS, kernel_text
-from gpueinsum.gemm import Gemm
+import gpueinsum.backends.select
+from gpueinsum.backends.cuda import cublas as blas_module
+from gpueinsum.backends.cuda import runtime as runtime_module
+from gpueinsum.backends.cuda.source import KERNELS, kernel_text
+from gpueinsum.schedule.gemm import Gemm
 
 from . import SimulatedRuntime, arrays, streams
 from .arrays import FakeArray, Served
@@ -374,7 +374,7 @@ _OTHER_HANDLES = itertools.count(1000)
 
 
 def _clear_caches():
-    for cached in (runtime_module._raw_kernel, runtime_module._processors, gpueinsum.backends.cuda_backend):
+    for cached in (runtime_module._raw_kernel, runtime_module._processors, gpueinsum.backends.select.cuda_backend):
         cached.cache_clear()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpueinsum.backends.launch import KERNELS, program_text
+from gpueinsum.backends.cuda.source import KERNELS, program_text
 
 COMPILER = "g++", "-O1", "-std=c++17", "-fPIC", "-shared", "-x", "c++", "-"
 # A GPU cannot load or store what is not aligned to its size; here such an access is an illegal instruction (SIGILL).

@@ -1,0 +1,301 @@
+"""At the door: what a caller passes, checked and made hashable; every refusal that needs no plan is made here."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import operator
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+from functools import cache
+from numbers import Number
+from typing import Any, NamedTuple
+from weakref import ref
+
+import numpy as np
+
+from gpueinsum.backends.execute import Mode
+from gpueinsum.backends.select import HOST, Backend, on_device
+from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError, PlanError, SubscriptsError
+from gpueinsum.language.plan import NUMBERS
+from gpueinsum.language.subscripts import Shape, Sublist
+from gpueinsum.planning.path import Optimize
+from gpueinsum.text import read_bytes, read_share
+
+Array = Any
+Dtype = np.dtype[Any]
+Signature = tuple[tuple[Shape, Dtype], ...]
+# What the caller wrote, hashable: the text, or the interleaved form's sublists and its output's (None if implicit).
+Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
+
+_ORDERS = ("K", "C", "F", "A", "k", "c", "f", "a", None)
+_CASTINGS = ("safe", "no", "equiv", "same_kind", "unsafe")
+_PRECISIONS = (None, "highest", "tf32", "bf16", "emulated")
+
+
+class Options(NamedTuple):
+    """How a call wants its expression planned and its result made, as the caller wrote it."""
+
+    dtype: Dtype | None = None
+    order: str | None = "K"
+    casting: Any = "safe"
+    optimize: Optimize = "auto"
+    memory_limit: Any = None
+    backend: str | None = None
+    precision: str | None = None
+    deterministic: bool = False
+    graph: bool | None = False
+    autotune: bool = False
+
+    @property
+    def mode(self) -> Mode:
+        """As far as the backend is asked."""
+        return Mode(self.precision, self.graph, self.deterministic, self.autotune)
+
+
+DEFAULT = Options()
+
+
+def options_of(
+    dtype: Any,
+    order: str | None,
+    casting: Any,
+    optimize: Optimize,
+    memory_limit: Any,
+    backend: str | None,
+    precision: Any,
+    deterministic: Any = False,
+    autotune: Any = False,
+    graph: Any = False,
+) -> Options:
+    """The options of a call, checked and hashable: a dtype as numpy's, a path in tuples. Raises DtypeError."""
+    if order not in _ORDERS:
+        raise _none_of("order", order, _ORDERS)
+    if casting not in _CASTINGS:
+        raise _none_of("casting", casting, _CASTINGS)
+    if precision not in _PRECISIONS:
+        raise _none_of("precision", precision, _PRECISIONS)
+    for name, value in (("deterministic", deterministic), ("autotune", autotune)):
+        if value not in (True, False):
+            raise _none_of(name, value, (True, False))
+    if graph not in (True, False, None):
+        raise _none_of("graph", graph, (True, False, None))
+    if graph and deterministic:
+        raise ValueError("graph=True may give other bits than the first call does, and deterministic=True refuses that")
+    if autotune and deterministic:
+        raise ValueError(
+            "autotune=True chooses by the clock, which differs from run to run: deterministic=True refuses that"
+        )
+    if not (memory_limit is None or isinstance(memory_limit, Number | str)):
+        raise PlanError(f"memory_limit={memory_limit!r} is not a number of elements")
+    if dtype is not None:
+        dtype = dtype_of(dtype)
+        check_kind(dtype)
+        dtype = dtype.newbyteorder("=")
+    modes = precision, bool(deterministic), graph if graph is None else bool(graph), bool(autotune)
+    return Options(dtype, order, casting, _hashable(optimize), memory_limit, backend, *modes)
+
+
+def _none_of(name: str, value: Any, allowed: Iterable[Any]) -> ValueError:
+    return ValueError(f"{name}={value!r} is none of {', '.join(map(repr, allowed))}")
+
+
+def _hashable(optimize: Optimize) -> Optimize:
+    """A path in tuples; an optimizer as a key of the caches that does not keep it alive."""
+    if optimize is None or isinstance(optimize, str | bool):
+        return optimize
+    if isinstance(optimize, list | tuple | np.ndarray):
+        return tuple(tuple(step) if isinstance(step, list | set | np.ndarray) else step for step in optimize)
+    if callable(optimize):
+        return Held(optimize)
+    # 1 would be True to the caches, and an unhashable value no key.
+    raise OptimizerError(f"optimize={optimize!r} is no path, no optimizer and no name that opt_einsum knows")
+
+
+class Held:
+    """A weak reference to an optimizer, which equals those to the same one."""
+
+    def __init__(self, optimizer: Callable[..., Any]) -> None:
+        try:
+            self.get: Callable[[], Optimize] = ref(optimizer)
+        except TypeError:  # it allows none
+            self.get = lambda: optimizer
+        self._hash = id(optimizer)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and self.get() is other.get() is not None
+
+
+def hashable_form(subscripts: Any, operands: Sequence[Any]) -> tuple[Expression, Sequence[Any]]:
+    """Tell text from the interleaved form; the expression to plan, and the operands."""
+    if isinstance(subscripts, bytes):
+        subscripts = subscripts.decode()
+    if isinstance(subscripts, str):
+        if not operands:
+            raise SubscriptsError("an einsum needs at least one operand")
+        return subscripts, operands
+    arguments = (subscripts, *operands)
+    if len(arguments) < 2:
+        raise SubscriptsError("the first argument is neither subscripts nor an operand followed by its labels")
+    pairs = arguments[: len(arguments) // 2 * 2]
+    sublists = tuple(_sublist(labels, f"operand {number}") for number, labels in enumerate(pairs[1::2]))
+    output = _sublist(arguments[-1], "the output, the last argument,") if len(arguments) % 2 else None
+    return (sublists, output), pairs[0::2]
+
+
+def _sublist(labels: Any, owner: str) -> Sublist:
+    try:
+        if getattr(labels, "dtype", np.dtype(int)).kind == "f":
+            raise TypeError("floating-point labels")
+        sublist: tuple[Hashable, ...] = tuple(labels)
+        hash(sublist)
+    except TypeError as error:
+        hint = "" if isinstance(labels, list | tuple) else " (without a text, each operand is followed by its labels)"
+        raise OperandError(f"{owner} needs a list of hashable labels, not {labels!r:.60}{hint}") from error
+    return sublist
+
+
+def shape_of(operand: Any) -> Shape:
+    """The shape of an operand, which may be given as the shape itself: a tuple of integers."""
+    return shape_listed(operand) if is_shape(operand) else array_shape(operand)
+
+
+def shape_listed(shape: Any) -> Shape:
+    """A shape that is given as any sequence of integers, or by an array of that shape."""
+    if getattr(shape, "ndim", 1) != 1:
+        return array_shape(shape)
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError as error:
+        raise OperandError(f"{shape!r:.60} is no shape, a tuple of integers") from error
+    if any(size < 0 for size in sizes):
+        raise OperandError(f"shape {sizes} has a negative size")
+    return sizes
+
+
+def is_shape(operand: Any) -> bool:
+    return isinstance(operand, tuple) and all(isinstance(size, int | np.integer) for size in operand)
+
+
+def array_shape(operand: Any) -> Shape:
+    return tuple(operand.shape) if hasattr(operand, "shape") else HOST.asarray(operand).shape
+
+
+def array_dtype(operand: Any) -> Dtype:
+    """The dtype of an operand as numpy has it, wherever the operand lives."""
+    if isinstance(getattr(operand, "dtype", None), np.dtype):
+        dtype: Dtype = operand.dtype
+        return dtype
+    if on_device(operand) and hasattr(operand, "__cuda_array_interface__"):
+        return dtype_of(operand.__cuda_array_interface__["typestr"])
+    return dtype_of(HOST.asarray(operand).dtype)
+
+
+def dtype_of(name: Any) -> Dtype:
+    """The dtype that a caller names. Raises DtypeError."""
+    try:
+        if isinstance(name, str) and name == "bfloat16":
+            importlib.import_module("ml_dtypes")  # registers the name with numpy
+        dtype: Dtype = np.dtype(name)
+        return dtype
+    except ImportError as error:
+        raise DtypeError("dtype='bfloat16' needs ml_dtypes: pip install ml_dtypes") from error
+    except (TypeError, ValueError, SyntaxError) as error:  # numpy parses some names as lists of dtypes
+        raise DtypeError(f"dtype={name!r} is no dtype") from error
+
+
+def check_kind(dtype: Dtype, owner: str = "") -> None:
+    """Raise DtypeError for a dtype whose elements are no numbers."""
+    if not _holds_numbers(dtype):
+        raise DtypeError(f"{owner}elements of dtype {dtype} cannot be multiplied and added")
+
+
+def check_differentiable(dtype: Dtype, owner: str) -> None:
+    """Raise DtypeError for integers, bools and objects, in whose direction nothing can be moved."""
+    if dtype.kind not in "fc" and dtype.name != "bfloat16":
+        raise DtypeError(
+            f"{owner} is {dtype}, which has no derivative: convert it to a floating dtype, or ask for others"
+        )
+
+
+def positions_of(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, ...]:
+    """The positions that `wrt=` lists, all by default. Raises OperandError for one that no operand has."""
+    if wrt is None:
+        return tuple(range(operands))
+    try:
+        if isinstance(wrt, str | bytes | Mapping | Set):
+            raise TypeError("what lists positions has an order, and no other meaning")
+        given = list(wrt) if isinstance(wrt, Iterable) else [wrt]
+        if any(isinstance(position, bool | np.bool_) for position in given):
+            raise TypeError("a mask lists no positions")
+        listed = tuple(map(operator.index, given))
+    except TypeError as error:
+        raise OperandError(f"wrt={wrt!r:.60} does not list positions of operands, 0, 1, ...") from error
+    if not all(0 <= position < operands for position in listed):
+        raise OperandError(f"wrt={wrt!r:.60} names an operand that is not there: the positions are 0 to {operands - 1}")
+    return listed
+
+
+def bytes_limit(limit: Any, place: Backend | None = None) -> int | None:
+    """A number of bytes, from a number, a text such as "4GiB", or a share of the memory of `place` such as "80%"."""
+    number: Any = limit
+    if limit is None:
+        return None
+    if isinstance(limit, str):
+        number, share = read_bytes(limit), read_share(limit)
+        if share is not None and place is None:
+            raise PlanError(f"memory_limit={limit!r:.60} is a share of a device, and a plan has none: give bytes")
+        if share is not None and place is not None:
+            number = share * place.memory_bytes()
+    is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
+    if not (is_number and 0 <= number < math.inf):
+        raise PlanError(f'memory_limit={limit!r:.60} is no number of bytes, "4GiB" or "80%"')
+    return int(number)
+
+
+@cache
+def _holds_numbers(dtype: Dtype) -> bool:
+    return dtype.name in NUMBERS
+
+
+def call_dtypes(
+    dtypes: Sequence[Dtype], out: tuple[Shape, Dtype] | None, options: Options, place: Backend
+) -> tuple[Dtype, Dtype]:
+    """The dtypes of the result and of the computation; every cast that they ask for is checked."""
+    for number, source in enumerate(dtypes):
+        check_kind(source, f"operand {number}: ")
+    target = options.dtype
+    if target is None:
+        target = _common_dtype(dtypes if out is None else [*dtypes, out[1]])
+        check_kind(target)
+    casting = options.casting
+    for number, source in enumerate(dtypes):
+        if not np.can_cast(source, target, casting):
+            raise DtypeError(f"operand {number} is {source}, which casting={casting!r} does not cast to {target}")
+    if out is not None and not np.can_cast(target, out[1], casting):
+        raise DtypeError(f"the result is {target}, which casting={casting!r} does not cast to out's {out[1]}")
+    return target, place.compute_dtype(target)
+
+
+def _common_dtype(dtypes: Sequence[Dtype]) -> Dtype:
+    try:
+        common = np.result_type(*dtypes)
+    except TypeError as error:
+        raise DtypeError(f"no dtype holds all of {', '.join(map(str, dtypes))}") from error
+    return common.newbyteorder("=")
+
+
+def check_out(out: Array, operands: Sequence[Any], place: Backend) -> None:
+    """Refuse an `out=` that is no array, cannot be written, or lies where the operands do not."""
+    if not isinstance(getattr(out, "dtype", None), np.dtype) or isinstance(out, np.generic):
+        raise OperandError(f"out is of type {type(out).__name__}, not an array")
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise OutError("out is read-only")
+    if on_device(out) and not any(map(on_device, operands)):
+        raise OutError("out is on a GPU, but the operands are not")
+    if not on_device(out) and any(map(on_device, operands)):
+        raise OutError("out is not on the GPU where the operands are")
+    if on_device(out):
+        place.asarray(out)  # refused here if it is on another device

@@ -1,0 +1,239 @@
+"""Derivatives as users call them: `vjp` and `jvp` of an expression or a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpueinsum.api.arguments import (
+    Array,
+    Dtype,
+    Expression,
+    Options,
+    bytes_limit,
+    check_differentiable,
+    dtype_of,
+    hashable_form,
+    options_of,
+    positions_of,
+)
+from gpueinsum.api.dispatch import hand_over, layout, one_or_all, signature, stays_on_device
+from gpueinsum.api.passes import BothPasses, both_passes, tangent_pass
+from gpueinsum.backends.select import HOST, Backend, as_array, on_device, placed
+from gpueinsum.errors import DtypeError, OperandError, PlanError
+from gpueinsum.language.plan import Plan
+from gpueinsum.language.subscripts import Shape
+from gpueinsum.planning.path import Optimize
+
+
+def vjp(
+    subscripts: Any,
+    *operands: Any,
+    wrt: int | Sequence[int] | None = None,
+    dtype: Any = None,
+    order: str | None = "K",
+    casting: Any = "safe",
+    optimize: Optimize = "auto",
+    memory_limit: int | str | None = None,
+    backend: str | None = None,
+    precision: str | None = None,
+    deterministic: bool = False,
+    autotune: bool = False,
+) -> tuple[Any, Pullback]:
+    """The value of an einsum, and its pullback: a function from the value's cotangent to the operands' gradients.
+
+    For a real function L of the value y, whose cotangent is y' = dL/d(Re y) + i dL/d(Im y), the gradient of operand x
+    is x' = J^H y', J = dy/dx: then dL = Re sum(conj(y') dy) = Re sum(conj(x') dx), and x' points the way of steepest
+    ascent of L. For complex operands these are PyTorch's gradients (JAX's are their conjugates); a real operand of a
+    complex expression has a real gradient.
+
+    Args:
+        subscripts: As in `einsum`; or a Plan, of any number of outputs.
+        operands: As in `einsum`; or the plan's inputs.
+        wrt: Positions of the operands whose gradients are wanted, in this order; all by default.
+        memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for casts of operands, intermediates,
+            value and gradients together. What of the forward pass does not fit is computed again in the backward pass.
+            What a step takes for itself (a copy of what fits no product as it lies, or a conjugate) comes on top.
+        dtype, order, casting, optimize, backend, precision, deterministic, autotune: As in `einsum`; `order` is that of
+            the gradients, too. Up to three may be planned anew, by `optimize` if it is a name, else by "auto".
+
+    Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays
+    (of one for one operand), each of its operand's shape and dtype. It can be called any number of times, and keeps the
+    operands and intermediates that it needs until it goes: do not change operands in place before its last call. For a
+    plan of several outputs value and cotangent are tuples, and None among the cotangents stands for zeros.
+
+    Raises what `einsum` raises; DtypeError for gradients of integers or bools; PlanError if no plan keeps to the limit.
+
+    >>> y, pullback = vjp("ij,j->i", [[1.0, 2.0], [3.0, 4.0]], [5.0, 6.0])
+    >>> y
+    array([17., 39.])
+    >>> pullback([1.0, 10.0])
+    (array([[ 5.,  6.],
+           [50., 60.]]), array([31., 42.]))
+    """
+    asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
+    options = _options(asked, dtype, order, casting, optimize, backend, precision, deterministic, autotune)
+    place, arrays = placed(backend, given)
+    call = both_passes(
+        asked, signature(arrays), positions_of(wrt, len(given)), options, bytes_limit(memory_limit, place), place
+    )
+    outputs = call.forward(*call.cast(arrays))
+    kept, values = outputs[: call.kept], outputs[call.kept :]
+    arranged, stays = layout(order, given), stays_on_device(place, given)
+    handed = [
+        hand_over(value, kind, arranged, place, stays) for value, (_, kind) in zip(values, call.values, strict=True)
+    ]
+    return one_or_all(handed), Pullback(call, kept, place, arranged, stays)
+
+
+class Pullback:
+    """From the cotangent of a value to the gradients of its operands: `pullback(cotangent) -> (gradient, ...)`."""
+
+    __slots__ = ("_call", "_kept", "_order", "_place", "_stays")
+
+    def __init__(self, call: BothPasses, kept: Sequence[Array], place: Backend, order: str, stays: bool) -> None:
+        self._call = call
+        self._kept = kept
+        self._place = place
+        self._order = order
+        self._stays = stays
+
+    @property
+    def plan(self) -> Plan:
+        """Both passes as one plan: from operands and cotangents to values and gradients."""
+        return self._call.plan
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the operands and intermediates that are kept."""
+        return self._call.kept_bytes
+
+    def __repr__(self) -> str:
+        return f"<Pullback of {self.plan.equation}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Pullback cannot be pickled; its plan can be kept: pullback.plan.to_json()")
+
+    def __call__(self, cotangent: Any) -> tuple[Array, ...]:
+        """The gradients for this cotangent; of several outputs for a tuple of them, in which None stands for zeros."""
+        call, place, stays = self._call, self._place, self._stays
+        count = len(call.values)
+        cotangents = [cotangent] if count == 1 else _listed(cotangent, count, "cotangents")
+        arrays = []
+        for k, (given, (shape, kind)) in enumerate(zip(cotangents, call.values, strict=True)):
+            if given is None and count > 1:
+                arrays.append(place.asarray(np.zeros(shape, kind)))
+            else:
+                name = "the cotangent" if count == 1 else f"cotangent {k}"
+                arrays.append(_fitting(given, name, "the value", shape, kind, place, stays))
+        kept = map(place.asarray, self._kept)  # refused here if they are on another device than the current one
+        gradients = call.backward(*call.cast(arrays), *kept)
+        return tuple(
+            hand_over(gradient, dtype, self._order, place, stays)
+            for gradient, dtype in zip(gradients, call.dtypes, strict=True)
+        )
+
+
+def jvp(
+    subscripts: Any,
+    operands: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    dtype: Any = None,
+    order: str | None = "K",
+    casting: Any = "safe",
+    optimize: Optimize = "auto",
+    backend: str | None = None,
+    precision: str | None = None,
+    deterministic: bool = False,
+    autotune: bool = False,
+) -> tuple[Any, Any]:
+    """The value of an einsum and its tangent: how it changes as the operands change by their tangents.
+
+    tangent = sum over the operands x of (dy/dx) dx, to first order in the dx.
+
+    Args:
+        subscripts: Text; or a sequence of lists of labels, one for each operand, and one more for the output if that
+            is not implicit; or a Plan.
+        operands: A tuple or list of operands.
+        tangents: One of the shape of its operand for each operand, or None for one that does not change.
+
+    The other arguments and errors are `einsum`'s. For a plan of several outputs value and tangent are tuples.
+
+    >>> jvp("i,i->", ([1.0, 2.0], [3.0, 4.0]), ([1.0, 0.0], None))
+    (np.float64(11.0), np.float64(3.0))
+    """
+    given = _listed(operands, None, "operands")
+    asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
+    options = _options(asked, dtype, order, casting, optimize, backend, precision, deterministic, autotune)
+    place, arrays = placed(backend, given)
+    kinds, stays = signature(arrays), stays_on_device(place, given)
+    moved: dict[int, Array] = {}  # the tangents that there are
+    for k, (tangent, (shape, kind)) in enumerate(zip(_listed(tangents, len(given), "tangents"), kinds, strict=True)):
+        if tangent is not None:
+            check_differentiable(kind, f"operand {k}")
+            moved[k] = _fitting(tangent, f"tangent {k}", "its operand", shape, kind, place, stays)
+    call = tangent_pass(asked, kinds, tuple(moved), options, place)
+    outputs = call.run(*call.cast([*arrays, *moved.values()]))
+    arranged = layout(order, given)
+    handed = [hand_over(output, call.target, arranged, place, stays) for output in outputs]
+    middle = len(handed) // 2
+    return one_or_all(handed[:middle]), one_or_all(handed[middle:])
+
+
+# ---------------------------------------------------------------- what a caller passes
+
+
+def _options(
+    asked: Expression | Plan,
+    dtype: Any,
+    order: str | None,
+    casting: Any,
+    optimize: Optimize,
+    backend: str | None,
+    precision: str | None,
+    deterministic: bool,
+    autotune: bool,
+) -> Options:
+    if isinstance(asked, Plan):
+        if dtype is not None:
+            raise PlanError(f"dtype={dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
+        dtype, casting = dtype_of(asked.dtype), "same_kind" if casting == "safe" else casting
+    return options_of(dtype, order, casting, optimize, None, backend, precision, deterministic, autotune)
+
+
+def _expression(subscripts: Any, operands: Sequence[Any]) -> Expression:
+    """The hashable form of a text, or of lists of labels beside the operands."""
+    if isinstance(subscripts, str | bytes):
+        return hashable_form(subscripts, operands)[0]
+    count = len(operands)
+    if not (isinstance(subscripts, tuple | list) and count and len(subscripts) in (count, count + 1)):
+        message = "is neither a text nor a list of labels for each operand, and perhaps one for the output"
+        raise OperandError(f"{subscripts!r:.60} {message}")
+    pairs = [argument for pair in zip(operands, subscripts, strict=False) for argument in pair]
+    return hashable_form(pairs[0], [*pairs[1:], *subscripts[count:]])[0]
+
+
+def _listed(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
+    """A tuple or list of so many arrays."""
+    if not isinstance(arrays, tuple | list):
+        raise OperandError(f"{name} come as a tuple, (a, b, ...), not as {type(arrays).__name__}")
+    if count is not None and len(arrays) != count:
+        raise OperandError(f"{count} {name} are needed, not {len(arrays)}")
+    return arrays
+
+
+def _fitting(given: Any, name: str, owner: str, shape: Shape, dtype: Dtype, place: Backend, stays: bool) -> Array:
+    """A tangent or cotangent as an array, where and of the shape that it must be, of a dtype that `dtype` can hold."""
+    if place is HOST and on_device(given):
+        raise OperandError(f"{name} is on a GPU, but the operands are not")
+    if stays and isinstance(given, np.ndarray) and given.ndim and not on_device(given):
+        raise OperandError(f"{name} is a numpy array, but the operands are on a GPU: move it (cupy.asarray(x))")
+    array = as_array(place, name, given)
+    if array.shape != shape:
+        raise OperandError(f"{name} has shape {array.shape}, but {owner} has {shape}")
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise DtypeError(f"{name} is {array.dtype}, but {owner} is {dtype}")
+    return array

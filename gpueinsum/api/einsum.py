@@ -1,0 +1,187 @@
+"""What users call: `einsum` and its plan, and numpy's `tensordot` and `transpose`."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.exceptions import AxisError
+
+from gpueinsum.api.arguments import (
+    Array,
+    array_dtype,
+    array_shape,
+    check_kind,
+    dtype_of,
+    hashable_form,
+    is_shape,
+    options_of,
+    shape_of,
+)
+from gpueinsum.api.dispatch import evaluate, evaluate_plan, numpy_kinds, plan_for, usual
+from gpueinsum.backends.select import choose, on_device
+from gpueinsum.costs.profile import profile_for
+from gpueinsum.language.plan import Plan, check_is_plan
+from gpueinsum.language.subscripts import alphabet
+from gpueinsum.planning.path import Optimize
+
+_AUTO = "auto"
+
+
+def einsum(
+    subscripts: Any = "",
+    *operands: Any,
+    out: Array | None = None,
+    dtype: Any = None,
+    order: str | None = "K",
+    casting: Any = "safe",
+    optimize: Optimize = _AUTO,
+    backend: str | None = None,
+    precision: str | None = None,
+    deterministic: bool = False,
+    autotune: bool = False,
+) -> Array:
+    """Einstein summation of numpy or CuPy arrays, in numpy's notation and with numpy's semantics.
+
+    out[o...] = sum over every label that is not in the output of the product of the operands' elements.
+
+    Args:
+        subscripts: Text such as `"bij,bjk->bik"`, or the first operand of the interleaved form
+            `einsum(a, [0, 1], b, [1, 2], [0, 2])`, whose labels may be any hashable values. A label repeated in an
+            operand is its diagonal; one repeated in the output embeds on the diagonal, with zeros off it.
+        operands: Arrays (numpy, CuPy, anything with `__cuda_array_interface__` or DLPack), nested lists or numbers.
+        out: Array for the result; may be one of the operands.
+        dtype: The dtype to compute in; by default numpy's `result_type` of the operands and `out`.
+        order: "C", "F", "A" (F if every operand is) or "K" (whatever needs no copy) for the result's layout.
+        casting: numpy's rule for the casts that `dtype` and `out` ask for.
+        optimize: An opt_einsum optimizer's name, a path, a `PathOptimizer`. A step over more than two operands, such as
+            False makes of all, is run in pairs.
+        backend: None computes where the operands live; "cpu"; "cuda" takes numpy arrays to the GPU and back.
+        precision: None or "highest" for the true precision of the dtype. On CUDA "tf32" rounds factors of float32 to 10
+            bits of mantissa, "bf16" to 7, and "emulated" makes products of float32 and float64 of many of lower
+            precision, where cuBLAS has that.
+        deterministic: True for the same bits from the same operands on the same device, at any time; on CUDA products
+            then share nothing with other streams. On the CPU, and of kernels, that always holds.
+        autotune: True to time the few ways there are to run each product of large arrays, once on this device with
+            these libraries, and to remember the fastest on disk; by default the one predicted to be is taken.
+
+    Returns the result, a view of the operand if it is only a transposition or a diagonal of it.
+
+    Raises SubscriptsError, OutError and PlanError (ValueErrors), DtypeError (a TypeError), OperandError (both),
+    DeviceError (a RuntimeError); nothing is written then.
+
+    Source: numpy.einsum, whose results these are, but for `i->ii` and the other outputs that repeat a label.
+
+    >>> einsum("ij,jk->ki", [[1, 2], [3, 4]], [[1, 0], [1, 1]])
+    array([[3, 7],
+           [2, 4]])
+    """
+    no_options = (
+        out is dtype is backend is precision is None and optimize is _AUTO and order == "K" and casting == "safe"
+    )
+    if no_options and not deterministic and not autotune and type(subscripts) is str:
+        kinds = numpy_kinds(operands)
+        if kinds:
+            return usual(subscripts, *kinds)(*operands)
+    expression, arrays = hashable_form(subscripts, operands)
+    options = options_of(dtype, order, casting, optimize, None, backend, precision, deterministic, autotune)
+    return evaluate(expression, arrays, out, options)
+
+
+def einsum_plan(
+    subscripts: Any,
+    *operands: Any,
+    dtype: Any = None,
+    optimize: Optimize = "auto",
+    memory_limit: int | str | None = None,
+) -> Plan:
+    """The plan of an expression, from arrays or from shapes (tuples); needs no GPU and touches no data.
+
+    Args are `einsum`'s; `dtype` is by default that of the arrays, float64 for shapes; `memory_limit` is `contract`'s.
+    The plan can be printed, costed by `explain`, kept as JSON (`plan.to_json()`, `Plan.from_json(text)`) and run by
+    `run_plan`.
+
+    >>> print(einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10)))
+    ij,jk,kl->il  float64  i=40 j=30 k=20 l=10
+      %3 = jk,kl->jl  of %1, %2  left j=30, right l=10, summed k=20
+      %4 = ij,jl->il  of %0, %3  left i=40, right l=10, summed j=30
+    """
+    expression, operands_or_shapes = hashable_form(subscripts, operands)
+    shapes = tuple(shape_of(operand) for operand in operands_or_shapes)
+    if dtype is None:
+        dtypes = [array_dtype(operand) for operand in operands_or_shapes if not is_shape(operand)]
+        dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
+    dtype = dtype_of(dtype)
+    check_kind(dtype)
+    options = options_of(None, "K", "safe", optimize, memory_limit, None, None)
+    device = "cuda" if any(map(on_device, operands_or_shapes)) else "cpu"
+    return plan_for(expression, shapes, dtype, options, profile_for(device))
+
+
+def run_plan(
+    plan: Plan,
+    *operands: Any,
+    backend: str | None = None,
+    precision: str | None = None,
+    deterministic: bool = False,
+    autotune: bool = False,
+) -> Any:
+    """The result of a plan for operands of its shapes, which are cast to its dtype; a tuple if it has several outputs.
+
+    >>> run_plan(Plan.from_json(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).to_json()), np.ones((2, 3)), np.ones((3, 5)))
+    array([[3., 3., 3., 3., 3.],
+           [3., 3., 3., 3., 3.]])
+
+    Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
+    """
+    check_is_plan(plan)
+    options = options_of(plan.dtype, "K", "same_kind", "auto", None, backend, precision, deterministic, autotune)
+    return evaluate_plan(plan, operands, options)
+
+
+def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:
+    """numpy's `tensordot`: sum over the last `axes` axes of x and the first of y, or over the axes listed for each.
+
+    >>> tensordot(np.ones((2, 3)), np.ones((3, 5)), axes=1).shape
+    (2, 5)
+    """
+    x_shape, y_shape = array_shape(x), array_shape(y)
+    x_axes, y_axes = _listed(axes)
+    if len(x_axes) != len(y_axes):
+        raise ValueError(f"axes names {len(x_axes)} axes of x but {len(y_axes)} of y")
+    for shape, listed in ((x_shape, x_axes), (y_shape, y_axes)):
+        if len({axis % max(len(shape), 1) for axis in listed}) != len(listed):
+            raise ValueError(f"axes {listed} name an axis twice, or do not fit shape {shape}")
+    letters = alphabet()
+    x_term = [next(letters) for _ in x_shape]
+    y_term = [next(letters) for _ in y_shape]
+    for i, j in zip(x_axes, y_axes, strict=True):
+        if not (-len(x_shape) <= i < len(x_shape) and -len(y_shape) <= j < len(y_shape)):
+            raise AxisError(f"axes ({i}, {j}) are out of range for shapes {x_shape} and {y_shape}")
+        if x_shape[i] != y_shape[j]:
+            raise ValueError(f"axis {i} of x is {x_shape[i]} but axis {j} of y is {y_shape[j]}")
+        y_term[j] = x_term[i]
+    summed = set(x_term) & set(y_term)
+    kept = [label for label in x_term + y_term if label not in summed]
+    result = einsum(f"{''.join(x_term)},{''.join(y_term)}->{''.join(kept)}", x, y, backend=backend)
+    return np.asarray(result) if isinstance(result, np.generic) else result
+
+
+def _listed(axes: Any) -> tuple[list[int], list[int]]:
+    """The axes of x and those of y that tensordot sums together."""
+    with contextlib.suppress(TypeError):
+        number = operator.index(axes)
+        return list(range(-number, 0)), list(range(number))
+    try:
+        x_axes, y_axes = ([*map(operator.index, side if isinstance(side, Iterable) else [side])] for side in axes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"axes={axes!r} is neither a number of axes nor the axes of x and those of y") from error
+    return x_axes, y_axes
+
+
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Array:
+    """numpy's `transpose`: a view of x with its axes permuted, reversed by default."""
+    return choose(None, [x]).asarray(x).transpose(axes)

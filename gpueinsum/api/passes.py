@@ -1,0 +1,184 @@
+"""Derivatives decided once: what is computed forward and what backward, as plans, and bound for arrays of a kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TypeVar
+
+from gpueinsum.api.arguments import (
+    Array,
+    Dtype,
+    Expression,
+    Options,
+    Signature,
+    bytes_limit,
+    call_dtypes,
+    check_differentiable,
+    dtype_of,
+    options_of,
+    positions_of,
+)
+from gpueinsum.api.dispatch import bind_own, check_dimensions, plan_for
+from gpueinsum.backends.cpu import exact as numbers
+from gpueinsum.backends.select import Backend
+from gpueinsum.errors import OperandError, PlanError
+from gpueinsum.language.plan import Plan, check_takes
+from gpueinsum.language.rewrite import once, split
+from gpueinsum.planning import derivatives as grad
+from gpueinsum.planning.checkpoint import checkpointed
+from gpueinsum.planning.path import Optimize
+
+_Run = Callable[..., tuple[Array, ...]]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    compute: Dtype  # of the steps
+
+    def cast(self, arrays: Sequence[Array]) -> list[Array]:
+        return [numbers.cast(array, self.compute) for array in arrays]
+
+
+@dataclass(frozen=True, slots=True)
+class BothPasses(_Bound):
+    """Both passes of a gradient, bound for operands of certain shapes and dtypes in one place."""
+
+    forward: _Run  # its first `kept` outputs are for the backward pass, the others the values
+    backward: _Run
+    kept: int
+    kept_bytes: int
+    plan: Plan  # of both
+    values: Signature
+    dtypes: tuple[Dtype, ...]  # of the gradients
+
+
+@dataclass(frozen=True, slots=True)
+class TangentPass(_Bound):
+    """Values and their tangents in one pass, bound for operands of certain shapes and dtypes in one place."""
+
+    run: _Run
+    target: Dtype  # of the outputs
+
+
+@lru_cache(maxsize=1024)
+def both_passes(
+    asked: Expression | Plan,
+    operands: Signature,
+    wrt: tuple[int, ...],
+    options: Options,
+    limit: int | None,
+    place: Backend,
+) -> BothPasses:
+    """Plan both passes and bind them: the forward pass ends with the plan's own steps."""
+    plan, compute, target = _planned(asked, operands, wrt, options, place)
+    values = len(plan.outputs)
+
+    def joint(search: Optimize) -> tuple[Plan, int]:
+        both = grad.vjp(plan, wrt, search)
+        if limit is None:
+            return both, len(plan.steps)
+        taken = _copied_bytes(both, values, len(plan.steps), [dtype for _, dtype in operands], compute)
+        return checkpointed(both, limit, len(plan.steps), taken)
+
+    both, forward = _either(joint, _search(options.optimize))
+    inputs = len(both.inputs)
+    early = [*range(len(plan.inputs)), *range(inputs, inputs + forward)]
+    first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
+    kept, owner = len(first.outputs) - values, first.owners()
+    check_dimensions(both)
+    return BothPasses(
+        compute,
+        bind_own(first, place, options.mode, kept),
+        bind_own(rest, place, options.mode),
+        kept,
+        _bytes(first, {owner[output] for output in first.outputs[:kept]}, compute),
+        both,
+        tuple((plan.shape(output), target) for output in plan.outputs),
+        tuple(operands[position][1] for position in wrt),
+    )
+
+
+@lru_cache(maxsize=1024)
+def tangent_pass(
+    asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, place: Backend
+) -> TangentPass:
+    """Plan values and tangents together and bind them."""
+    plan, compute, target = _planned(asked, operands, wrt, options, place)
+    both = grad.jvp(plan, wrt)
+    check_dimensions(both)
+    return TangentPass(compute, bind_own(both, place, options.mode), target)
+
+
+def backward_plan(
+    plan: Plan, wrt: int | Sequence[int] | None, optimize: Optimize, memory_limit: int | str | None
+) -> Plan:
+    """`Plan.vjp`."""
+    check_differentiable(dtype_of(plan.dtype), "the plan's dtype")
+    listed = positions_of(wrt, len(plan.inputs))
+    if not listed:
+        raise OperandError(f"wrt={wrt!r} lists no operand, and a plan needs an output")
+    options_of(None, "K", "safe", optimize, None, None, None)  # refuses what is no way to optimize
+    limit, plan = bytes_limit(memory_limit), once(plan)
+    if limit is None:
+        return grad.vjp(plan, listed, _search(optimize), values=False)
+
+    def fitted(search: Optimize) -> Plan:
+        return checkpointed(grad.vjp(plan, listed, search, values=False), limit)[0]
+
+    return _either(fitted, _search(optimize))
+
+
+def tangent_plan(plan: Plan, wrt: int | Sequence[int] | None) -> Plan:
+    """`Plan.jvp`."""
+    check_differentiable(dtype_of(plan.dtype), "the plan's dtype")
+    return grad.jvp(once(plan), positions_of(wrt, len(plan.inputs)), values=False)
+
+
+# ---------------------------------------------------------------- planning
+
+
+def _planned(
+    asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, place: Backend
+) -> tuple[Plan, Dtype, Dtype]:
+    """The plan to differentiate, without steps that nothing needs; the dtypes of its computation and of its values."""
+    shapes, dtypes = tuple(shape for shape, _ in operands), [dtype for _, dtype in operands]
+    if isinstance(asked, Plan):
+        check_takes(asked, shapes)
+    target, compute = call_dtypes(dtypes, None, options, place)
+    for position in wrt:
+        check_differentiable(dtypes[position], f"operand {position}")
+    check_differentiable(target, "the value")
+    if isinstance(asked, Plan):
+        return replace(once(asked), dtype=compute.name), compute, target
+    plan = plan_for(asked, shapes, compute, options, place.profile)
+    return plan, compute, target  # which computes nothing twice or for nothing
+
+
+def _search(optimize: Optimize) -> Optimize:
+    """How gradients are planned anew: neither a path nor an optimizer that remembers serves another expression."""
+    return optimize if isinstance(optimize, str | bool) else "auto"
+
+
+def _either(plan: Callable[[Optimize], _T], search: Optimize) -> _T:
+    """A plan that fits: with gradients planned anew, which may need more memory, or with none."""
+    try:
+        return plan(search)
+    except PlanError:
+        return plan(None)
+
+
+def _copied_bytes(plan: Plan, values: int, forward: int, dtypes: Sequence[Dtype], compute: Dtype) -> int:
+    """Bytes of casts of operands, and of copies of outputs that would be others' memory, or what a pullback keeps."""
+    owner = plan.owners()
+    cast = [k for k, dtype in enumerate(dtypes) if dtype != compute]
+    kept = {owner[source] for step in plan.steps[forward:] for source in step.sources}
+    copied = {*plan.borrowed(), *(k for k in range(values) if owner[plan.outputs[k]] in kept)}
+    return _bytes(plan, [*cast, *(plan.outputs[position] for position in copied)], compute)
+
+
+def _bytes(plan: Plan, registers: Iterable[int], compute: Dtype) -> int:
+    return sum(math.prod(plan.shape(register)) for register in registers) * compute.itemsize

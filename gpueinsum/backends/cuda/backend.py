@@ -1,0 +1,214 @@
+"""CuPy: plans as programs of cuBLAS calls and kernels of ours; asynchronous on the current device and stream.
+
+A plan is assembled once for operands of the same strides (`assemble.py`), into a flat list of launches on one workspace
+and one memory for each result (`draft.py`, `program.py`); a call resolves addresses and launches, on several streams
+where branches of the plan gain by it (`lanes.py`). The GPU is reached through one small object, `Runtime`, and through
+nothing else, so that the tests can put a simulated device in its place and run this whole module on a machine without a
+GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gpueinsum.backends.autotune import Tuner, choices_for
+from gpueinsum.backends.cuda.draft import in_turn, on_lanes
+from gpueinsum.backends.cuda.graph import Launches, is_worth_a_graph, replaying
+from gpueinsum.backends.cuda.lower import assemble
+from gpueinsum.backends.cuda.program import Program
+from gpueinsum.backends.cuda.runtime import Memory, Runtime
+from gpueinsum.backends.cuda.source import KERNELS
+from gpueinsum.backends.cuda.timed import CudaWays
+from gpueinsum.backends.execute import PLAIN, Mode, scheduled
+from gpueinsum.backends.select import HOST, on_device
+from gpueinsum.costs.profile import Profile, profile_for
+from gpueinsum.errors import DtypeError, OperandError
+from gpueinsum.language.plan import Plan
+from gpueinsum.schedule.gemm import PACK_BYTES
+from gpueinsum.schedule.layouts import route_for
+
+Array = Any  # CuPy's, or the simulated device's
+
+_DTYPES = {kernel.source for kernel in KERNELS}
+_KEPT = 16  # programs of a bound plan, for the strides and devices it was called with last
+
+
+class CudaBackend:
+    """Runs plans on the current CUDA device."""
+
+    name = "cuda"
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    @property
+    def profile(self) -> Profile:
+        """The rates by which layouts are chosen, neighbouring steps fused, and pairs routed."""
+        return profile_for("cuda")
+
+    def asarray(self, operand: object) -> Array:
+        """The operand on the current device; what CUDA cannot hold is refused before it goes there."""
+        if type(operand) is not self.runtime.array_type and not on_device(operand):
+            operand = HOST.asarray(operand)
+            self.compute_dtype(operand.dtype)
+            operand = operand.astype(operand.dtype.newbyteorder("="), copy=False)
+        array = self.runtime.to_device(operand)
+        item = array.dtype.itemsize
+        misaligned = self.runtime.pointer(array) % item  # complex ones are read whole, too
+        for stride in array.strides:
+            misaligned |= stride % item
+        if misaligned:
+            raise OperandError(f"{array.dtype} elements lie at addresses that are no multiples of {item}")
+        return array
+
+    def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """The dtype itself; half precision accumulates in float32 inside each step. Raises DtypeError."""
+        if dtype.name not in _DTYPES:
+            raise DtypeError(f"{dtype} cannot be computed with on CUDA: convert it first, or compute on the CPU")
+        return dtype
+
+    def context(self) -> Hashable:
+        return self.runtime.context()
+
+    def memory_bytes(self) -> int:
+        """What the current device has."""
+        return self.runtime.memory()
+
+    def arrange(self, result: Array, order: str) -> Array:
+        return self.runtime.arrange(result, order)
+
+    def store(self, result: Array, out: Array) -> None:
+        self.runtime.store(result, out)
+
+    def hand_back(self, result: Array, stays: bool) -> Any:
+        """The result as the caller gets it: on the host again unless it `stays` on the device."""
+        if stays:
+            return result
+        host = self.runtime.to_host(result)
+        return host[()] if host.ndim == 0 else host
+
+    def bind(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., tuple[Array, ...]]:
+        """A plan as a function of its operands, assembled anew for operands of other strides and on other devices.
+
+        A graph is replayed from the second call on (`graph.py`). If `deterministic`, products have a cuBLAS handle that
+        no other stream uses: cuBLAS promises the same bits from run to run only to streams that do not share a handle's
+        workspace. A graph is refused by ValueError then, and None means none: its products may be chosen otherwise than
+        those of the first call. All else always gives the same bits.
+        """
+        loaded, device = self._loaded(plan, mode), self.runtime.device
+        return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)
+
+    def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
+        """`bind` for a plan of one output: that output itself."""
+        loaded, device = self._loaded(plan, mode), self.runtime.device
+        return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)[0]
+
+    def program(
+        self,
+        plan: Plan,
+        strides: Sequence[tuple[int, ...]],
+        precision: str | None = None,
+        is_graph: bool = False,
+    ) -> Program:
+        """What runs the plan for operands of these strides (in bytes) on the current device, launched or as a graph.
+
+        It counts on `Program.packed_operands` beginning at multiples of 16 bytes.
+        """
+        return self.programs(plan, strides, precision)(is_graph)
+
+    def programs(
+        self,
+        plan: Plan,
+        strides: Sequence[tuple[int, ...]],
+        precision: str | None,
+        autotune: bool = False,
+        aligned: bool = True,
+    ) -> Callable[[bool], Program]:
+        """`program` by whether it is a graph, of the same work; unless `aligned`, of operands that begin anywhere.
+
+        With `autotune` the ways of products are chosen by the clock.
+        """
+        profile, processors = self.profile, self.runtime.processors
+        choose = self._tuner(precision).route_for if autotune else route_for
+        draft = assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned)
+        turns = in_turn(draft)
+        return lambda is_graph: on_lanes(draft, turns, processors, profile, 0.0 if is_graph else profile.launch)
+
+    def _tuner(self, precision: str | None) -> Tuner:
+        ways = CudaWays(self.runtime, precision, lambda program: _launching(program, self.runtime, deterministic=False))
+        return Tuner(ways, choices_for("cuda"))
+
+    def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
+        """A function of the device and the operands' strides, which keeps what it loaded last."""
+        precision, graph, deterministic, autotune = mode
+        if graph and deterministic:
+            raise ValueError("graph=True may give other bits than the first call, and deterministic=True refuses that")
+
+        def load(_: Hashable, *strides: tuple[int, ...]) -> _Run:
+            program, run = ready(strides, aligned=True)
+            packed, pointer = program.packed_operands, self.runtime.pointer
+            if not packed:
+                return run
+            anywhere = lru_cache(maxsize=1)(lambda: ready(strides, aligned=False)[1])
+            if any(program.operands[number].before % PACK_BYTES for number in packed):  # a graph would not align them
+                return anywhere()
+            return lambda operands: (
+                anywhere() if any(pointer(operands[number]) % PACK_BYTES for number in packed) else run
+            )(operands)
+
+        def ready(strides: Sequence[tuple[int, ...]], aligned: bool) -> tuple[Program, _Run]:
+            program_for = self.programs(plan, strides, precision, autotune, aligned)
+            program = program_for(False)
+            launched = _launching(program, self.runtime, deterministic)
+            if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
+                launched = replaying(program_for(True), self.runtime, launched, warns=bool(graph))
+            return program, _running(program, self.runtime, launched)
+
+        return lru_cache(maxsize=_KEPT)(load)
+
+
+_scheduled = lru_cache(maxsize=256)(scheduled)  # once for operands of all strides
+_Run = Callable[[Sequence[Array]], tuple[Array, ...]]
+
+
+def _running(program: Program, runtime: Runtime, launched: Launches) -> _Run:
+    """The program as a function of its operands: their addresses, the launches, and arrays in the results' memories."""
+    pointer, array, strided = runtime.pointer, runtime.array, runtime.strided
+    dtype, outputs, results = np.dtype(program.dtype), program.outputs, len(program.operands)
+
+    def run(operands: Sequence[Array]) -> tuple[Array, ...]:
+        memories = launched([*map(pointer, operands)])
+        return tuple(
+            [
+                array(shape, dtype, memories[memory - results], strides)
+                if memory >= results
+                else strided(operands[memory], shape, strides)
+                for memory, shape, strides in outputs
+            ]
+        )
+
+    return run
+
+
+def _launching(program: Program, runtime: Runtime, deterministic: bool) -> Launches:
+    """From the operands' addresses to the results' memories, everything launched in turn or on its lanes."""
+    if program.starts:
+        launches = [runtime.branched(program, deterministic)]
+    else:
+        launches = [runtime.prepare(work, deterministic) for work in program.work]
+    allocate, sizes = runtime.allocate, program.results
+    if program.workspace:
+        sizes = (*sizes, program.workspace)
+
+    def launch_all(addresses: Sequence[int]) -> Sequence[Memory]:
+        memories = [allocate(size) for size in sizes]
+        places = [*addresses, *[memory.ptr for memory in memories]]
+        for launch in launches:
+            launch(places)
+        return memories
+
+    return launch_all

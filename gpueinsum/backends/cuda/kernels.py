@@ -1,0 +1,296 @@
+"""From strided arrays to kernels of ours: which one, how its work is shared among threads, and when it reads packs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from gpueinsum.backends.cuda.source import Kernel, Struct, accumulator, job, nest
+from gpueinsum.costs.counts import item_bytes
+from gpueinsum.language.steps import Expand
+from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides, points
+from gpueinsum.language.subscripts import Label, Term
+
+Sizes = tuple[tuple[Label, int], ...]
+
+THREADS = 256  # of a block
+_RESIDENT = 2048  # threads that one multiprocessor holds at the most
+_ROUNDS = 4  # times what a device holds at once, in blocks; from there on they take turns by themselves
+_MANY_TERMS = 32  # from here on, threads share an output (a warp reads 32 neighbours at once), or a sum is cut
+_PACK_BYTES = 16  # of the widest load
+_TILE = 64  # rows and columns of a block's part of an integer product, as in kernels/integer_gemm.cu
+# Of an axis that a permuting copy reads or writes along. Below, a tile of 32 or 64 would be mostly empty, and either
+# side's neighbours lie in one or two sectors of 32 bytes as it is. By reasoning; not measured yet.
+_TILED = 16
+
+
+class Source(NamedTuple):
+    """An array as a kernel reads it: its term, its strides in elements, whether it enters as its conjugate."""
+
+    term: Term
+    strides: tuple[int, ...]
+    conjugated: bool = False
+
+
+class Task(NamedTuple):
+    """One kernel without its addresses."""
+
+    kernel: Kernel
+    blocks: int
+    job: Struct
+
+
+class SumTask(NamedTuple):
+    """A sum: into `parts` of the type `wide` for each result first if there is a second task, which adds them up."""
+
+    first: Task
+    second: Task | None
+    wide: str
+    parts: int
+
+
+@lru_cache(maxsize=4096)
+def sum_products(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: str, processors: int) -> SumTask:
+    """`out[...] = sum of the product of the sources`, C-ordered, on so many multiprocessors; at least one element."""
+    size = dict(sizes)
+    if points((label for label in size if label not in out), size) == 1:
+        return SumTask(_product_task(sources, out, size, dtype, processors), None, dtype, 1)
+    outputs, terms = points(out, size), points((label for label in size if label not in out), size)
+    walked = [label_strides(source.term, source.strides) for source in sources]
+    # The largest array's neighbours lie along the innermost loop; a sum does not mind the order.
+    largest = max(range(len(sources)), key=lambda number: points(walked[number], size))
+    strides = walked[largest]
+    summed = sorted((label for label in size if label not in out), key=lambda label: -abs(strides.get(label, 0)))
+    kept, inner = fuse(axes(out, size, *walked)), fuse(axes(summed, size, *walked))
+    along_sum, is_short = _lies_along_sum(kept, inner, largest), terms < _MANY_TERMS
+    shared = _by_columns(kept, inner, outputs, terms, dtype, processors) if is_short or not along_sum else None
+    if shared is None:
+        shared = _by_rows(kept, inner, outputs, terms, dtype, processors, along_sum)
+    loops = nest(*_columns(shared.kept, len(sources)), *_columns(shared.summed, len(sources)))
+    wide, chunks = accumulator(dtype), shared.chunks
+    kernel = Kernel(shared.kernel, dtype, dtype if chunks == 1 else wide, len(sources))
+    numbers = shared.outputs, shared.terms, shared.lanes, chunks, _bits(sources), *shared.packs
+    first = Task(kernel, _blocks(shared.outputs * shared.lanes * chunks, processors), job(loops, *numbers))
+    if chunks == 1:
+        return SumTask(first, None, wide, 1)
+    lanes = min(THREADS, _power_of_two(chunks))
+    rest = job(nest([outputs], [[chunks]], [chunks], [[1]]), outputs, chunks, lanes, 1, 0, *_NO_PACKS)
+    return SumTask(first, Task(Kernel("reduce", wide, dtype), _blocks(outputs * lanes, processors), rest), wide, chunks)
+
+
+@lru_cache(maxsize=4096)
+def add(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: str, processors: int) -> Task:
+    """`out[...] = the sum of the sources`, C-ordered; all are of the term."""
+    return _map_task("add", sources, out, dict(sizes), dtype, processors)
+
+
+class _Shared(NamedTuple):
+    """A sum's loops, its outputs and terms (in packs if so), and how the work is shared among threads."""
+
+    kernel: str
+    kept: list[Axis]
+    summed: list[Axis]
+    outputs: int
+    terms: int
+    lanes: int  # threads that share an output
+    chunks: int  # parts that each sum is cut into
+    packs: tuple[int, int]  # whether packs are read, and by a bit per array which has neighbours in them
+
+
+_NO_PACKS = 0, -1
+
+
+def _by_columns(
+    kept: list[Axis], summed: list[Axis], outputs: int, terms: int, dtype: str, processors: int
+) -> _Shared | None:
+    """Every thread adds up a pack of results; None where neighbours along the result are no packs."""
+    packed = _packed(kept, summed, dtype) if terms > 1 else None
+    if packed is None:
+        return None
+    packs = outputs // _width(dtype)
+    return _Shared(
+        "reduce_columns", packed[0], summed, packs, terms, 1, _chunks(packs, terms, processors), (1, packed[1])
+    )
+
+
+def _by_rows(
+    kept: list[Axis], summed: list[Axis], outputs: int, terms: int, dtype: str, processors: int, along_sum: bool
+) -> _Shared:
+    """Threads share an output where its neighbours lie `along_sum`, so that a warp reads neighbours."""
+    is_shared, packs = along_sum and terms >= _MANY_TERMS, _NO_PACKS
+    packed = _packed(summed, kept, dtype) if along_sum and terms else None
+    if packed is not None:
+        summed, packs, terms = packed[0], (1, packed[1]), terms // _width(dtype)
+    lanes = min(THREADS, _power_of_two(terms)) if is_shared else 1
+    chunks = _chunks(outputs * lanes, terms // lanes, processors)
+    return _Shared("reduce", kept, summed, outputs, terms, lanes, chunks, packs)
+
+
+def zeros(outputs: int, dtype: str, processors: int) -> Task:
+    """A sum of no terms, which reads nothing."""
+    numbers = outputs, 0, 1, 1, 0, *_NO_PACKS
+    return Task(Kernel("reduce", dtype, dtype), _blocks(outputs, processors), job(nest([], [[]], [], [[]]), *numbers))
+
+
+def expand(step: Expand, strides: tuple[int, ...], size: Mapping[Label, int], dtype: str, processors: int) -> Task:
+    """`term->out` where the result repeats or gains labels, C-ordered."""
+    source, apart = label_strides(step.term, strides), _apart(step.out, size)
+    walked = [source.pop(label, 0) for label in step.out]  # along the first of each label's loops
+    strided = zip(step.out, zip(walked, apart, strict=True), strict=True)
+    loops = fuse([Axis(size[label], both) for label, both in strided])
+    last = loops.pop() if loops else Axis(1, (0, 0))
+    is_packed = last.size % _width(dtype) == 0
+    width = _width(dtype) if is_packed else 1
+    packs = Axis(last.size // width, tuple([stride * width for stride in last.strides]))
+    nested, outputs = nest(*_columns([*loops, packs], 2), [], [[], []]), points(step.out, size) // width
+    numbers = outputs, 0, int(is_packed), -1, *last.strides
+    return Task(Kernel("expand", dtype, dtype), _blocks(outputs, processors), job(nested, *numbers))
+
+
+def _apart(term: Term, size: Mapping[Label, int]) -> list[int]:
+    """Strides of a number that is 0 only where all loops of each label stand at the same place.
+
+    It has a digit for every loop that repeats a label: how far that loop stands from the label's first, which is less
+    than the label's size either way. So no other digits make up for one, and it is less than the points of the term.
+    """
+    strides, weight = [0] * len(term), 1
+    for place, label in enumerate(term):
+        first = term.index(label)
+        if first < place:
+            strides[first] -= weight
+            strides[place] += weight
+            weight *= size[label]
+    return strides
+
+
+def integer_gemm(batch: Axis, rows: Axis, columns: Axis, summed: Axis, dtype: str, processors: int) -> Task:
+    """A batched matrix product of types that cuBLAS lacks; the axes' strides are those of lhs, rhs and out."""
+    strides = (
+        *(axis.strides[0] for axis in (batch, rows, summed)),
+        *(axis.strides[1] for axis in (batch, summed, columns)),
+        *(axis.strides[2] for axis in (batch, rows, columns)),
+    )
+    tiles = batch.size * -(-rows.size // _TILE) * -(-columns.size // _TILE)
+    numbers = job(batch.size, rows.size, columns.size, summed.size, *strides)
+    return Task(Kernel("integer_gemm", dtype, dtype, 2), _blocks(tiles * THREADS, processors), numbers)
+
+
+def pointers(matrices: tuple[Axis, ...], sides: tuple[int, int, int], item: int, processors: int) -> Task:
+    """Three arrays of pointers, one behind the other: to the matrices of these sides, along these axes."""
+    strides = [[axis.strides[side] * item for axis in matrices] for side in sides]
+    number = math.prod(axis.size for axis in matrices)
+    loops = nest([axis.size for axis in matrices], strides, [], [[] for _ in sides])
+    return Task(Kernel("pointers", "uint8", "uint64", len(sides)), _blocks(number, processors), job(loops, number))
+
+
+# ---------------------------------------------------------------- element by element
+
+
+def _product_task(
+    sources: tuple[Source, ...], out: Term, size: Mapping[Label, int], dtype: str, processors: int
+) -> Task:
+    """A product with nothing to sum; of one array that is written along another axis than it is read, by tiles."""
+    if len(sources) == 1:
+        [source] = sources
+        tiled = _permute_task(source, out, size, dtype, processors)
+        if tiled is not None:
+            return tiled
+    return _map_task("multiply", sources, out, size, dtype, processors)
+
+
+def _map_task(
+    name: str, sources: tuple[Source, ...], out: Term, size: Mapping[Label, int], dtype: str, processors: int
+) -> Task:
+    walked = [label_strides(source.term, source.strides) for source in sources]
+    kept, outputs = fuse(axes(out, size, *walked)), points(out, size)
+    packed, packs = _packed(kept, [], dtype), _NO_PACKS
+    if packed is not None:
+        kept, packs, outputs = packed[0], (1, packed[1]), outputs // _width(dtype)
+    loops = nest(*_columns(kept, len(sources)), [], [[] for _ in sources])
+    numbers = outputs, _bits(sources), *packs
+    return Task(Kernel(name, dtype, dtype, len(sources)), _blocks(outputs, processors), job(loops, *numbers))
+
+
+def _permute_task(source: Source, out: Term, size: Mapping[Label, int], dtype: str, processors: int) -> Task | None:
+    """A copy by tiles if the source is contiguous along another axis than the result, and both are long."""
+    loops = fuse(axes(out, size, label_strides(source.term, source.strides), contiguous(out, size)))
+    rows = next((loop for loop in loops if loop.strides[0] == 1), None)
+    if rows is None or loops[-1].strides[0] in (0, 1) or min(rows.size, loops[-1].size) < _TILED:
+        return None
+    columns = loops.pop()
+    around = [loop for loop in loops if loop is not rows]
+    turns = 1
+    for loop in around:
+        turns *= loop.size
+    nested = nest(*_columns(around, 2), [], [[], []])
+    numbers = turns, rows.size, columns.size, columns.strides[0], rows.strides[1], int(source.conjugated)
+    edge = 32 if item_bytes(dtype) > 4 else 64  # of a tile, as in kernels/permute.cu
+    tiles = turns * -(-rows.size // edge) * -(-columns.size // edge)
+    return Task(Kernel("permute", dtype, dtype), _blocks(tiles * THREADS, processors), job(nested, *numbers))
+
+
+# ---------------------------------------------------------------- packs
+
+
+def _width(dtype: str) -> int:
+    """How many elements a pack has."""
+    return max(1, _PACK_BYTES // item_bytes(dtype))
+
+
+def _packed(loops: list[Axis], others: list[Axis], dtype: str) -> tuple[list[Axis], int] | None:
+    """The loops with packs as the steps of the last of them, and by a bit per array which have neighbours along it.
+
+    None if it cannot be read in packs: it must be of whole packs, each array contiguous along it or without it, and
+    every pack aligned if the array's first one is. What the arrays' addresses are is seen to when the kernel runs.
+    """
+    width = _width(dtype)
+    if not loops or loops[-1].size % width:
+        return None
+    *outer, last = loops
+    for number, stride in enumerate(last.strides):
+        if stride not in (0, 1):
+            return None
+        if stride == 1 and any(loop.strides[number] % width for loop in (*outer, *others)):
+            return None
+    along = sum(stride << number for number, stride in enumerate(last.strides))
+    steps = Axis(last.size // width, tuple(stride * width for stride in last.strides))
+    return [*outer, steps], along
+
+
+# ---------------------------------------------------------------- threads
+
+
+def blocks_at_once(processors: int) -> int:
+    """How many blocks a device holds."""
+    return processors * (_RESIDENT // THREADS)
+
+
+def _blocks(threads: int, processors: int) -> int:
+    """As many blocks as there is work for, up to what the device holds at once several times over."""
+    return min(-(-threads // THREADS), blocks_at_once(processors) * _ROUNDS)
+
+
+def _chunks(threads: int, terms: int, processors: int) -> int:
+    """Into how many parts sums are cut to fill the device, where so many threads have so many terms each."""
+    return max(1, min(processors * _RESIDENT // threads, terms // _MANY_TERMS))
+
+
+def _lies_along_sum(kept: list[Axis], inner: list[Axis], array: int) -> bool:
+    """Whether the array's neighbours lie along the sum rather than along the result."""
+    return not inner or inner[-1].strides[array] in (-1, 1) or not kept or abs(kept[-1].strides[array]) != 1
+
+
+def _columns(loops: Sequence[Axis], arrays: int) -> tuple[list[int], list[list[int]]]:
+    """Loops as `nest` takes them: their sizes, and one list of strides per array."""
+    return [loop.size for loop in loops], [[loop.strides[array] for loop in loops] for array in range(arrays)]
+
+
+def _bits(sources: Sequence[Source]) -> int:
+    return sum(source.conjugated << number for number, source in enumerate(sources))
+
+
+def _power_of_two(number: int) -> int:
+    """The largest power of two that is not more."""
+    return 1 << (number.bit_length() - 1)

@@ -1,0 +1,366 @@
+"""The device as `cuda.py` sees it: a small protocol, and CuPy behind it. Nothing else in the package reaches a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache, lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpueinsum.backends.cuda.cublas import CAPTURING, CapturableBlas, CupyBlas, Handle
+from gpueinsum.backends.cuda.lanes import LANES
+from gpueinsum.backends.cuda.program import Launch, PointerProduct, Product, Program, Work
+from gpueinsum.backends.cuda.source import Kernel, kernel_text
+from gpueinsum.backends.cuda.streams import LaneStreams, current, forked, one_by_one
+from gpueinsum.backends.select import on_device
+from gpueinsum.errors import DeviceError, OperandError
+from gpueinsum.language.subscripts import Shape
+
+Array = Any
+
+
+class Memory(Protocol):
+    """Bytes on a device, which go when nothing refers to them."""
+
+    @property
+    def ptr(self) -> int:
+        """The address of the first."""
+
+
+class Runtime(Protocol):
+    """All that is ever asked of a device."""
+
+    array_type: type
+
+    @property
+    def processors(self) -> int:
+        """How many multiprocessors the current device has."""
+
+    def memory(self) -> int:
+        """Bytes of memory that the current device has."""
+
+    def to_device(self, operand: object) -> Array:
+        """The operand as an array on the current device."""
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]: ...
+
+    def context(self) -> Hashable:
+        """What an array that is kept can be used with only: the current device and stream."""
+
+    def device(self) -> int:
+        """The number of the current device."""
+
+    def allocate(self, nbytes: int) -> Memory:
+        """So many bytes, not initialised."""
+
+    def array(self, shape: Shape, dtype: np.dtype[Any], memory: Memory, strides: Sequence[int]) -> Array:
+        """The memory as an array with these strides (in bytes)."""
+
+    def strided(self, array: Array, shape: Shape, strides: Sequence[int]) -> Array:
+        """The array's memory, from its first element on, seen with other strides (in bytes)."""
+
+    def pointer(self, array: Array) -> int:
+        """The address of the first element."""
+
+    def arrange(self, array: Array, order: str) -> Array:
+        """The array in C or F order, copied only if it is not."""
+
+    def store(self, array: Array, out: Array) -> None:
+        """Write the array's elements into `out`, which may be on the host."""
+
+    def prepare(self, work: Work, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
+        """A kernel or a product as a function of the addresses of a program's memories.
+
+        If `deterministic`, the product shares no workspace with other streams. Raises DeviceError for a precision that
+        the cuBLAS at hand does not have.
+        """
+
+    def branched(self, program: Program, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
+        """All work of a program with lanes, each lane on a stream; what comes next on the current stream waits for it.
+
+        A function of addresses as those of `prepare`, which raises what they raise.
+        """
+
+    def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
+        """All its work at these addresses as one graph, to be launched on the stream that is current now.
+
+        Lanes become its branches. Raises DeviceError, saying why, if it cannot be captured. Everything must have been
+        launched once before.
+        """
+
+    def copy(self, out: int, source: int, nbytes: int) -> None:
+        """So many bytes from address to address."""
+
+    def seconds(self, call: Callable[[], object], count: int) -> float:
+        """Seconds that the device takes for what so many calls launch, one after the other."""
+
+
+class CupyRuntime:
+    """CuPy's current device and current stream, its memory pool, its cuBLAS handle; only what is timed synchronises.
+
+    Raises DeviceError, saying which of CuPy, driver, device and cuBLAS is missing.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import cupy
+        except ImportError as error:
+            raise DeviceError(
+                f"CUDA needs CuPy, which cannot be imported: pip install 'cupy-cuda13x[ctk]' ({error})"
+            ) from error
+        try:
+            devices = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            what = "an NVIDIA device" if "NoDevice" in str(error) else "an NVIDIA driver that fits CuPy's CUDA version"
+            raise DeviceError(f"CUDA needs {what}, and there is none: {error}") from error
+        if devices == 0:
+            raise DeviceError("CUDA needs an NVIDIA device, and there is none")
+        try:
+            from cupy_backends.cuda.libs import cublas
+        except ImportError as error:
+            raise DeviceError(f"CUDA needs the cuBLAS library: pip install 'cupy-cuda13x[ctk]' ({error})") from error
+        if _headers_are_missing():
+            raise DeviceError("CUDA needs its headers, with which CuPy compiles: pip install 'cupy-cuda13x[ctk]'")
+        self._cupy = cupy
+        self.array_type = cupy.ndarray
+        past_cupy = lambda: cupy.cuda.get_current_stream().ptr, cupy.cuda.runtime.runtimeGetVersion() // 1000
+
+        def blas(handle_of: Callable[[], int]) -> CupyBlas:
+            return CupyBlas(cublas, handle_of, *past_cupy)
+
+        self._blas = blas(cupy.cuda.device.get_cublas_handle)
+        handle = lru_cache(maxsize=_STREAMS)(lambda context, thread: Handle(cublas))
+        self._own_blas = blas(lambda: handle(self.context(), threading.get_ident()))
+        self._capturable_blas = lru_cache(maxsize=None)(self._new_capturable_blas)
+        self._capture_workspace = lru_cache(maxsize=_STREAMS * LANES)(self._new_capture_workspace)
+
+        def blas_of_its_own() -> CupyBlas:
+            handle = Handle(cublas)
+            return blas(lambda: handle)
+
+        self._blas_of_its_own = blas_of_its_own
+        self._lanes: dict[Hashable, LaneStreams] = {}
+
+    @property
+    def processors(self) -> int:
+        return _processors(self.device())
+
+    def memory(self) -> int:
+        return int(self._cupy.cuda.runtime.memGetInfo()[1])
+
+    def to_device(self, operand: Any) -> Array:
+        if type(operand) is self.array_type and operand.data.device_id == self.device():
+            return operand  # as most operands are
+        array = self._adopted(operand) if on_device(operand) else self._uploaded(operand)
+        current = self.device()
+        if array.device.id != current:
+            raise OperandError(
+                f"an array is on device {array.device.id} but device {current} is current: "
+                f"copy it over, or call inside `with cupy.cuda.Device({array.device.id})`"
+            )
+        return array
+
+    def _uploaded(self, operand: Any) -> Array:
+        """An array of the host's; one without axes as if it had one, since CuPy makes 0 of a -0 there."""
+        return self._cupy.asarray(operand) if operand.ndim else self._cupy.asarray(operand.reshape(1)).reshape(())
+
+    def _adopted(self, operand: Any) -> Array:
+        """An array on a GPU as CuPy's, where it is: `cupy.asarray` would copy it to the current device."""
+        cupy = self._cupy
+        if isinstance(operand, cupy.ndarray):
+            return operand
+        if not hasattr(operand, "__dlpack__"):
+            address = operand.__cuda_array_interface__["data"][0]
+            current = self.device()
+            home = cupy.cuda.runtime.pointerGetAttributes(address).device if address else current
+            with cupy.cuda.Device(home):
+                return cupy.asarray(operand)
+        try:
+            return cupy.from_dlpack(operand)  # CuPy's stream waits for the producer's, which the other way does not ask
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise OperandError(
+                f"an array of type {type(operand).__name__} cannot be shared by DLPack: {error}"
+            ) from error
+
+    def context(self) -> Hashable:
+        stream = self._cupy.cuda.get_current_stream()
+        thread = threading.get_ident() if stream.ptr == _PER_THREAD_STREAM else None  # another stream in every thread
+        return self.device(), stream, thread
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        return self._cupy.asnumpy(array, order="A")  # type: ignore[no-any-return]  # CuPy has no types
+
+    def device(self) -> int:
+        return self._cupy.cuda.runtime.getDevice()  # type: ignore[no-any-return]  # CuPy has no types
+
+    def allocate(self, nbytes: int) -> Memory:
+        return self._cupy.cuda.alloc(nbytes)  # type: ignore[no-any-return]  # CuPy has no types
+
+    def array(self, shape: Shape, dtype: np.dtype[Any], memory: Memory, strides: Sequence[int]) -> Array:
+        return self._cupy.ndarray(shape, dtype, memory, strides)
+
+    def strided(self, array: Array, shape: Shape, strides: Sequence[int]) -> Array:
+        return self._cupy.lib.stride_tricks.as_strided(array, shape, strides)
+
+    def pointer(self, array: Array) -> int:
+        return array.data.ptr  # type: ignore[no-any-return]  # CuPy has no types
+
+    def arrange(self, array: Array, order: str) -> Array:
+        return self._cupy.asarray(array, order=order)
+
+    def store(self, array: Array, out: Array) -> None:
+        if isinstance(out, np.ndarray):
+            np.copyto(out, self.to_host(array), casting="unsafe")
+        else:
+            self.to_device(out)[...] = array
+
+    def prepare(self, work: Work, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
+        if isinstance(work, Product | PointerProduct):
+            return (self._own_blas if deterministic else self._blas).prepare(work)
+        return self._prepared_launch(work)
+
+    def _prepared_launch(self, work: Launch) -> Callable[[Sequence[int]], None]:
+        kernel, grid, block, places = _raw_kernel(work.kernel), (work.blocks,), (work.threads,), work.addresses
+        # CuPy asks for its __array_interface__ at every launch, which lists all fields: that takes 8 to 10 us of
+        # the host, without fields 1 us (numpy 2.5.2, AMD EPYC).
+        job = work.job.view(f"V{work.job.itemsize}")
+
+        def launch(addresses: Sequence[int]) -> None:
+            kernel(grid, block, (job, *[addresses[memory] + offset for memory, offset in places]))
+
+        return launch
+
+    def copy(self, out: int, source: int, nbytes: int) -> None:
+        cupy = self._cupy
+        stream = cupy.cuda.get_current_stream().ptr
+        cupy.cuda.runtime.memcpyAsync(out, source, nbytes, _DEVICE_TO_DEVICE, stream)
+
+    def seconds(self, call: Callable[[], object], count: int) -> float:
+        """By events on the current stream, for which it waits: a wait for the device would break others' captures."""
+        cuda = self._cupy.cuda
+        start, stop = cuda.Event(), cuda.Event()
+        cuda.get_current_stream().synchronize()
+        start.record()
+        for _ in range(count):
+            call()
+        stop.record()
+        stop.synchronize()
+        return float(cuda.get_elapsed_time(start, stop)) / 1e3
+
+    def branched(self, program: Program, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
+        """In turn where there are no more lanes, or no memory for their handles."""
+
+        def wired(context: Hashable) -> Callable[[Sequence[int]], None]:
+            lanes = self._lanes_of(context)
+            if lanes is not None:
+                with contextlib.suppress(RuntimeError):  # cuBLAS' own; what is wrong otherwise shows in turn, too
+                    return self._wired(program, deterministic, lanes)
+            return one_by_one([self.prepare(work, deterministic) for work in program.work])
+
+        known = lru_cache(maxsize=_STREAMS)(wired)
+        return lambda addresses: known(self.context())(addresses)
+
+    def _lanes_of(self, context: Hashable) -> LaneStreams | None:
+        """Those beside the current stream. So many streams have some, and keep them: to make handles anew is slow."""
+        if context not in self._lanes and len(self._lanes) < _STREAMS:
+            streams = [self._cupy.cuda.Stream(non_blocking=True) for _ in range(1, LANES)]
+            self._lanes[context] = LaneStreams(streams, self._blas_of_its_own)
+        return self._lanes.get(context)
+
+    def _wired(self, program: Program, deterministic: bool, lanes: LaneStreams) -> Callable[[Sequence[int]], None]:
+        """`branched` for calls on the current stream."""
+
+        def prepared(work: Work, lane: int) -> Callable[[Sequence[int]], None]:
+            if not lane or isinstance(work, Launch):
+                return self.prepare(work, deterministic)
+            return lanes.blas(lane).prepare(work)
+
+        launches = [prepared(work, start.lane) for work, start in zip(program.work, program.starts, strict=True)]
+        streams = [self._cupy.cuda.get_current_stream(), *lanes.streams]
+        launch_all = forked(self._cupy.cuda, program.starts, launches, streams)
+
+        def launch(addresses: Sequence[int]) -> None:
+            with lanes.lock:
+                launch_all(addresses)
+
+        return launch
+
+    def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
+        """Its products go past CuPy's binding, which refuses a stream that is capturing."""
+        try:
+            return self._captured(program, addresses)
+        except (RuntimeError, OSError) as error:  # CuPy's, CUDA's and cuBLAS' own are RuntimeErrors
+            raise DeviceError(f"this cannot be captured as a CUDA graph: {error}") from error
+
+    def _captured(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
+        lane_of = [start.lane for start in program.starts] or [0] * len(program.work)
+        multiply = {lane for work, lane in zip(program.work, lane_of, strict=True) if not isinstance(work, Launch)}
+        blas = {lane: self._capturable_blas(self.device(), lane) for lane in multiply}
+        workspaces = {lane: self._capture_workspace(self.context(), lane) for lane in multiply}
+        launches = [
+            self.prepare(work) if isinstance(work, Launch) else blas[lane].prepare(work)
+            for work, lane in zip(program.work, lane_of, strict=True)
+        ]
+        streams = [self._cupy.cuda.Stream(non_blocking=True) for _ in range(1 + max(lane_of))]
+        launch_all = (
+            forked(self._cupy.cuda, program.starts, launches, streams) if program.starts else one_by_one(launches)
+        )
+        stream = streams[0]
+        with CAPTURING, current(self._cupy.cuda, stream):
+            for lane in multiply:
+                blas[lane].attach(streams[lane].ptr, workspaces[lane].ptr, _CAPTURE_WORKSPACE)
+            stream.begin_capture()
+            try:
+                launch_all(addresses)
+            except BaseException:
+                with contextlib.suppress(RuntimeError):
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+
+        def launch_graph(_: Any = workspaces) -> None:  # which the graph's products use
+            graph.launch()
+
+        return launch_graph
+
+    def _new_capturable_blas(self, _: int, __: int) -> CapturableBlas:
+        """One for every device and lane."""
+        self._cupy.cuda.device.get_cublas_handle()  # so that the library is loaded
+        return CapturableBlas(self._cupy.cuda.runtime.runtimeGetVersion() // 1000)
+
+    def _new_capture_workspace(self, _: Hashable, __: int) -> Memory:
+        """One for every stream, on which its graphs wait for each other, and lane."""
+        return self.allocate(_CAPTURE_WORKSPACE)
+
+
+_CAPTURE_WORKSPACE = 32 << 20  # bytes: what cuBLAS' documentation recommends from Hopper on
+_STREAMS = 8  # whose own handles, lanes and workspaces for capturing are kept
+_DEVICE_TO_DEVICE = 3  # cudaMemcpyKind
+_PER_THREAD_STREAM = 2  # cudaStreamPerThread
+
+
+def _headers_are_missing() -> bool:
+    """Whether CuPy's search for them, which comes before its first kernel, will fail."""
+    try:
+        from cuda.pathfinder import find_nvidia_header_directory
+    except ImportError:
+        return False
+    return find_nvidia_header_directory("cudart") is None
+
+
+@cache
+def _processors(device: int) -> int:
+    import cupy
+
+    return int(cupy.cuda.Device(device).attributes["MultiProcessorCount"])
+
+
+@cache
+def _raw_kernel(kernel: Kernel) -> Any:
+    """The kernel, compiled at its first launch on each device and kept on disk by CuPy."""
+    import cupy
+
+    return cupy.RawKernel(kernel_text(kernel), kernel.entry, options=("-std=c++17",))

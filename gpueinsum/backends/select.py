@@ -1,0 +1,125 @@
+"""What runs a plan: numpy on the CPU, CuPy on CUDA; and which of them a call's operands ask for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from gpueinsum.backends.cpu.backend import CpuBackend
+from gpueinsum.backends.execute import Binds
+from gpueinsum.costs.profile import Profile
+from gpueinsum.errors import DeviceError, DtypeError, OperandError
+
+if TYPE_CHECKING:
+    from gpueinsum.backends.cuda.backend import CudaBackend
+
+Array = Any
+
+
+class Backend(Binds, Protocol):
+    """Runs plans, and does for arrays what a call needs before and after."""
+
+    name: str
+
+    @property
+    def profile(self) -> Profile: ...
+    def __hash__(self) -> int: ...
+    def asarray(self, operand: object) -> Array: ...
+    def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]: ...
+    def context(self) -> Hashable: ...
+    def arrange(self, result: Array, order: str) -> Array: ...
+    def store(self, result: Array, out: Array) -> None: ...
+    def hand_back(self, result: Array, stays: bool) -> Any: ...
+    def memory_bytes(self) -> int: ...
+
+
+HOST = CpuBackend()
+_NUMPY = {np.ndarray}
+
+
+def placed(requested: str | None, operands: Sequence[object]) -> tuple[Backend, Sequence[Array]]:
+    """The backend that `choose` chooses for these operands, and the operands as its arrays."""
+    if requested is None and set(map(type, operands)) == _NUMPY:
+        return HOST, operands  # most calls
+    backend = choose(requested, operands)
+    return backend, [as_array(backend, f"operand {number}", operand) for number, operand in enumerate(operands)]
+
+
+def as_array(backend: Backend, name: str, operand: object) -> Array:
+    """An operand of a call as the backend's array. Raises OperandError and DtypeError, which name it."""
+    try:
+        return backend.asarray(operand)
+    except (DtypeError, OperandError) as error:
+        raise type(error)(f"{name}: {error}") from error
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        is_several = isinstance(operand, list | tuple) and any(hasattr(part, "shape") for part in operand)
+        hint = " (operands are passed one by one: *operands)" if is_several else ""
+        raise OperandError(f"{name} is no array: {error}{hint}") from error
+
+
+def choose(requested: str | None, operands: Sequence[object]) -> Backend:
+    """The backend for these operands: where they live, unless the caller requests another place.
+
+    Raises OperandError for operands that live in two places, DeviceError for CUDA where there is none, ValueError for
+    a backend of another name.
+    """
+    if requested not in (None, "cpu", "cuda"):
+        raise ValueError(f"backend={requested!r} is none of None, 'cpu' and 'cuda'")
+    device = [number for number, operand in enumerate(operands) if on_device(operand)]
+    if requested == "cpu" and device:
+        raise OperandError(
+            f"operand {device[0]} is on a GPU: bring it back first (x.get() in CuPy), or leave backend out"
+        )
+    if requested == "cuda":
+        return cuda_backend()
+    if not device:
+        return HOST
+    for number, operand in enumerate(operands):
+        if isinstance(operand, np.ndarray) and number not in device:
+            raise OperandError(
+                f"operand {number} is a numpy array but operand {device[0]} is on a GPU: "
+                "move one of them (cupy.asarray(x) or x.get()), or pass backend='cuda' to compute on the GPU"
+            )
+    return cuda_backend()
+
+
+def on_device(operand: object) -> bool:
+    """Whether an operand lives on a GPU, whichever library made it."""
+    if type(operand) is np.ndarray or isinstance(operand, np.generic | int | float | complex | list | tuple):
+        return False
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(operand, cupy.ndarray):
+        return True
+    where: Callable[[], tuple[int, int]] | None = getattr(operand, "__dlpack_device__", None)
+    if where is not None:
+        return where()[0] in (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+    return hasattr(operand, "__cuda_array_interface__")
+
+
+@lru_cache(maxsize=1)
+def cuda_backend() -> CudaBackend:
+    """The CUDA backend. Raises DeviceError, saying what is missing, where there is none."""
+    from gpueinsum.backends.cuda.backend import CudaBackend
+    from gpueinsum.backends.cuda.runtime import CupyRuntime
+
+    return CudaBackend(CupyRuntime())
+
+
+def array_module() -> Any:
+    """CuPy where a GPU can be used, else numpy, so that one script runs in both places.
+
+    >>> xp = array_module()
+    >>> float(xp.ones(3).sum())
+    3.0
+    """
+    try:
+        cuda_backend()
+    except DeviceError:
+        return np
+    import cupy
+
+    return cupy

@@ -1,0 +1,274 @@
+"""The plan: a short list of steps over numbered registers, an immutable value that holds no array.
+
+Registers 0 .. n-1 are the operands and every step writes the next one; a label has one size throughout a plan.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpueinsum.errors import PlanError
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, distinct, renumbered, sides
+from gpueinsum.language.subscripts import Label, Shape, Term
+
+if TYPE_CHECKING:
+    from gpueinsum.costs.profile import Profile
+
+# The names of the dtypes whose elements are multiplied and added.
+NUMBERS = frozenset(np.dtype(code).name for code in "?bhilqBHILQefdgFDGO") | {"bfloat16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An expression made into steps: `inputs` are the operands' terms, `outputs` the registers that are the result.
+
+    `dtype` is the name of the dtype of every register, `sizes` the size of every label.
+    """
+
+    inputs: tuple[Term, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[int, ...]
+    sizes: tuple[tuple[Label, int], ...]
+    dtype: str
+
+    def term(self, register: int) -> Term:
+        """The labels of a register, in the order of its axes."""
+        operands = len(self.inputs)
+        return self.inputs[register] if register < operands else self.steps[register - operands].out
+
+    def shape(self, register: int) -> Shape:
+        """The shape of a register."""
+        size = dict(self.sizes)
+        return tuple(size[label] for label in self.term(register))
+
+    def recomputed(self) -> dict[int, int]:
+        """The registers that hold what an earlier one held, by the first that did: computed again to save memory."""
+        first = list(range(len(self.inputs)))  # to hold the value of each register
+        known: dict[Step, int] = {}
+        for register, step in enumerate(self.steps, len(self.inputs)):
+            first.append(known.setdefault(renumbered(step, first), register))
+        return {register: earlier for register, earlier in enumerate(first) if earlier != register}
+
+    def last_uses(self) -> tuple[tuple[int, ...], ...]:
+        """For each step the registers that nothing needs after it, so that their memory can go."""
+        seen = set(self.outputs)
+        uses = []
+        for register, step in reversed([*enumerate(self.steps, len(self.inputs))]):
+            ending = {*step.sources, register} - seen
+            uses.append(tuple(sorted(ending)))
+            seen |= ending
+        return tuple(reversed(uses))
+
+    def owners(self) -> tuple[int, ...]:
+        """For each register the one whose memory it lies in: its own, or that of the register it is a view of."""
+        size = dict(self.sizes)
+        owners = list(range(len(self.inputs)))
+        for register, step in enumerate(self.steps, len(self.inputs)):
+            owners.append(owners[step.sources[0]] if step.is_view(size) else register)
+        return tuple(owners)
+
+    def borrowed(self) -> tuple[int, ...]:
+        """Positions among the outputs that are no memory of their own: an operand's, or an earlier output's."""
+        owners = self.owners()
+        taken = set(range(len(self.inputs)))
+        positions = []
+        for position, register in enumerate(self.outputs):
+            if owners[register] in taken:
+                positions.append(position)
+            taken.add(owners[register])
+        return tuple(positions)
+
+    def vjp(
+        self, wrt: int | Sequence[int] | None = None, *, optimize: Any = "auto", memory_limit: int | str | None = None
+    ) -> Plan:
+        """The backward pass: from the inputs and a cotangent of each output to the gradients of the inputs in `wrt`.
+
+        It is run as `run_plan(plan.vjp(), *inputs, cotangent)`, and can be printed, kept as JSON, differentiated again.
+        `wrt` lists positions among the inputs, all by default. Up to three gradients may be planned anew, by
+        `optimize`, where that takes fewer flops than the way back through this plan. Intermediates that do not fit in
+        `memory_limit` (bytes, or "4GiB") are computed again, and shown as such. An `optimize` that is no name counts as
+        "auto". The convention is `gpueinsum.vjp`'s.
+
+        A plan has one dtype: in a complex plan every input counts as complex, and the gradient of one that is real in
+        fact is the real part of what comes out. Raises OperandError for positions that are none, DtypeError for a plan
+        of integers, OptimizerError, and PlanError for a limit that cannot be kept or is a share of a device.
+
+        >>> from gpueinsum import einsum_plan
+        >>> print(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).vjp())
+        ij,jk,ik->ij,jk  float64  i=2 j=3 k=5
+          %3 = ik,jk->ij  of %2, %1  left i=2, right j=3, summed k=5
+          %4 = ik,ij->jk  of %2, %0  left k=5, right j=3, summed i=2
+        """
+        from gpueinsum.api.passes import backward_plan  # which is made of plans
+
+        return backward_plan(self, wrt, optimize, memory_limit)
+
+    def jvp(self, wrt: int | Sequence[int] | None = None) -> Plan:
+        """The forward derivative: from the inputs and a tangent of each in `wrt`, in its order, to one of each output.
+
+        It is run as `run_plan(plan.jvp(), *inputs, *tangents)`. Raises OperandError and DtypeError as `vjp` does.
+
+        >>> from gpueinsum import einsum_plan
+        >>> print(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).jvp())
+        ij,jk,ij,jk->ik  float64  i=2 j=3 k=5
+          %4 = ij,jk->ik  of %2, %1  left i=2, right k=5, summed j=3
+          %5 = ij,jk->ik  of %0, %3  left i=2, right k=5, summed j=3
+          %6 = ik+ik->ik  of %4, %5
+        """
+        from gpueinsum.api.passes import tangent_plan
+
+        return tangent_plan(self, wrt)
+
+    def peak_bytes(self, device: str | Profile | None = None) -> int:
+        """The most bytes of intermediates and outputs alive at once, beside the operands.
+
+        For a `device` ("h200", "a100", "cpu", the file of a profile, or a profile) those of the plan as that device
+        runs it, with all that it takes for itself: on CUDA exactly what a run on operands in C order allocates, launch
+        by launch, on the CPU with the sides that products copy. On top come cuBLAS' workspaces (32 MiB on an H200 for
+        each stream that multiplies), and what a graph keeps, as much again; on the CPU scratch of a pass, at most a
+        quarter of its result. Raises ProfileError for what is no device.
+
+        >>> from gpueinsum.api.einsum import einsum_plan
+        >>> plan = einsum_plan("ij,jk,kl->il", (400, 300), (300, 200), (200, 100))
+        >>> plan.peak_bytes(), plan.peak_bytes("h200")
+        (560000, 560128)
+        """
+        from gpueinsum.backends.footprint import peak_bytes
+
+        return peak_bytes(self, device)
+
+    @property
+    def equation(self) -> str:
+        return f"{','.join(self.inputs)}->{','.join(self.term(register) for register in self.outputs)}"
+
+    def __str__(self) -> str:
+        size = dict(self.sizes)
+
+        def sized(labels: Term) -> str:
+            return " ".join(f"{label}={size[label]}" for label in labels) or "-"
+
+        again = self.recomputed()
+        lines = [f"{self.equation}  {self.dtype}  {sized(distinct(''.join(self.inputs)))}"]
+        for register, step in enumerate(self.steps, len(self.inputs)):
+            sources = ", ".join(f"%{source}" for source in step.sources)
+            roles = [(role, getattr(step, role, "")) for role in ("batch", "left", "right", "summed")]
+            shown = ", ".join(f"{role} {sized(labels)}" for role, labels in roles if labels)
+            if register in again:
+                shown = f"again, as %{again[register]}"
+            lines.append(f"  %{register} = {step}{f'  of {sources}' if sources else ''}  {shown}".rstrip())
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """The plan as JSON text, to be read back by `Plan.from_json`."""
+        steps = [{"step": type(step).__name__, **asdict(step)} for step in self.steps]
+        return json.dumps(asdict(self) | {"steps": steps})
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """The plan that `to_json` wrote. Raises PlanError if the text is no plan, or one that cannot be run."""
+        kinds = {kind.__name__: kind for kind in (Reduce, Expand, Contract, Add)}
+        try:
+            data: dict[str, Any] = json.loads(text)
+            for name in ("inputs", "steps", "outputs", "sizes"):
+                if not isinstance(data[name], list):
+                    raise TypeError(f"{name} is no list")
+            steps = tuple(kinds[step.pop("step")](**_with_tuples(step)) for step in data.pop("steps"))
+            inputs, outputs = tuple(data.pop("inputs")), tuple(data.pop("outputs"))
+            sizes = tuple((label, size) for label, size in data.pop("sizes"))
+            plan = Plan(inputs, steps, outputs, sizes, **data)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise PlanError(f"not a plan: {error!r}") from error
+        check_plan(plan)
+        return plan
+
+
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def check_is_plan(plan: object) -> None:
+    """Raise PlanError, saying where plans come from, for anything else."""
+    if not isinstance(plan, Plan):
+        raise PlanError(f"{plan!r:.60} is no Plan: einsum_plan makes one, Plan.from_json reads one from its JSON text")
+
+
+def check_takes(plan: Plan, shapes: tuple[Shape, ...]) -> None:
+    """Raise PlanError unless operands of these shapes are the plan's."""
+    size = dict(plan.sizes)
+    wanted = tuple(tuple(size[label] for label in term) for term in plan.inputs)
+    if shapes != wanted:
+        raise PlanError(f"the plan {plan.equation} takes operands of shapes {wanted}, not {shapes}")
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise PlanError, saying which step is at fault, unless every register, term and size of the plan fits."""
+    size = _checked_sizes(plan)
+    terms: list[Term] = []
+
+    def check(good: bool, complaint: str) -> None:
+        if not good:
+            raise PlanError(complaint)
+
+    for number, term in enumerate(plan.inputs):
+        check(
+            isinstance(term, str) and set(term) <= set(size),
+            f"input {number} is {term!r}: labels without a size",
+        )
+        terms.append(term)
+    for number, step in enumerate(plan.steps):
+        is_list = not isinstance(step, Add) or isinstance(step.sources, tuple)
+        check(is_list, f"step {number}: the sources of a sum are a list of registers")
+        where = f"step {number}, {step.equation}: "
+        for source, term in sides(step):
+            known = type(source) is int and 0 <= source < len(terms)
+            check(known, where + f"register {source!r} is not there yet")
+            fits = isinstance(term, str) and [size.get(x) for x in term] == [size[x] for x in terms[source]]
+            check(fits, where + f"{term!r} does not fit register {source}, which is {terms[source]!r}")
+        check(isinstance(step.out, str) and set(step.out) <= set(size), where + "output labels without a size")
+        match step:
+            case Reduce():
+                check(len(set(step.out)) == len(step.out), where + "a reduction's output cannot repeat a label")
+                check(set(step.out) <= set(step.term), where + "a reduction cannot gain labels")
+            case Expand():
+                check(
+                    len(set(step.term)) == len(step.term),
+                    where + "an expansion's source cannot repeat a label",
+                )
+                check(set(step.term) <= set(step.out), where + "an expansion cannot lose labels")
+            case Contract():
+                for term in (step.lhs_term, step.rhs_term, step.out):
+                    check(len(set(term)) == len(term), where + f"{term!r} repeats a label")
+                check(
+                    type(step.conj_lhs) is type(step.conj_rhs) is bool,
+                    where + "a side is conjugated or not, True or False",
+                )
+                roles = step.batch + step.left + step.right
+                check(
+                    sorted(roles) == sorted(step.out),
+                    where + "a label is summed that is on one side only, or gained",
+                )
+        terms.append(step.out)
+    for register in plan.outputs:
+        check(
+            type(register) is int and 0 <= register < len(terms),
+            f"output register {register!r} is not there",
+        )
+    check(len(plan.outputs) > 0, "a plan needs an output")
+
+
+def _checked_sizes(plan: Plan) -> dict[Label, int]:
+    for label, size in plan.sizes:
+        is_label = isinstance(label, str) and len(label) == 1 and label not in ",->. "
+        if not (is_label and type(size) is int and size >= 0):
+            raise PlanError(f"label {label!r} has size {size!r}")
+    sizes = dict(plan.sizes)
+    if len(sizes) != len(plan.sizes):
+        raise PlanError("a label has two sizes")
+    if not (isinstance(plan.dtype, str) and plan.dtype in NUMBERS):
+        raise PlanError(f"dtype {plan.dtype!r} is no name of a dtype of numbers")
+    return sizes

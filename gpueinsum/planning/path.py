@@ -1,0 +1,226 @@
+"""Second stage: the order of contraction, a path of positions as opt_einsum and numpy write it, from any optimizer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import opt_einsum
+
+from gpueinsum.errors import OptimizerError, PlanError
+from gpueinsum.language.subscripts import Label, Term
+
+Path = tuple[tuple[int, ...], ...]
+Optimize = Any  # a name, a bool, a path, numpy's forms of these, or a callable such as opt_einsum's PathOptimizer
+
+# Of its limit: what a search by price tries to keep to before it tries more. Of the 16 tensors of a PEPS of 4 x 4 sites
+# it weighed 12516 pairs with an eighth, 5538 with a quarter, 11098 with the limit itself.
+_FIRST_CAP = 0.25
+
+
+def find_path(
+    inputs: Sequence[Term],
+    output: Term,
+    sizes: Mapping[Label, int],
+    optimize: Optimize = "auto",
+    memory_limit: int | str | None = None,
+) -> Path:
+    """The path for operands of these terms, whose labels are distinct within each.
+
+    `memory_limit` is opt_einsum's: the largest intermediate in elements, None or -1 for no limit, or "max_input"; where
+    pairs cannot keep to it, the path has a step over more operands.
+    Raises PlanError for a path that does not contract everything, for a name that opt_einsum does not know, and where a
+    search gives up, as "dp" does rather than exceed the limit.
+    """
+    optimize, memory_limit = _without_numpy_forms(optimize, memory_limit)
+    if _is_path(optimize):
+        return checked_path(optimize, len(inputs))
+    if optimize is False:
+        return (tuple(range(len(inputs))),)
+    search = _search(optimize)
+    limit = _memory_limit(memory_limit, (*inputs, output), sizes)
+    if len(inputs) <= 2:
+        return (tuple(range(len(inputs))),)
+    counted = _counted(sizes)
+    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), counted]
+    if limit is not None or isinstance(optimize, str):
+        arguments.append(limit)  # functions registered under a name require one, cotengra's basic optimizers take none
+    try:
+        path = search(*arguments)
+    except RuntimeError as error:  # "dp" keeps to its limit or gives up
+        raise PlanError(f"optimize={optimize!r} finds no path: {error}") from error
+    return checked_path(path, len(inputs))
+
+
+def greedy_path(inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int], weight: float) -> Path:
+    """The pair first that leaves the least: its result's elements less `weight` times those of its sides.
+
+    opt_einsum's "greedy" is that with a weight of 1. The overlap of two matrix product states of 12 sites took half the
+    flops with 0 and 0.5.
+    """
+
+    def cost(result: int, lhs: int, rhs: int, *labels: object) -> float:
+        return result - weight * (lhs + rhs)
+
+    arguments = [frozenset(term) for term in inputs], frozenset(output), _counted(sizes)
+    path = opt_einsum.paths.ssa_greedy_optimize(*arguments, cost_fn=cost)
+    return checked_path(opt_einsum.paths.ssa_to_linear(path), len(inputs))
+
+
+def all_paths(operands: int) -> Iterator[Path]:
+    """Every path of pairs: operands! (operands - 1)! / 2^(operands - 1) of them.
+
+    >>> list(all_paths(3))
+    [((0, 1), (0, 1)), ((0, 2), (0, 1)), ((1, 2), (0, 1))]
+    """
+    if operands < 2:
+        yield ()
+    for pair in itertools.combinations(range(operands), 2):
+        yield from ((pair, *rest) for rest in all_paths(operands - 1))
+
+
+def priced_path(
+    inputs: Sequence[Term],
+    output: Term,
+    sizes: Mapping[Label, int],
+    pair_seconds: Callable[[int, int, int, int], float],
+    limit: float,
+    most_pairs: int,
+) -> Path:
+    """The path whose pairs take the fewest seconds together, less than `limit`, of all that make no outer products.
+
+    `pair_seconds` is the price of a pair by its sizes of batch, rows, columns and sum. Raises PlanError if no path
+    keeps to the limit, and if opt_einsum's dynamic programming would weigh more than so many pairs to find it.
+    """
+    weighing = _Weighing(pair_seconds, limit, most_pairs)
+    search = opt_einsum.DynamicProgramming(minimize=weighing, cost_cap=_FIRST_CAP * limit)
+    path = search([frozenset(term) for term in inputs], frozenset(output), _counted(sizes))
+    return checked_path(path, len(inputs))
+
+
+_FIRST = 0.5
+
+
+class _Weighing:
+    """What opt_einsum's dynamic programming asks of each pair of sets of operands: whether, and how, to join them.
+
+    A set is a bitmap, and found[set] is (its labels, its seconds, its pairs).
+    """
+
+    def __init__(self, pair_seconds: Callable[[int, int, int, int], float], limit: float, most_pairs: int) -> None:
+        self._pair_seconds = cache(pair_seconds)
+        self._limit = limit
+        self._left = most_pairs
+        self._labels: dict[int, frozenset[int]] = {}  # of the array that each set is contracted to
+
+    def __call__(
+        self,
+        lhs_seconds: float,
+        rhs_seconds: float,
+        labels: frozenset[int],
+        size: Sequence[int],
+        cap: float,
+        lhs: int,
+        rhs: int,
+        found: dict[int, tuple[frozenset[int], float, Any]],
+        connected: int,
+        everything: int,
+        inputs: Sequence[frozenset[int]],
+        shared: frozenset[int],
+        memory_limit: int | None,
+        lhs_pairs: Any,
+        rhs_pairs: Any,
+    ) -> None:
+        self._left -= 1
+        if self._left < 0 or cap > 100 * self._limit:  # opt_einsum would raise the cap for ever
+            raise PlanError("no path is found within the limits")
+        both = lhs | rhs
+        cap = min(cap, self._limit, found[both][1] if both in found else cap)
+        if lhs_seconds + rhs_seconds >= cap:
+            return
+        x, y = (self._labels.get(side, inputs[side.bit_length() - 1]) for side in (lhs, rhs))
+        out = self._labels.get(both)
+        if out is None:
+            others = [term for number, term in enumerate(inputs) if connected >> number & ~both >> number & 1]
+            out = self._labels[both] = labels - (shared - frozenset().union(*others))
+        batch = rows = columns = summed = 1
+        for label in x:
+            if label not in y:
+                rows *= size[label]
+            elif label in out:
+                batch *= size[label]
+            else:
+                summed *= size[label]
+        for label in y - x:
+            columns *= size[label]
+        seconds = lhs_seconds + rhs_seconds + self._pair_seconds(batch, rows, columns, summed)
+        if seconds < cap:
+            found[both] = out, seconds, (lhs_pairs, rhs_pairs)
+
+
+def _counted(sizes: Mapping[Label, int]) -> dict[Label, int]:
+    """The sizes for a search: where nothing costs anything, "dp" gives up."""
+    return {label: max(size, 1) for label, size in sizes.items()}
+
+
+def checked_path(path: Iterable[Iterable[int]], operands: int) -> Path:
+    """The path as tuples of positions from the front, or PlanError saying which of its steps is wrong."""
+    try:
+        steps = [tuple(map(operator.index, step)) for step in path]
+    except TypeError as error:
+        raise PlanError(f"a path is a sequence of tuples of positions, not {path!r}") from error
+    left = operands
+    for number, written in enumerate(steps):
+        step = written
+        if min(written, default=0) < 0:
+            step = steps[number] = tuple(position + left if position < 0 else position for position in written)
+        if not step or len(set(step)) != len(step) or min(step) < 0 or max(step) >= left:
+            raise PlanError(f"path step {number}, {written}, does not name distinct ones of the {left} operands left")
+        left -= len(step) - 1
+    if left != 1:
+        raise PlanError(f"the path leaves {left} operands uncontracted: {steps}")
+    return tuple(steps)
+
+
+def _without_numpy_forms(optimize: Optimize, memory_limit: int | str | None) -> tuple[Optimize, int | str | None]:
+    """numpy also writes ["einsum_path", (0, 1), ...] for a path and ("greedy", limit) for a limited search."""
+    if optimize is True or optimize is None:
+        return "auto", memory_limit
+    if isinstance(optimize, tuple) and len(optimize) == 2 and isinstance(optimize[1], str):
+        optimize = optimize[0]  # the whole of what np.einsum_path returns
+    if isinstance(optimize, tuple | list) and optimize and isinstance(optimize[0], str):
+        head, *rest = optimize
+        if head == "einsum_path":
+            return rest, memory_limit
+        if len(rest) == 1 and isinstance(rest[0], int | float):
+            return head, int(rest[0])
+    return optimize, memory_limit
+
+
+def _is_path(optimize: Optimize) -> bool:
+    return isinstance(optimize, Iterable) and not isinstance(optimize, str) and not callable(optimize)
+
+
+def _search(optimize: Optimize) -> Callable[..., Iterable[Iterable[int]]]:
+    if callable(optimize):
+        return optimize  # type: ignore[no-any-return]  # opt_einsum's protocol: (inputs, output, sizes, limit=None)
+    try:
+        return opt_einsum.paths.get_path_fn(optimize)  # type: ignore[no-any-return]  # opt_einsum has no types
+    except (KeyError, AttributeError) as error:
+        message = f"optimize={optimize!r} is no path, no optimizer and no name that opt_einsum knows"
+        raise OptimizerError(f"{message}: {error.args[0]}" if isinstance(error, KeyError) else message) from error
+
+
+def _memory_limit(limit: int | str | None, terms: Sequence[Term], sizes: Mapping[Label, int]) -> int | None:
+    if limit == "max_input":
+        return max(math.prod(sizes[label] for label in term) for term in terms)
+    if limit is None or limit == -1:
+        return None
+    if isinstance(limit, str) or not limit >= 1:
+        message = "is not a positive number of elements (bytes are for gradients), -1, None or 'max_input'"
+        raise PlanError(f"memory_limit={limit!r} {message}")
+    return int(limit)

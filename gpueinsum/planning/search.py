@@ -1,0 +1,114 @@
+"""Second and third stage by price: of the plans that several orders of contraction lead to, the fastest on a device."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from gpueinsum.backends.execute import scheduled
+from gpueinsum.costs.profile import Profile
+from gpueinsum.errors import PlanError
+from gpueinsum.language.plan import Plan
+from gpueinsum.language.steps import Contract
+from gpueinsum.language.strides import points
+from gpueinsum.language.subscripts import Label, Subscripts, Term
+from gpueinsum.planning.lower import lower
+from gpueinsum.planning.path import Path, all_paths, find_path, greedy_path, priced_path
+from gpueinsum.schedule.predict import ideal_seconds, pair_seconds, plan_seconds
+
+Search = Callable[[Sequence[Term], Term, Mapping[Label, int]], Path]
+
+# Searches may take so many times what they could save in one run, since a plan is made once and run over and over, but
+# no more than so many seconds.
+_RUNS, _MOST_SECONDS = 100, 10.0
+_MOST_ELEMENTS = 1 << 62  # of any array
+# An expression of fewer index points than this takes some 10 us in any order; to price a plan takes 100 us.
+_MANY_POINTS = 1 << 14
+# Up to so many operands all 18 orders are weighed (of five there are 180); up to so many opt_einsum's dynamic
+# programming is tried, which combines all that it has found in pairs; up to so many other greedy searches, but not
+# beyond: 2000 matrices in a row are to be planned in less than twice the 40 ms that one search takes.
+_ALL_ORDERS, _BY_PRICE, _GREEDY = 4, 24, 256
+_WEIGHTS = (0.5, 0.0)  # of greedy searches other than opt_einsum's own
+# Seconds, on one core of an AMD EPYC: to find, lower and price one order, for each operand (a greedy one of 24 took
+# 0.9 ms); of each pair that dynamic programming weighs (5762 took 17 ms).
+_ORDER_SECONDS, _PAIR_SECONDS = 3e-5, 3e-6
+# Of its price, or the plan at hand stays: the prediction is not to be trusted with less.
+_BETTER = 0.98
+
+
+class _Priced(NamedTuple):
+    """A plan, and its predicted seconds as a device runs it."""
+
+    plan: Plan
+    seconds: float
+
+
+def cheapest_plan(subscripts: Subscripts, dtype: str, profile: Profile) -> Plan:
+    """The plan of the least predicted time, of those that opt_einsum's "auto" and other searches lead to.
+
+    All orders of few operands, greedy searches and one by price of more; as far as they could save, in 100 runs, more
+    than they take.
+    """
+    size = dict(subscripts.sizes)
+    operands = len(subscripts.inputs)
+
+    def lowered(search: Search) -> Plan:
+        return lower(subscripts, lambda inputs, output: search(inputs, output, size), dtype)
+
+    first = lowered(find_path)
+    if not 2 < operands <= _GREEDY or math.prod(size.values()) < _MANY_POINTS:
+        return first
+    if max(points(step.out, size) for step in first.steps) > _MOST_ELEMENTS:
+        return first  # which nobody runs
+    best = _Priced(first, _seconds(first, profile))
+    for tried, search in enumerate(_searches(operands), 1):
+        if tried * operands * _ORDER_SECONDS > _worth(best, profile):
+            break
+        best = _better(best, lowered(search), profile)
+    most_pairs = int(_worth(best, profile) / _PAIR_SECONDS)
+    if _ALL_ORDERS < operands <= _BY_PRICE and most_pairs > operands**2:
+        price = partial(pair_seconds, profile, dtype)
+        by_price = partial(priced_path, pair_seconds=price, limit=_BETTER * best.seconds, most_pairs=most_pairs)
+        with contextlib.suppress(PlanError):  # it finds nothing that is better, or not in time
+            best = _better(best, lowered(by_price), profile)
+    return best.plan
+
+
+def _worth(best: _Priced, profile: Profile) -> float:
+    """Seconds that another search may take: what the plan takes besides its launches, over and over."""
+    return min(_RUNS * (best.seconds - profile.launch * len(best.plan.steps)), _MOST_SECONDS)
+
+
+def _better(best: _Priced, plan: Plan, profile: Profile) -> _Priced:
+    """The plan, if it is so much faster than the best so far; at best is soon said, and rules most out."""
+    limit = _BETTER * best.seconds
+    if plan == best.plan or _ideal_seconds(plan, profile) > limit:
+        return best
+    other = _Priced(plan, _seconds(plan, profile))
+    return other if other.seconds < limit else best
+
+
+def _searches(operands: int) -> Iterator[Search]:
+    if operands <= _ALL_ORDERS:
+        return (partial(find_path, optimize=path) for path in all_paths(operands))
+    return (partial(greedy_path, weight=weight) for weight in _WEIGHTS)
+
+
+def _seconds(plan: Plan, profile: Profile) -> float:
+    """Predicted seconds of a plan as a device runs it; those at best, where it would take long to find that out.
+
+    To choose the layouts of the 196 arrays of a PEPS of 14 x 14 sites takes 7 s.
+    """
+    if len(plan.inputs) > _BY_PRICE:
+        return _ideal_seconds(plan, profile)
+    return plan_seconds(scheduled(plan, profile), profile)
+
+
+def _ideal_seconds(plan: Plan, profile: Profile) -> float:
+    """Predicted seconds of the pairs if every side lay as its product wants it."""
+    size = dict(plan.sizes)
+    pairs = (step for step in plan.steps if isinstance(step, Contract))
+    return sum(ideal_seconds(step, size, plan.dtype, profile) for step in pairs)

@@ -1,0 +1,1 @@
+"""What people look at: explanations, measurements, checks, the command line."""

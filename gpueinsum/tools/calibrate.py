@@ -1,0 +1,291 @@
+"""Measures the device at hand: times of products, copies and loops in, the `Profile` that explains them best out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from gpueinsum.api.arguments import dtype_of
+from gpueinsum.backends import select as backends
+from gpueinsum.backends.cpu.loops import copy_to
+from gpueinsum.backends.cpu.threads import threads
+from gpueinsum.backends.execute import Mode
+from gpueinsum.backends.stopwatch import Call, fastest, host_seconds
+from gpueinsum.costs.counts import item_bytes, step_costs
+from gpueinsum.costs.profile import Machine, Profile, Rate, machine
+from gpueinsum.language.plan import Plan
+from gpueinsum.language.steps import Contract, Fused
+
+Shape = tuple[int, int, int, int]  # of a batch of products: how many, rows, columns, summed
+
+_DRAWS = 1 << 20  # random numbers of an array: more would take longer than all that is measured
+# Half sizes that are tried: 0, and from 1 to 1024 in steps of a quarter octave, finer than products follow any law.
+_HALF_SIZES = np.array([0.0, *2.0 ** np.arange(0, 10.1, 0.25)])
+
+
+class Sizes(NamedTuple):
+    """What is measured on a kind of device."""
+
+    large: int  # rows, columns and summed of a product that runs at the full rate
+    cubes: tuple[tuple[int, int], ...]  # batches of smaller products: how many, and of which size; a GPU is to be full
+    thin: tuple[tuple[int, int], ...]  # batches of products that are large along two sides, and of which size along one
+    copy: int  # bytes, many times those of the last cache
+    cached: int  # bytes of which source and target stay in it
+    batch: Shape  # so many products that each takes its time, however small; on a GPU none that a pass stands for
+    loop: int  # the size of each label of a loop over four
+
+
+_SIZES = {
+    "cpu": Sizes(
+        640, ((1, 256), (1, 96), (1, 48), (1, 24)), ((1, 12), (1, 48)), 128 << 20, 1 << 20, (4096, 2, 2, 2), 32
+    ),
+    "cuda": Sizes(
+        4096,
+        ((4, 2048), (16, 1024), (64, 512), (256, 256), (4096, 64)),
+        ((4, 64), (1, 256)),
+        512 << 20,
+        16 << 20,
+        (65536, 2, 2, 16),
+        128,
+    ),
+}
+
+
+class Bench(Protocol):
+    """A device on which calls are prepared and timed."""
+
+    machine: Machine
+    memory_bytes: int
+    cache_bytes: int
+    processors: int
+    dtypes: Sequence[str]  # that products are measured of; "tf32" is float32 at that precision
+
+    def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
+        """A batch of products, m x k times k x n."""
+
+    def copy(self, nbytes: int) -> Call:
+        """A copy of so many bytes into memory that was written before."""
+
+    def permuted_copy(self, nbytes: int) -> Call:
+        """A copy of a transposed matrix of so many bytes."""
+
+    def loop(self, size: int) -> Call:
+        """`ij,jk,kl->il` in one pass over all four labels, each of this size."""
+
+    def time(self, call: Call, count: int) -> float:
+        """Seconds that so many calls take, one after the other."""
+
+
+def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
+    """The profile of a device, from measurements that take about so many seconds, 5 rounds at the least."""
+    size = _SIZES[bench.machine.kind]
+    shapes = _shapes(size)
+    calls = {
+        "copy": bench.copy(size.copy),
+        "cached copy": bench.copy(size.cached),
+        "permuted copy": bench.permuted_copy(size.copy),
+        "step": bench.product("float32", 2, 2, 2, 2),  # numpy has a shorter way for a single one
+        "loop": bench.loop(size.loop),
+        "batch": bench.product("float32", *size.batch),
+    }
+    taken = fastest(bench.time, calls, seconds / 5)
+    launch = taken["step"]
+    work = {name: _without(launch, time) for name, time in taken.items()}
+    bandwidth = 2 * size.copy / work["copy"]
+    cached = max(2 * size.cached / work["cached copy"] / bandwidth, 1.0)
+
+    def fit(dtype: str) -> Fit:
+        products = {shape: bench.product(dtype, *shape) for shape in shapes}
+        times = fastest(bench.time, products, seconds * 0.8 / len(bench.dtypes))
+        long = {shape: time for shape, time in times.items() if time > 2 * launch} or times
+        return fitted_rate({shape: _without(launch, time) for shape, time in long.items()}, dtype, bandwidth * cached)
+
+    fits = {dtype: fit(dtype) for dtype in bench.dtypes}
+    worst = max(found.factor for found in fits.values())
+    return Profile(
+        name=bench.machine.name,
+        kind=bench.machine.kind,
+        device=f"calibrated: {bench.machine}; every product that was timed within {worst:.2f} times its prediction",
+        rates=tuple((dtype, found.rate) for dtype, found in fits.items()),
+        bytes_per_second=bandwidth,
+        permuted=min(work["copy"] / work["permuted copy"], 1.0),
+        cache_bytes=bench.cache_bytes,
+        cached=cached,
+        loop_flops_per_second=_loop_flops(size.loop) / work["loop"],
+        launch=launch,
+        each=work["batch"] / size.batch[0],
+        memory_bytes=bench.memory_bytes,
+        processors=bench.processors,
+    )
+
+
+def _shapes(size: Sizes) -> list[Shape]:
+    """Cubes, and products that are thin along each side."""
+    large = size.large
+    cubes = [(batch, side, side, side) for batch, side in ((1, large), *size.cubes)]
+    thin = [
+        (batch, *sides) for batch, t in size.thin for sides in ((t, large, large), (large, t, large), (large, large, t))
+    ]
+    return cubes + thin
+
+
+def _without(launch: float, seconds: float) -> float:
+    """The work in a call of so many seconds: what is left besides the launch, with which it may overlap."""
+    return max(seconds - launch, seconds / 8)
+
+
+# ---------------------------------------------------------------- the fit
+
+
+class Fit(NamedTuple):
+    """A rate, and the factor by which the product that it explains worst is off."""
+
+    rate: Rate
+    factor: float
+
+
+def fitted_rate(times: Mapping[Shape, float], dtype: str, bytes_per_second: float) -> Fit:
+    """The rate that explains the seconds of batches of products, by least squares of the logarithms.
+
+    Products that memory may have bound say nothing about arithmetic, and are left out.
+    """
+    item = item_bytes("float32" if dtype == "tf32" else dtype)
+
+    def is_bound_by_memory(batch: int, m: int, n: int, k: int) -> bool:
+        return 2 * item * batch * (m * k + k * n + m * n) / bytes_per_second > times[batch, m, n, k]
+
+    shapes = [shape for shape in times if not is_bound_by_memory(*shape)] or list(times)
+    sizes = np.array(shapes, float).T
+    seconds = np.array([times[shape] for shape in shapes])
+    flops = (8 if dtype.startswith("complex") else 2) * sizes.prod(axis=0)
+    halves = np.meshgrid(_HALF_SIZES, _HALF_SIZES, _HALF_SIZES, indexing="ij")
+    slowdown = sum(np.log1p(half[..., None] / size) for half, size in zip(halves, sizes[1:], strict=True))
+    difference = np.log(flops / seconds) + slowdown  # of the logarithm of the large product's rate, by each product
+    best = np.unravel_index(difference.var(axis=-1).argmin(), halves[0].shape)
+    rows, columns, summed = (float(_HALF_SIZES[index]) for index in best)
+    mean = difference[best].mean()
+    return Fit(Rate(float(np.exp(mean)), rows, columns, summed), float(np.exp(abs(difference[best] - mean).max())))
+
+
+# ---------------------------------------------------------------- devices
+
+
+def bench(kind: str) -> Bench:
+    """The processor ("cpu") or the current GPU ("cuda"). Raises DeviceError where there is none."""
+    return HostBench() if kind == "cpu" else CudaBench()
+
+
+class _Steps:
+    """Calls of single steps as a backend runs them, on arrays that it made."""
+
+    def __init__(self, kind: str, place: backends.Backend) -> None:
+        self.machine = machine(kind)
+        self.memory_bytes = place.memory_bytes()
+        self._place = place
+
+    def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
+        precision, dtype = ("tf32", "float32") if dtype == "tf32" else (None, dtype)
+        sizes = {"b": batch, "i": m, "j": k, "k": n}
+        if batch == 1:
+            return self._call(Contract(0, 1, "ij", "jk", "ik"), ("ij", "jk"), sizes, dtype, precision)
+        return self._call(Contract(0, 1, "bij", "bjk", "bik"), ("bij", "bjk"), sizes, dtype, precision)
+
+    def loop(self, size: int) -> Call:
+        return self._call(_LOOP, _LOOP.terms, dict.fromkeys("ijkl", size), "float32")
+
+    def _call(
+        self,
+        step: Contract | Fused,
+        terms: tuple[str, ...],
+        size: Mapping[str, int],
+        dtype: str,
+        precision: str | None = None,
+    ) -> Call:
+        plan = Plan(terms, (step,), (len(terms),), tuple(size.items()), dtype)
+        arrays = [self._array(tuple(size[label] for label in term), dtype) for term in terms]
+        return partial(self._place.bind_single(plan, Mode(precision)), *arrays)
+
+    def _array(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Of random numbers, the same ones over and over: of all zeros or ones a GPU's clock is higher."""
+        draws = np.random.default_rng(0).standard_normal(min(math.prod(shape), _DRAWS), np.float32)
+        return self._place.asarray(np.resize(draws.astype(dtype_of(dtype)), shape))
+
+
+_LOOP = Fused((0, 1, 2), ("ij", "jk", "kl"), "il", (False, False, False))
+
+
+def _loop_flops(size: int) -> int:
+    [cost] = step_costs(Plan(_LOOP.terms, (_LOOP,), (3,), tuple(dict.fromkeys("ijkl", size).items()), "float32"))
+    return cost.flops
+
+
+class HostBench(_Steps):
+    """The processor, as the CPU backend uses it."""
+
+    dtypes: Sequence[str] = ("float32", "float64", "complex64", "complex128")
+
+    def __init__(self) -> None:
+        super().__init__("cpu", backends.HOST)
+        self.processors = threads()
+        self.cache_bytes = last_cache_bytes()
+
+    def copy(self, nbytes: int) -> Call:
+        return self._copy((nbytes // 4,), (0,))
+
+    def permuted_copy(self, nbytes: int) -> Call:
+        side = math.isqrt(nbytes // 4)
+        return self._copy((side, side), (1, 0))
+
+    def _copy(self, shape: tuple[int, ...], axes: tuple[int, ...]) -> Call:
+        source, target = self._array(shape, "float32"), np.ones(shape, np.float32)
+        return partial(copy_to, target, source.transpose(axes))
+
+    def time(self, call: Call, count: int) -> float:
+        return host_seconds(call, count)
+
+
+class CudaBench(_Steps):
+    """The current GPU, as the CUDA backend uses it; timed by events on the current stream."""
+
+    dtypes: Sequence[str] = ("float16", "bfloat16", "tf32", "float32", "float64", "complex64", "complex128")
+
+    def __init__(self) -> None:
+        place = backends.cuda_backend()
+        super().__init__("cuda", place)
+        import cupy
+
+        self._runtime = place.runtime
+        self.processors = place.runtime.processors
+        self._cupy = cupy
+        self.cache_bytes = int(cupy.cuda.Device().attributes["L2CacheSize"])
+
+    def copy(self, nbytes: int) -> Call:
+        source = self._array((nbytes // 4,), "float32")
+        target = self._cupy.empty_like(source)
+        return lambda: self._cupy.copyto(target, source)
+
+    def permuted_copy(self, nbytes: int) -> Call:
+        side = math.isqrt(nbytes // 4)
+        matrix = self._array((side, side), "float32").T
+        return lambda: self._place.arrange(matrix, "C")
+
+    def time(self, call: Call, count: int) -> float:
+        return self._runtime.seconds(call, count)
+
+
+def last_cache_bytes() -> int:
+    """Bytes of the largest cache that Linux tells of; those of a usual one where it tells nothing."""
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        if text[:-1].isdecimal() and text[-1] in "KM":
+            sizes.append(int(text[:-1]) << {"K": 10, "M": 20}[text[-1]])
+    return max(sizes, default=_USUAL_CACHE)
+
+
+_USUAL_CACHE = 16 << 20

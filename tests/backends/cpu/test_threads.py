@@ -1,0 +1,138 @@
+"""Parts of a step on several threads: all of them run, once, in the caller's context, and their errors come back."""
+
+import os
+import subprocess
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+from gpueinsum.backends.cpu import threads
+
+
+@pytest.fixture(autouse=True)
+def four_threads(monkeypatch):
+    """Threads of the test's own, whatever the machine has."""
+    monkeypatch.setattr(threads, "_threads", 4)
+    monkeypatch.setattr(threads, "_queue", None)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 29])
+def test_the_parts_cover_the_axis_once(size):
+    out = np.zeros(size)
+
+    def add_one(part):
+        out[part] += 1
+
+    threads.in_turn(add_one, size, 4)
+    assert (out == 1).all()
+
+
+def test_an_empty_axis_is_one_empty_part():
+    parts = []
+    threads.in_turn(parts.append, 0, 4)
+    assert parts == [slice(0, 0)]
+
+
+def test_parts_run_at_the_same_time():
+    met = threading.Barrier(4, timeout=10)
+    threads.run([met.wait] * 4)
+    assert not met.broken
+
+
+def test_work_is_shared_only_if_everybody_gets_enough():
+    assert [threads.parts(amount, 100) for amount in (0, 99, 199, 200, 399, 10**9)] == [1, 1, 1, 2, 3, 4]
+
+
+def test_one_part_stays_with_the_caller():
+    names = []
+    threads.in_turn(lambda part: names.append(threading.current_thread()), 7, 1)
+    assert names == [threading.current_thread()]
+
+
+def fail(text):
+    raise ValueError(text)
+
+
+def test_the_first_error_is_raised_when_all_are_done():
+    done = []
+    with pytest.raises(ValueError, match="second"):
+        threads.run([lambda: done.append(0), lambda: fail("second"), lambda: fail("third"), lambda: done.append(3)])
+    assert sorted(done) == [0, 3]
+    with pytest.raises(ValueError, match="first"):
+        threads.run([lambda: fail("first"), lambda: fail("second"), lambda: done.append(2)])
+    assert 2 in done
+
+
+def test_numpys_error_state_is_the_callers_in_every_part():
+    x = np.full(8, 1e300)
+
+    def square(part):
+        np.multiply(x[part], x[part])
+
+    with np.errstate(over="ignore"):
+        threads.in_turn(square, 8, 4)
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        threads.in_turn(lambda part: square(part) if part.start else None, 8, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with np.errstate(over="warn"), pytest.raises(RuntimeWarning, match="overflow"):
+            threads.in_turn(lambda part: square(part) if part.start else None, 8, 4)
+
+
+def test_threads_that_call_at_the_same_time_get_their_own_results():
+    results = {}
+
+    def call(number):
+        out = np.zeros(1000)
+
+        def write(part):
+            out[part] = number
+
+        for _ in range(50):
+            threads.in_turn(write, 1000, 4)
+        results[number] = out
+
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert all((out == number).all() for number, out in results.items())
+
+
+def ended(program, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | environment, timeout=60
+    )
+
+
+def test_the_environment_sets_how_many_there_are():
+    program = "from gpueinsum.backends.cpu.threads import threads; print(threads())"
+    assert ended(program, GPUEINSUM_THREADS="1", OMP_NUM_THREADS="100000").stdout.split() == ["1"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    for text, expected in [("1", 1), ("1,2", 1), ("100000", cores), ("", cores), ("many", cores)]:
+        assert ended(program, OMP_NUM_THREADS=text).stdout.split() == [str(expected)]
+
+
+USES = (
+    "import os, sys; from gpueinsum.backends.select import threads; threads._threads = 3;"
+    "done = []; threads.in_turn(done.append, 9, 3); assert len(done) == 3;"
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_starts_threads_of_its_own():
+    run = ended(
+        USES + "child = os.fork();"
+        "done.clear(); threads.in_turn(done.append, 9, 3); assert len(done) == 3;"
+        "child or os._exit(0); print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    assert run.stdout.split() == ["0"], run.stderr
+
+
+def test_the_interpreter_ends_quietly_while_threads_wait():
+    run = ended(USES)
+    assert (run.returncode, run.stderr) == (0, "")

@@ -1,0 +1,131 @@
+"""Which kernel runs what: copies, products and sums, in packs, by tiles, with their work shared among threads."""
+
+import itertools
+import math
+import operator
+
+import pytest
+
+from gpueinsum.backends.cuda.kernels import Source, _apart, add, expand, integer_gemm, sum_products
+from gpueinsum.language.steps import Expand
+from gpueinsum.language.strides import Axis
+from gpueinsum.schedule.gemm import ONE
+
+PROCESSORS = 132
+
+
+def strides_of(term, size):
+    strides = [1]
+    for label in reversed(term[1:]):
+        strides.append(strides[-1] * size[label])
+    return tuple(reversed(strides[: len(term)]))
+
+
+def tasks_of(equation, dtype="float32", strides=(), **size):
+    terms, out = equation.split("->")
+    terms = terms.split(",")
+    given = [*strides, *[strides_of(term, size) for term in terms[len(strides) :]]]
+    sources = tuple(Source(*pair) for pair in zip(terms, given, strict=True))
+    return sum_products(sources, out, tuple(size.items()), dtype, PROCESSORS)
+
+
+def is_wide(task):
+    """Whether it reads packs: the last number but one of its job."""
+    return bool(task.job[0][-2])
+
+
+@pytest.mark.parametrize(
+    ("equation", "size", "kernel", "wide"),
+    [
+        ("ij,ij->ij", {"i": 67, "j": 64}, "multiply", True),
+        ("ij,ij,j->ij", {"i": 67, "j": 64}, "multiply", True),
+        ("i,j->ij", {"i": 67, "j": 64}, "multiply", True),
+        ("i,j->ij", {"i": 64, "j": 67}, "multiply", False),  # no whole packs in a row
+        ("ij,ij->ij", {"i": 4, "j": 67}, "multiply", True),  # but in all rows together
+        ("i,j->ji", {"i": 64, "j": 67}, "multiply", True),
+        ("ij,ji->ij", {"i": 64, "j": 64}, "multiply", False),  # no neighbours in the second
+        ("ij->ji", {"i": 67, "j": 131}, "permute", None),
+        ("abcd->dbca", {"a": 17, "b": 3, "c": 5, "d": 19}, "permute", None),
+        ("abcd->acbd", {"a": 3, "b": 5, "c": 7, "d": 64}, "multiply", True),
+        ("ij->ji", {"i": 7, "j": 131}, "multiply", False),  # tiles would be mostly empty
+        ("i->ij", {"i": 67, "j": 64}, "multiply", True),
+        ("j->ij", {"i": 67, "j": 64}, "multiply", True),
+        ("ij->i", {"i": 67, "j": 64}, "reduce", True),
+        ("ij->j", {"i": 67, "j": 64}, "reduce_columns", True),
+        ("ij->j", {"i": 67, "j": 61}, "reduce", False),
+        ("bij,bi->bj", {"b": 3, "i": 7, "j": 64}, "reduce_columns", True),
+        ("bij,ij->bj", {"b": 3, "i": 7, "j": 64}, "reduce_columns", True),
+        ("bc,bc->b", {"b": 67, "c": 64}, "reduce", True),
+        ("bc,c->b", {"b": 67, "c": 64}, "reduce", True),
+        ("bc,c->b", {"b": 67, "c": 61}, "reduce", False),
+        ("ijk,ik,k->i", {"i": 5, "j": 7, "k": 64}, "reduce", True),
+        ("i,i,i,i->", {"i": 64}, "reduce", True),
+    ],
+)
+def test_every_expression_has_its_kernel_and_reads_packs_where_it_can(equation, size, kernel, wide):
+    task = tasks_of(equation, **size).first
+    assert (task.kernel.name, task.kernel.operands) == (kernel, equation.count(",") + 1)
+    if wide is not None:
+        assert is_wide(task) == wide
+
+
+def test_sixteen_bytes_are_a_pack_whatever_the_type():
+    for dtype, width in {"bool": 16, "float16": 8, "float32": 4, "complex64": 2}.items():
+        assert is_wide(tasks_of("ij,ij->ij", dtype, i=7, j=width).first)
+        assert not is_wide(tasks_of("ij,ij->ij", dtype, i=7, j=width // 2).first)
+
+
+def test_packs_that_would_not_be_aligned_are_not_read():
+    rows_apart = [(68, 1), (66, 1), (68, 2)]
+    assert [is_wide(tasks_of("ij->ij", strides=[own], i=7, j=64).first) for own in rows_apart] == [True, False, False]
+    sums = [is_wide(tasks_of("ij->i", strides=[own], i=7, j=64).first) for own in rows_apart]
+    assert sums == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("equation", "size", "outputs", "loops"),
+    [
+        ("i->ii", {"i": 64}, 64 * 64 // 4, 2),
+        ("i->ii", {"i": 67}, 67 * 67, 2),
+        ("i->ii", {"i": 1}, 1, 1),
+        ("iab->iiab", {"i": 5, "a": 7, "b": 64}, 5 * 5 * 7 * 64 // 4, 3),  # a and b are one loop
+        ("iab->abii", {"i": 8, "a": 7, "b": 67}, 8 * 8 * 7 * 67 // 4, 3),
+    ],
+)
+def test_a_diagonal_is_written_in_packs_where_rows_are_whole_ones(equation, size, outputs, loops):
+    term, out = equation.split("->")
+    task = expand(Expand(0, term, out), strides_of(term, size), size, "float32", PROCESSORS)
+    nested, given, _, wide, *_ = task.job[0]
+    assert (given, bool(wide), nested["kept"]) == (outputs, outputs < math.prod(size[label] for label in out), loops)
+
+
+def test_labels_are_apart_unless_every_one_stands_at_one_place():
+    size, term = {"i": 2, "j": 3, "k": 1}, "ijkiji"
+    strides = _apart(term, size)
+    for places in itertools.product(*(range(size[label]) for label in term)):
+        agree = len(set(zip(term, places, strict=True))) == len(size)
+        assert (sum(map(operator.mul, strides, places)) == 0) == agree
+
+
+def test_a_short_sum_is_one_threads_and_a_long_one_shared():
+    blocks = [tasks_of("bc,bc->b", b=1000, c=terms).first.blocks for terms in (31, 33, 1 << 20)]
+    assert blocks[0] == math.ceil(1000 / 256)
+    assert blocks[0] < blocks[1] < blocks[2]
+
+
+def test_few_long_sums_are_cut_into_parts_which_a_second_task_adds_up():
+    task = tasks_of("i,i->", "float16", i=1 << 24)
+    assert task.parts > 1
+    assert task.wide == "float32"
+    assert (task.first.kernel.result, task.second.kernel.source, task.second.kernel.result) == ("float32",) * 2 + (
+        "float16",
+    )
+    assert tasks_of("bc,bc->b", b=1 << 20, c=64).second is None
+
+
+def test_no_launch_has_more_blocks_than_its_work_or_than_a_device_holds_several_times():
+    assert tasks_of("ij,ij->ij", i=3, j=4).first.blocks == 1
+    assert tasks_of("ij,ij->ij", i=1 << 15, j=1 << 15).first.blocks == PROCESSORS * 8 * 4
+    assert add((Source("i", (1,)),) * 2, "i", (("i", 1024),), "float32", PROCESSORS).blocks == 1
+    rows, columns = Axis(65, (1, 0, 1)), Axis(129, (0, 1, 65))
+    assert integer_gemm(ONE, rows, columns, Axis(7, (1, 1, 0)), "int8", PROCESSORS).blocks == 2 * 3

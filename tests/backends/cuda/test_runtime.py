@@ -1,0 +1,514 @@
+"""`CupyRuntime` itself, on a stand-in for CuPy: which functions are called, with which arguments in which order."""
+
+import gc
+import itertools
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from simulated.cupy import OPERATION_C, OPERATION_N, OPERATION_T, FakeArray, stand_in
+from simulated.streams import Stream
+
+import gpueinsum as ge
+import gpueinsum.backends.select
+from gpueinsum.backends.cuda import cublas as blas
+from gpueinsum.backends.cuda.backend import CudaBackend
+from gpueinsum.backends.cuda.runtime import CupyRuntime
+from gpueinsum.backends.cuda.streams import LaneStreams
+from gpueinsum.backends.execute import Mode
+from gpueinsum.errors import DeviceError, OperandError
+from gpueinsum.language.steps import Contract
+from tests.backends.cuda.test_backend import bound
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    with stand_in(monkeypatch) as fake:
+        yield fake
+
+
+@pytest.mark.parametrize(
+    ("expression", "shapes"),
+    [
+        ("bij,bjk->bik", [(7, 2, 3), (7, 3, 5)]),
+        ("ij,kj->ki", [(2, 3), (5, 3)]),
+        ("iij->j", [(3, 3, 5)]),
+        ("i->ii", [(3,)]),
+        ("ij,ij->i", [(2, 3), (2, 3)]),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16", "i4", "?"])
+def test_everything_reaches_cupy_as_its_functions_take_it(cupy, rng, expression, shapes, dtype):
+    operands = [rng.integers(-3, 3, shape).astype(dtype) for shape in shapes]
+    result = ge.einsum(expression, *operands, backend="cuda")
+    assert type(result) is np.ndarray
+    np.testing.assert_allclose(result, ge.einsum(expression, *operands), rtol=1e-3)
+
+
+def test_structs_go_to_cupy_without_the_fields_that_it_would_list_at_every_launch(cupy, monkeypatch):
+    call, structs = cupy.RawKernel.__call__, []
+    monkeypatch.setattr(cupy.RawKernel, "__call__", lambda kernel, *at: structs.append(at[2][0]) or call(kernel, *at))
+    ge.einsum("iij->j", np.ones((3, 3, 5)), backend="cuda")
+    assert [(struct.shape, struct.dtype.names) for struct in structs] == [((1,), None)]
+
+
+def test_arrays_on_the_gpu_stay_there(cupy):
+    x = cupy.asarray(np.ones((2, 3)))
+    assert isinstance(ge.einsum("ij,ij->i", x, x), FakeArray)
+    with pytest.raises(OperandError, match="operand 1 is a numpy array but operand 0 is on a GPU"):
+        ge.einsum("ij,ij->i", x, np.ones((2, 3)))
+    assert isinstance(ge.einsum("ij,ij->i", x, np.ones((2, 3)), backend="cuda"), FakeArray)
+    out = cupy.empty((2,), np.dtype(float))
+    assert ge.einsum("ij->i", x, out=out) is out
+    np.testing.assert_array_equal(out.get(), [3, 3])
+    with pytest.raises(ge.OutError, match="out is not on the GPU where the operands are"):
+        ge.einsum("ij->i", x, out=np.empty(2))
+    with pytest.raises(ge.OutError, match="out is on a GPU, but the operands are not"):
+        ge.einsum("ij->i", np.ones((2, 3)), out=out)
+
+
+def test_numpy_results_may_be_written_to_numpy_arrays(cupy):
+    out = np.empty((2, 3), order="F")
+    assert ge.einsum("ij->ij", np.ones((2, 3)), out=out, backend="cuda") is out
+    np.testing.assert_array_equal(out, 1)
+
+
+def test_the_same_script_runs_on_either(cupy):
+    assert ge.array_module() is cupy
+
+
+COMPUTE_32F, COMPUTE_64F, COMPUTE_TF32 = 68, 70, 77
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "compute", "mode"),
+    [
+        ("float32", None, COMPUTE_32F, 0),
+        ("float32", "highest", COMPUTE_32F, 0),
+        ("float32", "tf32", COMPUTE_TF32, 0),
+        ("complex64", None, COMPUTE_32F, 0),
+        ("complex64", "tf32", COMPUTE_TF32, 0),
+        ("float64", "tf32", COMPUTE_64F, 0),
+        ("float16", None, COMPUTE_32F, 16),  # accumulate in float32 to the end
+        ("float16", "tf32", COMPUTE_32F, 16),
+    ],
+)
+def test_float32_is_float32_unless_asked_otherwise(cupy, dtype, precision, compute, mode):
+    x = np.ones((3, 5), dtype)
+    ge.einsum("ij,kj->ik", x, x, backend="cuda", precision=precision)
+    assert cupy.cublas.calls == [(dtype, compute, mode)]
+    assert cupy.cublas.mode == 3  # as it was found
+
+
+COMPUTE_BF16, COMPUTE_BF16X9, COMPUTE_FIXED_POINT = 75, 78, 79
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "compute"),
+    [
+        ("float32", "bf16", COMPUTE_BF16),
+        ("complex64", "bf16", COMPUTE_BF16),
+        ("float64", "bf16", COMPUTE_64F),
+        ("float16", "bf16", COMPUTE_32F),
+        ("float32", "emulated", COMPUTE_BF16X9),
+        ("complex64", "emulated", COMPUTE_BF16X9),
+        ("float64", "emulated", COMPUTE_FIXED_POINT),
+        ("complex128", "emulated", COMPUTE_FIXED_POINT),
+        ("float16", "emulated", COMPUTE_32F),
+    ],
+)
+def test_other_precisions_are_compute_types_of_cublas(cupy, dtype, precision, compute):
+    x = cupy.asarray(np.ones((3, 5), dtype))
+    plan = ge.einsum_plan("ij,kj->ik", x, x)
+    CudaBackend(CupyRuntime()).bind(plan, Mode(precision))(x, x)
+    assert [call[:2] for call in cupy.cublas.calls] == [(dtype, compute)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "version", "message"),
+    [
+        ("float32", 120800, r"precision='emulated' of float32 needs cuBLAS 12\.9\.0, and this is 12\.8\.0"),
+        ("float64", 130002, r"precision='emulated' of float64 needs cuBLAS 13\.1\.0, and this is 13\.0\.2"),
+    ],
+)
+def test_what_this_cublas_cannot_emulate_is_refused(cupy, dtype, version, message):
+    cupy.cublas.version = version
+    x = cupy.asarray(np.ones((3, 5), dtype))
+    product = CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x), Mode("emulated"))
+    with pytest.raises(DeviceError, match=message):
+        product(x, x)
+    CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x), Mode("bf16"))(x, x)
+
+
+def test_calls_are_timed_by_events_on_an_idle_stream():
+    order = []
+    event = SimpleNamespace(record=lambda: order.append("record"), synchronize=lambda: order.append("wait"))
+    stream = SimpleNamespace(synchronize=lambda: order.append("idle"))
+    cuda = SimpleNamespace(
+        get_current_stream=lambda: stream, Event=lambda: event, get_elapsed_time=lambda start, stop: 250.0
+    )
+    runtime = object.__new__(CupyRuntime)
+    runtime._cupy = SimpleNamespace(cuda=cuda)
+    assert runtime.seconds(lambda: order.append("call"), 2) == 0.25  # events count milliseconds
+    assert order == ["idle", "record", "call", "call", "record", "wait"]
+
+
+def test_deterministic_products_share_no_handle_with_other_streams(cupy, monkeypatch):
+    x = cupy.asarray(np.ones((3, 5)))
+    plan = ge.einsum_plan("ij,kj->ik", x, x)
+    backend = CudaBackend(CupyRuntime())
+    backend.bind(plan)(x, x)
+    run = backend.bind(plan, Mode(deterministic=True))
+    for stream in (0, 1, 0):
+        monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: Stream(stream))
+        run(x, x)
+    usual, first, second, again = cupy.cublas.used
+    assert len({usual, first, second}) == 3
+    assert again == first
+    assert cupy.cublas.handles == [first, second]
+    del run, backend
+    gc.collect()
+    assert not cupy.cublas.handles
+
+
+HEADS = [(3, 2, 5, 7), (3, 11, 5, 7)]  # of attention, which are one call by pointers
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_products_by_pointers_go_past_cupys_binding_on_the_current_stream(cupy, rng, monkeypatch, dtype, deterministic):
+    x, y = (rng.integers(-3, 4, shape).astype(dtype) for shape in HEADS)
+    plan = ge.einsum_plan("bqhd,bkhd->bhqk", x, y)
+    run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(deterministic=deterministic))
+    for stream in (0, 5):
+        monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: Stream(stream))
+        result = run(cupy.asarray(x), cupy.asarray(y))
+        np.testing.assert_array_equal(result.get(), np.einsum("bqhd,bkhd->bhqk", x, y))
+        [handle] = cupy.cublas.used
+        assert (handle == 7) != deterministic
+        assert cupy.cublas.streams[handle] == stream
+        assert cupy.cublas.calls == [(dtype, COMPUTE_32F if dtype == "float32" else COMPUTE_64F, 0)]
+        assert cupy.cublas.mode == 3  # as it was found
+        cupy.cublas.used.clear()
+        cupy.cublas.calls.clear()
+
+
+def test_a_product_by_pointers_that_fails_says_so(cupy, monkeypatch):
+    x, y = (cupy.asarray(np.ones(shape)) for shape in HEADS)
+    plan = ge.einsum_plan("bqhd,bkhd->bhqk", x, y)
+    monkeypatch.setattr(cupy.library, "cublasGemmBatchedEx", lambda *arguments: 13)
+    with pytest.raises(RuntimeError, match="cublasGemmBatchedEx failed with status 13"):
+        CudaBackend(CupyRuntime()).bind(plan)(x, y)
+    assert cupy.cublas.mode == 3
+
+    def missing(major):
+        raise OSError("libcublas.so.13: cannot open shared object file")
+
+    monkeypatch.setattr("gpueinsum.backends.cuda.cublas._library", missing)
+    with pytest.raises(DeviceError, match=r"by pointers need the cuBLAS library .*: libcublas\.so\.13: cannot open"):
+        CudaBackend(CupyRuntime()).bind(plan)(x, y)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "emulated"])
+def test_lower_precisions_take_no_pointers(cupy, precision):
+    x, y = (cupy.asarray(np.ones(shape, np.float32)) for shape in HEADS)
+    CudaBackend(CupyRuntime()).bind(ge.einsum_plan("bqhd,bkhd->bhqk", x, y), Mode(precision))(x, y)
+    assert len(cupy.cublas.calls) == 3
+
+
+def test_deterministic_plans_make_no_graphs(cupy):
+    x = cupy.asarray(np.ones((3, 3)))
+    plan = ge.einsum_plan(",".join(["ii"] * 12) + "->", *[x] * 12)
+    with pytest.raises(ValueError, match="graph=True may give other bits than the first call, and deterministic=True"):
+        CudaBackend(CupyRuntime()).bind(plan, Mode(graph=True, deterministic=True))
+    run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(graph=None, deterministic=True))
+    for _ in range(3):
+        assert run(*[x] * 12) == 3
+    assert not cupy.library.attached
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "float32"])
+def test_a_conjugate_is_an_operation_of_cublas(cupy, rng, dtype):
+    x, y = (rng.integers(-3, 4, shape) for shape in ((2, 3), (3, 5)))
+    x, y = (x * (1 + 2j), y * (2 - 1j)) if dtype.startswith("c") else (x, y)
+    step = Contract(0, 1, "ij", "jk", "ik", conj_lhs=True)
+    product = bound(CupyRuntime(), step, {"i": 2, "j": 3, "k": 5}, dtype)
+    result = product(*(cupy.asarray(np.asarray(array, dtype)) for array in (x, y)))
+    np.testing.assert_array_equal(result.get(), x.conj() @ y)
+    is_complex = dtype.startswith("c")
+    assert cupy.cublas.operations == [(OPERATION_C, OPERATION_T) if is_complex else (OPERATION_N, OPERATION_N)]
+
+
+def test_the_memory_is_the_devices_and_not_only_what_is_free(cupy):
+    assert CudaBackend(CupyRuntime()).memory_bytes() == 5 << 30
+
+
+def test_operands_on_another_device_are_refused(cupy, monkeypatch):
+    x, out = cupy.asarray(np.ones(3)), cupy.asarray(np.zeros(()))
+    monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda: 1)
+    with pytest.raises(OperandError, match=r"an array is on device 0 but device 1 is current: .*Device\(0\)"):
+        ge.einsum("i->", x)
+    y = cupy.asarray(np.ones(3))
+    with pytest.raises(OperandError, match="an array is on device 0 but device 1 is current"):
+        ge.einsum("i->", y, out=out)
+
+
+def test_constants_are_kept_for_each_device_and_stream(cupy, monkeypatch):
+    expression = ge.contract_expression("ij,jk->ik", np.eye(3), (3, 5), constants=[0])
+    for device, stream in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda device=device: device)
+        monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: Stream(stream))
+        np.testing.assert_array_equal(expression(np.ones((3, 5)), backend="cuda"), np.ones((3, 5)))
+    assert expression._folded.cache_info().currsize == expression._placed.cache_info().currsize == 3
+    place = gpueinsum.backends.select.cuda_backend()
+    contexts = [(0, Stream(0), None), (0, Stream(1), None), (1, Stream(0), None)]
+    assert [expression._placed(place, context)[0].device.id for context in contexts] == [0, 0, 1]
+    assert expression._placed.cache_info().currsize == 3
+
+
+def test_the_default_stream_of_a_thread_is_another_one_in_each(cupy):
+    def contexts():
+        with ThreadPoolExecutor(2) as pool:
+            barrier = threading.Barrier(2)
+            threads = [pool.submit(lambda: (barrier.wait(), CupyRuntime().context())[1]) for _ in range(2)]
+            return {thread.result() for thread in threads}
+
+    assert len(contexts()) == 1
+    cupy.cuda.get_current_stream = lambda: Stream(2)
+    assert len(contexts()) == 2
+
+
+def test_constants_on_a_gpu_want_the_other_operands_there(cupy):
+    expression = ge.contract_expression("ij,jk->ik", cupy.asarray(np.eye(3)), (3, 5), constants=[0])
+    with pytest.raises(OperandError, match="operand 1 is a numpy array but operand 0 is on a GPU"):
+        expression(np.ones((3, 5)))
+    assert isinstance(expression(np.ones((3, 5)), backend="cuda"), np.ndarray)
+
+
+def test_a_number_keeps_its_sign_on_its_way_to_the_device(cupy):
+    assert np.signbit(ge.einsum("->", np.array(-0.0), backend="cuda"))
+
+
+def test_arrays_of_other_libraries_are_adopted_where_they_are(cupy):
+    class Tensor:
+        """A tensor that has both ways to be shared, and would need a stream to be ordered by the first."""
+
+        dtype, shape = "torch.float64", (2, 3)
+        __cuda_array_interface__ = None
+
+        def __dlpack_device__(self):
+            return 2, 0
+
+        def __dlpack__(self, **options):
+            raise AssertionError("the stand-in does not ask")
+
+    cupy.from_dlpack = lambda tensor: cupy.asarray(np.ones((2, 3)))
+    assert isinstance(ge.einsum("ij->ji", Tensor()), FakeArray)
+    cupy.from_dlpack = lambda tensor: (_ for _ in ()).throw(BufferError("it requires a gradient"))
+    with pytest.raises(OperandError, match="Tensor cannot be shared by DLPack: it requires a gradient"):
+        ge.einsum("ij->ji", Tensor())
+    with pytest.raises(OperandError, match="out is of type Tensor, not an array"):
+        ge.einsum("ij->ij", np.ones((2, 3)), out=Tensor())
+
+
+def test_the_order_is_that_of_the_callers_array_not_of_its_copy(cupy):
+    vector = np.arange(6.0)[::2]  # dense on the device, but in neither order here
+    assert ge.einsum("i,j->ij", vector, np.ones(2), order="A", backend="cuda").flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("cudaErrorNoDevice: no CUDA-capable device is detected", "CUDA needs an NVIDIA device"),
+        ("cudaErrorInsufficientDriver: CUDA driver version is insufficient", "CUDA needs an NVIDIA driver"),
+    ],
+)
+def test_what_is_missing_is_said(cupy, monkeypatch, error, message):
+    def fails():
+        raise cupy.cuda.runtime.CUDARuntimeError(error)
+
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", fails)
+    with pytest.raises(DeviceError, match=message):
+        CupyRuntime()
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 0)
+    with pytest.raises(DeviceError, match="CUDA needs an NVIDIA device, and there is none"):
+        CudaBackend(CupyRuntime())
+
+
+def test_a_missing_cublas_is_said(cupy, monkeypatch):
+    monkeypatch.delattr(sys.modules["cupy_backends.cuda.libs"], "cublas")
+    monkeypatch.delitem(sys.modules, "cupy_backends.cuda.libs.cublas", raising=False)  # the real one, on a GPU machine
+    with pytest.raises(DeviceError, match="CUDA needs the cuBLAS library"):
+        CupyRuntime()
+
+
+def test_missing_headers_are_said(cupy, monkeypatch):
+    monkeypatch.setattr(sys.modules["cuda.pathfinder"], "find_nvidia_header_directory", lambda name: None)
+    with pytest.raises(DeviceError, match="CUDA needs its headers"):
+        CupyRuntime()
+
+
+# ---- Lanes
+
+
+CHAIN = "ab,bc,cd,de,ef,fg,gh,hi->ai"
+
+
+def tree(rng, cupy):
+    """Matrices, the plan of their product by halves, and the product."""
+    hosts = [rng.random(shape) for shape in itertools.pairwise([29, 31, 37, 41, 43, 47, 53, 59, 61])]
+    plan = ge.einsum_plan(CHAIN, *hosts, optimize=[(0, 1)] * 7)
+    return plan, [cupy.asarray(host) for host in hosts], np.linalg.multi_dot(hosts)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_lanes_are_streams_with_handles_of_their_own(cupy, rng, always_lanes, deterministic):
+    plan, arrays, expected = tree(rng, cupy)
+    runtime = CupyRuntime()
+    run = CudaBackend(runtime).bind_single(plan, Mode(deterministic=deterministic))
+    for _ in range(3):
+        np.testing.assert_allclose(run(*arrays).get(), expected)
+    handles = cupy.cublas.handles
+    assert len({cupy.cublas.streams[handle] for handle in handles}) == len(handles) == 3 + deterministic
+    assert (7 in cupy.cublas.used) != deterministic  # CuPy's
+    other = CudaBackend(runtime).bind_single(plan, Mode(deterministic=deterministic))
+    np.testing.assert_allclose(other(*arrays).get(), expected)
+    assert len(cupy.cublas.handles) == 3 + deterministic  # made once
+
+
+def test_callers_on_several_streams_have_lanes_of_their_own(cupy, rng, always_lanes):
+    plan, arrays, expected = tree(rng, cupy)
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
+    run, results = CudaBackend(CupyRuntime()).bind_single(plan), []
+    for stream in streams * 2:
+        with stream:
+            results.append(run(*arrays))
+    assert all(stream.queue for stream in streams)  # nobody has waited
+    for stream in streams:
+        stream.synchronize()
+    for result in results:
+        np.testing.assert_allclose(result.get(), expected)
+    assert len(cupy.cublas.handles) == 6
+
+
+def test_where_no_handle_can_be_made_branches_run_in_turn(cupy, rng, always_lanes, monkeypatch):
+    plan, arrays, expected = tree(rng, cupy)
+
+    def full(*_):
+        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(cupy.cublas, "create", full)
+    run = CudaBackend(CupyRuntime()).bind_single(plan)
+    np.testing.assert_allclose(run(*arrays).get(), expected)
+    assert set(cupy.cublas.used) == {7}  # CuPy's
+
+
+def test_the_ninth_stream_has_no_lanes_and_the_first_eight_keep_theirs(cupy, rng, always_lanes):
+    plan, arrays, expected = tree(rng, cupy)
+    run = CudaBackend(CupyRuntime()).bind_single(plan)
+    for stream in [cupy.cuda.Stream(non_blocking=True) for _ in range(9)] * 2:
+        with stream:
+            result = run(*arrays)
+        stream.synchronize()
+        np.testing.assert_allclose(result.get(), expected)
+    assert len(cupy.cublas.handles) == 8 * 3
+    assert max(cupy.cublas.handles) == 7 + 8 * 3  # none was made anew
+
+
+def test_a_handle_is_not_destroyed_while_a_graph_is_captured(cupy):
+    destroyed = []
+    cublas = SimpleNamespace(create=lambda: 5, destroy=destroyed.append)
+    handle = blas.Handle(cublas)
+    assert handle == 5
+    with blas.CAPTURING:
+        del handle
+        gc.collect()
+        assert not destroyed
+    blas.Handle(SimpleNamespace(create=lambda: 6, destroy=destroyed.append))
+    assert sorted(destroyed) == [5, 6]
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_stream_that_was_made_current_without_a_with_stays_current(cupy, rng, always_lanes, graph):
+    plan, arrays, expected = tree(rng, cupy)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(graph=graph))
+    stream.use()
+    for _ in range(3):
+        result = run(*arrays)
+        assert cupy.cuda.get_current_stream() is stream
+    stream.synchronize()
+    np.testing.assert_allclose(result.get(), expected)
+
+
+def test_every_wait_of_a_call_is_needed(cupy, rng, always_lanes, monkeypatch):
+    tree_plan, arrays, _ = tree(rng, cupy)
+    arrays.append(cupy.asarray(rng.random((29, 61))))
+    plan = tree_plan.vjp()
+    expected = ge.backends.HOST.bind(plan)(*[array.get() * 2 for array in arrays])
+    two = cupy.asarray(np.float64(2))
+
+    def is_right(number):
+        """Whether twice the arrays give what is expected without the wait of this number; and how many there are.
+
+        The stream that should wait is as early as it can be then, and the one that it should wait for as late.
+        """
+        waits, wait_event = [], Stream.wait_event
+
+        def wait(stream, event):
+            waits.append((stream, event.mark.stream))
+            if len(waits) - 1 != number:
+                wait_event(stream, event)
+
+        caller, run = cupy.cuda.Stream(non_blocking=True), CudaBackend(CupyRuntime()).bind(plan)
+        with monkeypatch.context() as patch, caller:
+            doubled = [ge.einsum("ij,->ij", array, two) for array in arrays]
+            patch.setattr(Stream, "wait_event", wait)
+            results = run(*doubled)
+        early, late = waits[number]
+        streams = {*itertools.chain(*waits)}
+        while caller.queue:
+            free = [stream for stream in streams if stream.can_step]
+            max(free, key=lambda stream: (stream != late, stream == early)).step()
+        return all(np.allclose(result.get(), wanted) for result, wanted in zip(results, expected, strict=True)), len(
+            waits
+        )
+
+    starts = CudaBackend(CupyRuntime()).program(plan, [array.strides for array in arrays]).starts
+    between = sum(len(start.after) for start in starts)
+    assert is_right(-1)[1] == 3 + between + 3
+    idle = [number for number in range(3 + between + 3) if is_right(number)[0]]
+    assert not idle
+
+
+def test_lanes_are_joined_when_a_launch_fails(cupy, rng, always_lanes, monkeypatch):
+    plan, arrays, _ = tree(rng, cupy)
+    run = CudaBackend(CupyRuntime()).bind_single(plan)
+    run(*arrays)
+    multiply, calls = cupy.cublas.gemmStridedBatchedEx, []
+
+    def fails(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED")
+        multiply(*arguments)
+
+    monkeypatch.setattr(cupy.cublas, "gemmStridedBatchedEx", fails)
+    backend = CudaBackend(CupyRuntime())
+    made, new_stream = [], cupy.cuda.Stream
+    monkeypatch.setattr(cupy.cuda, "Stream", lambda **options: made.append(new_stream(**options)) or made[-1])
+    with pytest.raises(RuntimeError, match="EXECUTION_FAILED"):
+        backend.bind_single(plan)(*arrays)
+    assert len(made) == 3
+    assert not any(stream.queue for stream in made)
+
+
+def test_a_handle_that_two_lanes_share_is_found(cupy, rng, always_lanes, monkeypatch):
+    plan, arrays, _ = tree(rng, cupy)
+    blas = LaneStreams.blas
+    monkeypatch.setattr(LaneStreams, "blas", lambda lanes, _: blas(lanes, 1))
+    with pytest.raises(AssertionError, match="streams share a handle"):
+        CudaBackend(CupyRuntime()).bind(plan)(*arrays)

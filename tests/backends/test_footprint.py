@@ -1,0 +1,74 @@
+"""Memory that is foreseen, beside memory that is taken: on the simulated device byte by byte."""
+
+import gc
+
+import numpy as np
+import pytest
+from expressions import EXPRESSIONS
+from simulated import SimulatedRuntime
+
+import gpueinsum as ge
+from gpueinsum.backends.cuda.backend import CudaBackend
+from gpueinsum.costs.profile import profile
+from gpueinsum.schedule.predict import way_of
+
+H200 = profile("h200")
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_a_device_takes_what_was_foreseen(name):
+    subscripts, shapes = EXPRESSIONS[name]
+    arguments = [subscripts, *shapes]
+    if not isinstance(subscripts, str):
+        arguments = [part for pair in zip(shapes, subscripts, strict=False) for part in pair]
+        arguments += subscripts[len(shapes) :]
+    check(ge.einsum_plan(*arguments, dtype="c8"))
+
+
+@pytest.mark.parametrize("equation", ["ij,jk,kl,lm->im", "bqhd,bkhd->bhqk", "ijk,jl,km->ilm", "ij,jk,ki->"])
+def test_gradients_take_what_was_foreseen(equation, rng):
+    size = dict.fromkeys("ijklmbqhd", 5)
+    shapes = [tuple(size[label] for label in term) for term in equation.split("->")[0].split(",")]
+    check(ge.einsum_plan(equation, *shapes, dtype="f4").vjp())
+
+
+def check(plan):
+    runtime = SimulatedRuntime(H200.processors)
+    run = CudaBackend(runtime).bind(plan)
+    results = run(*(np.zeros(plan.shape(number), plan.dtype) for number in range(len(plan.inputs))))
+    assert runtime.peak == plan.peak_bytes(H200)
+    del results, run
+    gc.collect()
+    assert runtime.used == 0
+
+
+def test_without_a_device_it_is_the_plans_own():
+    plan = ge.einsum_plan("ij,jk,kl->il", (2, 3), (3, 5), (5, 11), optimize=[(1, 2), (0, 1)])
+    assert plan.peak_bytes() == 8 * (3 * 11 + 2 * 11)
+    assert plan.peak_bytes("cpu") == plan.peak_bytes()
+
+
+def test_on_the_cpu_the_sides_that_are_copied_count():
+    plan = ge.einsum_plan("abcd,ceb->ade", (30, 40, 50, 60), (50, 70, 40), dtype="f4")
+    [step] = plan.steps
+    way = way_of(step, dict(plan.sizes), plan.dtype, profile("cpu"))
+    copied = {"copy the right side": 50 * 70 * 40, "copy both sides": 50 * 70 * 40 + 30 * 40 * 50 * 60}
+    assert plan.peak_bytes("cpu") - plan.peak_bytes() == 4 * copied[way.name]
+
+
+def test_what_no_device_holds_is_said_without_being_laid_out():
+    plan = ge.einsum_plan("ij,jk->ik", (1 << 20, 1 << 20), (1 << 20, 1 << 20))
+    assert plan.peak_bytes("h200") == 8 << 40
+    assert ge.einsum_plan("bij,bjk->bik", (10**310, 2, 2), (10**310, 2, 2)).peak_bytes("h200") == 32 * 10**310
+    assert "allocated on h200: 8 TiB\n  (more than its 131 GiB)" in ge.explain(plan, "h200")
+
+
+def test_a_device_that_is_none_is_refused():
+    with pytest.raises(ge.ProfileError, match="there is no device profile 'h2oo'"):
+        ge.einsum_plan("ij->ji", (2, 3)).peak_bytes("h2oo")
+
+
+def test_plans_of_types_that_cuda_lacks_are_counted_all_the_same():
+    for dtype in ("object", "longdouble", "clongdouble", "int64"):
+        plan = ge.einsum_plan("ij,jk,kl->il", (20, 30), (30, 50), (50, 110), dtype=dtype)
+        assert plan.peak_bytes("h200") >= plan.peak_bytes()
