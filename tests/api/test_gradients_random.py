@@ -82,7 +82,7 @@ def use(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `backend="cuda"` mean the simulated device, or sees that there is a real one."""
     if device == "simulated":
         simulated_backend().runtime.calls.clear()
-        monkeypatch.setattr(ge.backends, "cuda_backend", simulated_backend)
+        monkeypatch.setattr(ge.backends.select, "cuda_backend", simulated_backend)
     else:
         real_runtime()
 

@@ -237,7 +237,7 @@ def test_gradients_and_expressions_and_plans_are_tuned(cache, arrays):
 
 @pytest.mark.parametrize("dtype", ["f4", "c8"])
 def test_on_a_device_programs_are_timed_and_each_gives_the_result(cache, rng, monkeypatch, dtype):
-    monkeypatch.setattr(ge.backends, "cuda_backend", simulated_backend)
+    monkeypatch.setattr(ge.backends.select, "cuda_backend", simulated_backend)
     monkeypatch.setattr("gpueinsum.backends.autotune.machine", lambda kind: machine("cpu"))
     equation, shapes = STEP.equation, [(60, 4, 50), (50, 4, 70)]
     x, y = (rng.standard_normal(shape).astype(dtype) for shape in shapes)

@@ -171,7 +171,7 @@ def test_threads_never_share_a_block(pool):
 @pytest.mark.parametrize(("text", "kept"), [("0", 0), ("100MB", 1), ("1", 0)])
 def test_the_environment_sets_the_limit(text, kept):
     program = (
-        "import numpy as np; from gpueinsum.backends.select import memory;"
+        "import numpy as np; from gpueinsum.backends.cpu import pool as memory;"
         f"memory.empty(({ROWS}, 7), np.dtype(float)); print(len(memory._pool.blocks))"
     )
     run = subprocess.run(
@@ -192,7 +192,7 @@ def test_an_environment_that_sets_nonsense_is_refused():
 
 def test_the_interpreter_ends_quietly_while_arrays_live():
     program = (
-        "import numpy as np; from gpueinsum.backends.select import memory;"
+        "import numpy as np; from gpueinsum.backends.cpu import pool as memory;"
         f"x = memory.empty(({ROWS}, 7), np.dtype(float)); cycle = [x]; cycle.append(cycle)"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -202,7 +202,7 @@ def test_the_interpreter_ends_quietly_while_arrays_live():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_has_a_pool_of_its_own():
     program = (
-        "import os, numpy as np; from gpueinsum.backends.select import memory;"
+        "import os, numpy as np; from gpueinsum.backends.cpu import pool as memory;"
         f"x = memory.empty(({ROWS}, 7), np.dtype(float)); x.fill(1); child = os.fork();"
         "x.fill(2 if child == 0 else 1); kept = x[0, 0]; del x;"
         "child or os._exit(len(memory._pool.blocks));"

@@ -118,7 +118,7 @@ def test_the_environment_sets_how_many_there_are():
 
 
 USES = (
-    "import os, sys; from gpueinsum.backends.select import threads; threads._threads = 3;"
+    "import os, sys; from gpueinsum.backends.cpu import threads; threads._threads = 3;"
     "done = []; threads.in_turn(done.append, 9, 3); assert len(done) == 3;"
 )
 

@@ -153,7 +153,7 @@ def test_products_that_choose_other_kernels_of_cublas_are_exact(einsum_on, rng, 
     size = {label: int(number) for label, number in (item.split("=") for item in sizes.split())}
     shapes = [[size[label] for label in term] for term in expression.split("->")[0].split(",")]
     exact = [rng.integers(-2, 3, shape).astype(float) for shape in shapes]
-    result = einsum_on(expression, *(x.astype(ge.door.dtype_of(dtype)) for x in exact))
+    result = einsum_on(expression, *(x.astype(ge.api.arguments.dtype_of(dtype)) for x in exact))
     np.testing.assert_array_equal(result.astype(complex), np.einsum(expression, *exact, optimize=True))
 
 
@@ -182,7 +182,7 @@ CONJUGATED = [  # equation, what is launched for either side's conjugate
 def numbers(rng, shape, dtype):
     """Small whole numbers, so that their sums are exact, and Gaussian ones."""
     real, imag = rng.integers(-3, 4, (2, *shape))
-    dtype = ge.door.dtype_of(dtype)
+    dtype = ge.api.arguments.dtype_of(dtype)
     return (real + 1j * imag if dtype.kind == "c" else real).astype(dtype)
 
 
@@ -285,7 +285,7 @@ def test_arrays_of_any_strides_are_added(runtime, rng, dtype, count):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_sum_of_no_arrays_is_zeros(runtime, dtype):
-    kind = ge.door.dtype_of(dtype)
+    kind = ge.api.arguments.dtype_of(dtype)
     for term, shape in (("bij", (3, 5, 7)), ("", ())):
         result = runtime.to_host(bound(runtime, Add((), term), SIZES, dtype)())
         assert (result.shape, result.dtype) == (shape, kind)

@@ -44,7 +44,7 @@ def strides_of(plan):
 def on(device, monkeypatch):
     """A new backend as the one that `backend="cuda"` means."""
     backend = CudaBackend(device)
-    monkeypatch.setattr(ge.backends, "cuda_backend", lambda: backend)
+    monkeypatch.setattr(ge.backends.select, "cuda_backend", lambda: backend)
     return backend
 
 
@@ -57,7 +57,7 @@ def test_lanes_give_what_turns_give_whichever_is_ahead(rng, always_lanes, name, 
     for mode in Mode(), Mode(graph=True), Mode(deterministic=True):
         run = CudaBackend(device).bind(plan, mode)
         for _ in range(3):
-            for result, expected in zip(run(*arrays), ge.backends.HOST.bind(plan)(*hosts), strict=True):
+            for result, expected in zip(run(*arrays), ge.backends.select.HOST.bind(plan)(*hosts), strict=True):
                 np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-9)
 
 
@@ -76,7 +76,7 @@ def test_without_any_one_of_its_waits_a_program_goes_wrong(rng, always_lanes, na
     plan, device = PLANS[name], SimulatedRuntime()
     arrays = [device.to_device(host) for host in operands_of(rng, plan)]
     program = CudaBackend(device).program(plan, [array.strides for array in arrays])
-    expected = [result.copy() for result in ge.backends.HOST.bind(plan)(*arrays)]
+    expected = [result.copy() for result in ge.backends.select.HOST.bind(plan)(*arrays)]
 
     def is_right(program, choose):
         device.choose_lane = choose
@@ -110,7 +110,7 @@ def test_memory_that_serves_again_too_early_is_found(rng, always_lanes, monkeypa
         for choose in CHOICES.values():
             device = SimulatedRuntime(choose_lane=choose)
             results = CudaBackend(device).bind(plan)(*[device.to_device(host) for host in hosts])
-            if not all(map(np.allclose, results, ge.backends.HOST.bind(plan)(*hosts))):
+            if not all(map(np.allclose, results, ge.backends.select.HOST.bind(plan)(*hosts))):
                 return False
         return True
 
@@ -192,7 +192,7 @@ def counted(monkeypatch):
     """How many lanes the programs of a new device have, which `backend="cuda"` means."""
     backend, lanes = CudaBackend(SimulatedRuntime(choose_lane=Random(7).choice)), []
     programs = backend.programs
-    monkeypatch.setattr(ge.backends, "cuda_backend", lambda: backend)
+    monkeypatch.setattr(ge.backends.select, "cuda_backend", lambda: backend)
 
     def counting(*arguments, **options):
         program_for = programs(*arguments, **options)
@@ -230,9 +230,9 @@ def test_random_gradients_and_theirs_are_right_on_lanes(rng, always_lanes, count
     def check_second(call):
         plan = ge.einsum_plan(*call.args).vjp().vjp()
         hosts = operands_of(rng, plan)
-        backend = ge.backends.cuda_backend()
+        backend = ge.backends.select.cuda_backend()
         results = backend.bind(plan)(*[backend.asarray(host) for host in hosts])
-        for result, expected in zip(results, ge.backends.HOST.bind(plan)(*hosts), strict=True):
+        for result, expected in zip(results, ge.backends.select.HOST.bind(plan)(*hosts), strict=True):
             np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
 
     assert_passes(check_first, range(150))
@@ -311,7 +311,7 @@ def test_a_graph_has_lanes_that_its_launches_one_by_one_have_not(rng, monkeypatc
     monkeypatch.setattr(device, "capture", lambda *arguments: captured.append(arguments[0]) or capture(*arguments))
     run = CudaBackend(device).bind(plan, Mode(graph=True))
     for _ in range(3):
-        for result, expected in zip(run(*arrays), ge.backends.HOST.bind(plan)(*hosts), strict=True):
+        for result, expected in zip(run(*arrays), ge.backends.select.HOST.bind(plan)(*hosts), strict=True):
             np.testing.assert_allclose(result, expected)
     assert not launched
     assert [len({start.lane for start in program.starts}) for program in captured] == [4]

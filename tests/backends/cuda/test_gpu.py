@@ -121,7 +121,9 @@ def test_float32_is_not_rounded_to_tf32_unless_asked(cupy):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_rounded_once(cupy, dtype):
-    x = cupy.asarray(np.random.default_rng(0).random((2, 16, 2**20), np.float32) - 0.5).astype(ge.door.dtype_of(dtype))
+    x = cupy.asarray(np.random.default_rng(0).random((2, 16, 2**20), np.float32) - 0.5).astype(
+        ge.api.arguments.dtype_of(dtype)
+    )
     exact = cupy.matmul(x[0].astype(float), x[1].astype(float).T)
     error = abs(ge.einsum("ij,kj->ik", x[0], x[1]).astype(float) - exact).max() / abs(exact).max()
     assert float(error) < (1e-3 if dtype == "float16" else 8e-3)
@@ -147,7 +149,7 @@ def test_products_of_conjugates_are_exact(cupy, equation, conjugated, dtype):
 
 @pytest.mark.parametrize("dtype", ["bool", "int8", "float16", "bfloat16", "float32", "complex128"])
 def test_arrays_are_added_where_they_are(cupy, dtype):
-    rng, kind = np.random.default_rng(0), ge.door.dtype_of(dtype)
+    rng, kind = np.random.default_rng(0), ge.api.arguments.dtype_of(dtype)
     arrays = [rng.integers(-9, 10, (67, 131)).astype(kind) for _ in range(3)]
     arrays[1] = np.asfortranarray(arrays[1])
     total = bound(real_runtime(), Add((0, 1, 2), "ij"), {"i": 67, "j": 131}, dtype)
@@ -371,7 +373,7 @@ def by_halves(cupy, dtype=np.float64):
     arrays = matrices(cupy, *sizes, dtype=dtype)
     arrays.append(cupy.ones((160, 64), dtype))
     plan = ge.einsum_plan("ab,bc,cd,de,ef,fg,gh,hi->ai", *arrays[:8], optimize=[(0, 1)] * 7).vjp()
-    return plan, arrays, ge.backends.HOST.bind(plan)(*[array.get() for array in arrays])
+    return plan, arrays, ge.backends.select.HOST.bind(plan)(*[array.get() for array in arrays])
 
 
 def assert_all_close(results, expected, dtype):
@@ -496,7 +498,7 @@ def heads(cupy, dtype, *shapes, begins=0):
     rng, arrays = np.random.default_rng(0), []
     for shape in shapes:
         numbers = rng.integers(-2, 3, (2, math.prod(shape) + begins))
-        kind = np.dtype(ge.door.dtype_of(dtype))
+        kind = np.dtype(ge.api.arguments.dtype_of(dtype))
         memory = cupy.asarray((numbers[0] + 1j * numbers[1] if kind.kind == "c" else numbers[0]).astype(kind))
         arrays.append(memory[begins:].reshape(shape))
     return arrays

@@ -255,7 +255,7 @@ def test_a_capture_that_fails_ends_and_says_why(cupy, rng, monkeypatch, function
 def device_behind_the_door(device, monkeypatch):
     """The simulated device as the one that `backend="cuda"` means."""
     backend = CudaBackend(device)
-    monkeypatch.setattr(ge.backends, "cuda_backend", lambda: backend)
+    monkeypatch.setattr(ge.backends.select, "cuda_backend", lambda: backend)
     return device
 
 
@@ -324,7 +324,7 @@ def tree(rng, cupy):
     """The plan of the gradients of a product by halves, its operands, and its results."""
     hosts = [rng.random(shape) for shape in [*SHAPES[:8], (SIZES[0], SIZES[8])]]
     plan = ge.einsum_plan("ab,bc,cd,de,ef,fg,gh,hi->ai", *hosts[:8], optimize=[(0, 1)] * 7).vjp()
-    return plan, [cupy.asarray(host) for host in hosts], ge.backends.HOST.bind(plan)(*hosts)
+    return plan, [cupy.asarray(host) for host in hosts], ge.backends.select.HOST.bind(plan)(*hosts)
 
 
 def test_lanes_are_captured_as_branches(cupy, rng, always_lanes, monkeypatch):

@@ -73,7 +73,7 @@ def test_a_program_gives_what_the_cpu_gives(rng, name):
     plan = PLANS[name]
     hosts = operands_of(rng, plan)
     results, _ = run_on(SimulatedRuntime(), plan, *hosts)
-    for result, expected in zip(results, ge.backends.HOST.bind(plan)(*hosts), strict=True):
+    for result, expected in zip(results, ge.backends.select.HOST.bind(plan)(*hosts), strict=True):
         np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-9)
 
 
@@ -161,7 +161,7 @@ def random_pair(seed, dtype):
     labels = iter("abcdefghijkl")
     batch, left, right, summed = ("".join(next(labels) for _ in range(rng.integers(1, 4))) for _ in range(4))
     size = {label: int(rng.choice([2, 3, 4])) for label in batch + left + right + summed}
-    kind = ge.door.dtype_of(dtype)
+    kind = ge.api.arguments.dtype_of(dtype)
     terms = [batch + left + summed, batch + right + summed, batch + left + right]
     # The innermost labels are shared, so that most pairs are products as they lie, with halves in whole packs.
     inner = [summed[:1], summed[:1], right[:1]]
@@ -218,7 +218,7 @@ def test_pointers_live_no_longer_than_their_product(rng):
 @pytest.mark.parametrize(("dtype", "precision"), [("float16", None), ("bfloat16", None), ("float32", "tf32")])
 def test_operands_that_begin_within_a_pack_are_read_in_turns(rng, dtype, precision):
     """Which an array of pointers would not tell cuBLAS; what lies elsewhere is seen at each call."""
-    device, kind = SimulatedRuntime(), ge.door.dtype_of(dtype)
+    device, kind = SimulatedRuntime(), ge.api.arguments.dtype_of(dtype)
     shapes = (3, 2, 5, 8), (3, 16, 5, 8)
     plan = ge.einsum_plan("bqhd,bkhd->bhqk", *[np.empty(shape, kind) for shape in shapes])
     run = CudaBackend(device).bind_single(plan, Mode(precision))
@@ -300,7 +300,7 @@ def test_several_arrays_are_multiplied_and_summed_in_one_pass_or_few(rng, equati
     terms, out = equation.split("->")
     terms = tuple(terms.split(","))
     size = dict(zip("ijklmno", (5, 16, 3, 2, 7, 2, 3), strict=True))
-    kind = ge.door.dtype_of(dtype)
+    kind = ge.api.arguments.dtype_of(dtype)
     hosts = [rng.integers(-2, 3, [size[label] for label in term]) for term in terms]
     if kind.kind == "c":
         hosts = [host + 1j * rng.integers(-2, 3, host.shape) for host in hosts]
@@ -337,7 +337,9 @@ def random_pass(seed, dtype):
     terms = tuple("".join(rng.permutation(list("abcd"))[: rng.integers(0, 4)]) for _ in range(rng.integers(1, 5)))
     labels = sorted(set("".join(terms)))
     out = "".join(rng.permutation(labels)[: rng.integers(0, len(labels) + 1)]) if labels else ""
-    hosts = [rng.integers(0, 2, [sizes[label] for label in term]).astype(ge.door.dtype_of(dtype)) for term in terms]
+    hosts = [
+        rng.integers(0, 2, [sizes[label] for label in term]).astype(ge.api.arguments.dtype_of(dtype)) for term in terms
+    ]
     step = Fused(tuple(range(len(terms))), terms, out, (False,) * len(terms))
     return Plan(terms, (step,), (len(terms),), tuple(sizes.items()), dtype), hosts, rng
 
