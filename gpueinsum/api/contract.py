@@ -38,7 +38,8 @@ from gpueinsum.api.dispatch import (
     resolve,
     signature,
 )
-from gpueinsum.backends.select import HOST, Backend, as_array, choose
+from gpueinsum.backends.base import Backend
+from gpueinsum.backends.select import HOST, as_array, choose
 from gpueinsum.language.rewrite import fold_constants
 from gpueinsum.language.steps import distinct
 from gpueinsum.language.subscripts import Shape, Subscripts

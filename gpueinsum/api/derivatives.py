@@ -21,7 +21,8 @@ from gpueinsum.api.arguments import (
 )
 from gpueinsum.api.dispatch import hand_over, layout, one_or_all, signature, stays_on_device
 from gpueinsum.api.passes import BothPasses, both_passes, tangent_pass
-from gpueinsum.backends.select import HOST, Backend, as_array, on_device, placed
+from gpueinsum.backends.base import Backend
+from gpueinsum.backends.select import HOST, as_array, on_device, placed
 from gpueinsum.errors import DtypeError, OperandError, PlanError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape

@@ -21,9 +21,8 @@ from gpueinsum.api.arguments import (
     call_dtypes,
     check_out,
 )
-from gpueinsum.backends.cpu import exact as numbers
-from gpueinsum.backends.execute import Mode
-from gpueinsum.backends.select import HOST, Backend, on_device, placed
+from gpueinsum.backends.base import Backend, Mode
+from gpueinsum.backends.select import HOST, on_device, placed
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import OutError, SubscriptsError
 from gpueinsum.language.plan import Plan, check_takes
@@ -31,6 +30,7 @@ from gpueinsum.language.subscripts import Shape, Subscripts, Term, parse, parse_
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Optimize, Path, find_path
 from gpueinsum.planning.search import cheapest_plan
+from gpueinsum.schedule.schedule import schedule
 
 _MAX_DIMENSIONS = 64  # numpy's
 
@@ -45,7 +45,7 @@ class Call:
 
     def cast(self, arrays: Sequence[Array]) -> Sequence[Array]:
         compute = self.compute
-        return arrays if compute is None else [numbers.cast(array, compute) for array in arrays]
+        return arrays if compute is None else [array.astype(compute, copy=False) for array in arrays]
 
 
 def evaluate(expression: Expression, operands: Sequence[Any], out: Array | None, options: Options) -> Array:
@@ -124,7 +124,7 @@ def hand_over(result: Array, dtype: Dtype | None, order: str, place: Backend, st
         with np.errstate(over="ignore"):  # halves become inf in silence, as in np.einsum
             if result.dtype.kind == "c" and dtype.kind != "c":  # the gradient of a real operand
                 result = result.real.astype(dtype)  # no view of it
-            result = numbers.cast(result, dtype)
+            result = result.astype(dtype, copy=False)
     return place.hand_back(result if order == "K" else place.arrange(result, order), stays)
 
 
@@ -232,7 +232,7 @@ def _plan(
 ) -> Plan:
     subscripts = resolve(expression, shapes)
     if optimize in ("auto", True, None) and memory_limit in (None, -1):
-        return cheapest_plan(subscripts, dtype.name, profile)
+        return cheapest_plan(subscripts, dtype.name, profile, lambda plan: schedule(plan, profile).seconds)
     sizes = dict(subscripts.sizes)
 
     def order(inputs: tuple[Term, ...], output: Term) -> Path:

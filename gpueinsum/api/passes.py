@@ -22,8 +22,7 @@ from gpueinsum.api.arguments import (
     positions_of,
 )
 from gpueinsum.api.dispatch import bind_own, check_dimensions, plan_for
-from gpueinsum.backends.cpu import exact as numbers
-from gpueinsum.backends.select import Backend
+from gpueinsum.backends.base import Backend
 from gpueinsum.errors import OperandError, PlanError
 from gpueinsum.language.plan import Plan, check_takes
 from gpueinsum.language.rewrite import once, split
@@ -40,7 +39,7 @@ class _Bound:
     compute: Dtype  # of the steps
 
     def cast(self, arrays: Sequence[Array]) -> list[Array]:
-        return [numbers.cast(array, self.compute) for array in arrays]
+        return [array.astype(self.compute, copy=False) for array in arrays]
 
 
 @dataclass(frozen=True, slots=True)

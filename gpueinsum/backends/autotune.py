@@ -1,12 +1,12 @@
-"""Autotuning: of the few ways to run a pair the fastest by the clock, timed once and remembered on disk."""
+"""Autotuning: of the few ways to run a product the fastest by the clock, timed once and remembered on disk."""
 
 from __future__ import annotations
 
 import json
 import threading
 import warnings
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,63 +14,73 @@ import numpy as np
 
 from gpueinsum.backends.stopwatch import Call, fastest
 from gpueinsum.costs.profile import machine, tuned_path, write_text
-from gpueinsum.language.subscripts import alphabet
-from gpueinsum.schedule.layouts import route_for, routes_for
-from gpueinsum.schedule.mapping import Case, Route
-from gpueinsum.schedule.predict import is_routed
+from gpueinsum.costs.seconds import SMALL
+from gpueinsum.language.subscripts import Shape
+from gpueinsum.schedule.candidates import Candidate, candidates, cheapest
+from gpueinsum.schedule.mapping import Gemm
+from gpueinsum.schedule.problem import Problem, Strides, canonical
+from gpueinsum.schedule.schedule import Schedule, alone
 
 # Ways that are predicted to take so many times as long as the best one are not timed: no profile is that wrong.
 _HOPELESS = 4.0
 _SECONDS = 0.02  # for each way, or five rounds
 
 
-class Bench(Protocol):
-    """A device on which ways to run a pair are timed, on arrays of its own."""
+class Timed(Protocol):
+    """A device on which schedules are timed."""
 
-    def calls(self, case: Case, ways: Mapping[str, Route]) -> dict[str, Call]:
-        """The pair run in each of these ways. Raises MemoryError."""
+    def load(self, schedule: Schedule) -> Callable[..., tuple[Any, ...]]:
+        """A function of operands that lie as the schedule says."""
+
+    def random(self, shape: Shape, strides: Strides, dtype: str) -> Any:
+        """An array of random numbers with these strides, in elements. Raises MemoryError."""
 
     def seconds(self, call: Call, count: int) -> float:
         """What so many calls take, one after the other."""
 
 
 class Tuner:
-    """Chooses the ways by which pairs are run on a device, as `layouts.route_for` does by price."""
+    """Chooses ways to run products on a device, as `candidates.cheapest` does by price."""
 
-    def __init__(self, bench: Bench, choices: Choices) -> None:
-        self._bench, self._choices = bench, choices
+    def __init__(self, device: Timed, choices: Choices) -> None:
+        self._device, self._choices = device, choices
 
-    def route_for(self, case: Case) -> Route:
+    def choose(self, problem: Problem) -> tuple[tuple[int, ...], Candidate]:
         """The way that was fastest, now or when it was timed before; the cheapest if memory is short for timing."""
-        if not is_routed(case.step, dict(case.sizes), case.dtype, case.profile):
-            return route_for(case)
-        ways = routes_for(case)
-        near = {way.name: way for way in ways if way.seconds < _HOPELESS * ways[0].seconds}
-        if len(near) == 1:
-            return ways[0]
-        key = _key(case)
+        if not problem.is_pair or sum(problem.elements) < SMALL:
+            return cheapest(problem)
+        order, found = candidates(problem)
+        near = {way.way.name: way for way in found if way.seconds < _HOPELESS * found[0].seconds}
+        if len(near) == 1 or not any(isinstance(way.way, Gemm) for way in found):
+            return order, found[0]
+        key = _key(canonical(problem)[0])
         with self._choices.lock:
             chosen = self._choices.get(key)
             if chosen not in near:
                 try:
-                    calls = self._bench.calls(case, near)
-                    seconds = fastest(self._bench.seconds, calls, _SECONDS * len(calls))
+                    arrays = [
+                        self._device.random(tuple([problem.size[label] for label in term]), strides, problem.dtype)
+                        for term, strides in zip(problem.terms, problem.strides, strict=True)
+                    ]
+                    calls: dict[str, Call] = {
+                        name: partial(self._device.load(alone(problem, order, way)), *arrays)
+                        for name, way in near.items()
+                    }
+                    seconds = fastest(self._device.seconds, calls, _SECONDS * len(calls))
                 except MemoryError:
-                    return route_for(case)
+                    return order, found[0]
                 chosen = min(seconds, key=seconds.__getitem__)
                 self._choices.put(key, chosen)
-        return near[chosen]
+        return order, near[chosen]
 
 
-def _key(case: Case) -> str:
-    """What a way is chosen for, whatever its labels are called: `AB,BC->AC A=2 B=3 C=4, 3 1 and 4 1, float32`."""
-    letters = dict(zip([label for label, _ in case.sizes], alphabet(), strict=False))
-    equation = "".join(letters.get(character, character) for character in str(case.step))  # with marks of conjugates
-    sizes = " ".join(f"{letters[label]}={size}" for label, size in case.sizes)
-    strides = " and ".join(" ".join(map(str, side)) for side in (case.lhs, case.rhs))
-    precision = case.precision if case.precision not in (None, "highest") else ""
-    marks = precision, "" if case.aligned else "not aligned"
-    return ", ".join([f"{equation} {sizes}", strides, case.dtype, *filter(None, marks)])
+def _key(problem: Problem) -> str:
+    """What a way is chosen for: `AB,BC->AC A=2 B=3 C=4, 3 1 and 4 1, float32`."""
+    sizes = " ".join(f"{label}={size}" for label, size in problem.sizes)
+    strides = " and ".join(" ".join(map(str, side)) for side in problem.strides)
+    precision = problem.precision if problem.precision not in (None, "highest") else ""
+    marks = precision, "" if problem.aligned else "not aligned", "in order" if problem.is_ordered else ""
+    return ", ".join([f"{problem} {sizes}", strides, problem.dtype, *filter(None, marks)])
 
 
 class Choices:

@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-from gpueinsum.backends.cuda.draft import in_turn, on_lanes
-from gpueinsum.backends.cuda.lower import assemble
-from gpueinsum.backends.execute import scheduled
-from gpueinsum.costs import counts as cost
-from gpueinsum.costs.counts import item_bytes
+from gpueinsum.costs import counts
 from gpueinsum.costs.profile import Profile, device_profile
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Contract, Step
-from gpueinsum.language.strides import points
-from gpueinsum.schedule.predict import is_routed, way_of
+from gpueinsum.schedule.schedule import Schedule, schedule
 
 
 def peak_bytes(plan: Plan, device: str | Profile | None = None) -> int:
     """`Plan.peak_bytes`. Raises ProfileError for what is no device."""
     if device is None:
-        return cost.peak_bytes(plan)
+        return counts.peak_bytes(plan)
     profile = device if isinstance(device, Profile) else device_profile(device)
-    return bytes_on(scheduled(plan, profile), profile)
+    return schedule_bytes(schedule(plan, profile))
 
 
-def bytes_on(plan: Plan, profile: Profile) -> int:
-    """Of a run of a plan that is scheduled for the device, on operands in C order.
+def schedule_bytes(made: Schedule) -> int:
+    """Of a run of a schedule.
 
     Exact on CUDA, where all of it is allocated at once; but what is more than the device has is counted without the
-    device's own scratch.
+    scratch of kernels.
     """
-    if profile.kind == "cpu":
-        return cost.peak_bytes(plan, [_copies_bytes(step, plan, profile) for step in plan.steps])
-    least = cost.peak_bytes(plan)
-    if least > profile.memory_bytes:
-        return least
-    strides = [_c_strides(plan, number) for number in range(len(plan.inputs))]
-    draft = assemble(plan, strides, None, profile.processors, profile)
-    return on_lanes(draft, in_turn(draft), profile.processors, profile, profile.launch).bytes
+    from gpueinsum.backends.cuda.lower import assemble
 
-
-def _c_strides(plan: Plan, operand: int) -> tuple[int, ...]:
-    strides, item = [], item_bytes(plan.dtype)
-    for size in reversed(plan.shape(operand)):
-        strides.append(item)
-        item *= size
-    return tuple(reversed(strides))
-
-
-def _copies_bytes(step: Step, plan: Plan, profile: Profile) -> int:
-    """Of the sides that the step's product copies first."""
-    size = dict(plan.sizes)
-    if not (isinstance(step, Contract) and is_routed(step, size, plan.dtype, profile)):
-        return 0
-    way = way_of(step, size, plan.dtype, profile)
-    copied = [term for term in (way.copy_lhs, way.copy_rhs) if term is not None]
-    return sum(points(term, size) for term in copied) * item_bytes(plan.dtype)
+    foreseen = made.peak_bytes
+    if made.profile.kind == "cpu" or foreseen > made.profile.memory_bytes:
+        return foreseen
+    return assemble(made).bytes

@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpueinsum.backends.base import Array, Backend
 from gpueinsum.backends.cpu.backend import CpuBackend
-from gpueinsum.backends.execute import Binds
-from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DeviceError, DtypeError, OperandError
 
 if TYPE_CHECKING:
     from gpueinsum.backends.cuda.backend import CudaBackend
-
-Array = Any
-
-
-class Backend(Binds, Protocol):
-    """Runs plans, and does for arrays what a call needs before and after."""
-
-    name: str
-
-    @property
-    def profile(self) -> Profile: ...
-    def __hash__(self) -> int: ...
-    def asarray(self, operand: object) -> Array: ...
-    def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]: ...
-    def context(self) -> Hashable: ...
-    def arrange(self, result: Array, order: str) -> Array: ...
-    def store(self, result: Array, out: Array) -> None: ...
-    def hand_back(self, result: Array, stays: bool) -> Any: ...
-    def memory_bytes(self) -> int: ...
-
 
 HOST = CpuBackend()
 _NUMPY = {np.ndarray}

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Add, Expand, Step, distinct, sides
+from gpueinsum.language.steps import Add, Expand, Step, distinct, sides, without
 from gpueinsum.language.strides import points
-from gpueinsum.language.subscripts import Label
+from gpueinsum.language.subscripts import Label, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +33,23 @@ def step_cost(step: Step, size: Mapping[Label, int], dtype: str) -> Cost:
     """Its operands read once, its result written once; a view moves nothing."""
     if step.is_view(size):
         return Cost(0, 0, 0)
-    results = points(step.out, size)
+    results, item = points(step.out, size), item_bytes(dtype)
     match step:
         case Add():
-            read = len(step.sources) * results
-            flops = product_flops(dtype, read, results, arrays=1)
+            read, flops = len(step.sources) * results, product_flops(dtype, len(step.sources) * results, results, 1)
         case Expand():
             read, flops = points(step.term, size), 0
         case _:
-            terms = [distinct(term) for _, term in sides(step)]
-            read = sum(points(term, size) for term in terms)
-            flops = product_flops(dtype, results * points(step.summed, size), results, len(terms))
-    item = item_bytes(dtype)
+            return einsum_cost([term for _, term in sides(step)], step.out, size, dtype)
     return Cost(flops, (read + results) * item, results * item)
+
+
+def einsum_cost(terms: Sequence[Term], out: Term, size: Mapping[Label, int], dtype: str) -> Cost:
+    """Of the sum of the products of arrays, whose diagonals are read alone."""
+    once, results, item = [distinct(term) for term in terms], points(out, size), item_bytes(dtype)
+    products = results * points(without(distinct("".join(once)), out), size)
+    read = sum(points(term, size) for term in once)
+    return Cost(product_flops(dtype, products, results, len(terms)), (read + results) * item, results * item)
 
 
 def product_flops(dtype: str, products: int, results: int, arrays: int = 2) -> int:
@@ -63,23 +67,33 @@ def total_flops(plan: Plan) -> int:
     return sum(cost.flops for cost in step_costs(plan))
 
 
-def peak_bytes(plan: Plan, scratch: Sequence[int] | None = None) -> int:
-    """Bytes of intermediates and results alive at once, at the most, with those that each step takes for itself.
+def peak_bytes(plan: Plan) -> int:
+    """Bytes of intermediates and results alive at once, at the most; operands and scratch memory are not counted."""
+    nbytes = [cost.result_bytes for cost in step_costs(plan)]
+    return most_alive(plan.owners(), len(plan.inputs), nbytes, [0] * len(nbytes), plan.last_uses())
 
-    Operands are not counted, nor is `scratch` if it is not known.
+
+def most_alive(
+    owners: Sequence[int],
+    operands: int,
+    result_bytes: Sequence[int],
+    scratch: Sequence[int],
+    last_uses: Sequence[Sequence[int]],
+) -> int:
+    """The most bytes alive at once while steps run: their results, until their last use, and their own scratch.
+
+    `owners` are the registers in whose memory registers lie: a view keeps its source's memory alive.
     """
-    operands, owner, costs = len(plan.inputs), plan.owners(), step_costs(plan)
     holders = Counter(range(operands))  # how many living registers lie in a register's memory
     alive = peak = 0
-    own = scratch or [0] * len(costs)
-    for register, (cost, done) in enumerate(zip(costs, plan.last_uses(), strict=True), operands):
-        alive += cost.result_bytes
-        peak = max(peak, alive + own[register - operands])
-        holders[owner[register]] += 1
-        for gone in map(owner.__getitem__, done):  # a view keeps its source's memory alive
+    for register, (nbytes, own, done) in enumerate(zip(result_bytes, scratch, last_uses, strict=True), operands):
+        alive += nbytes
+        peak = max(peak, alive + own)
+        holders[owners[register]] += 1
+        for gone in map(owners.__getitem__, done):
             holders[gone] -= 1
             if holders[gone] == 0 and gone >= operands:
-                alive -= costs[gone - operands].result_bytes
+                alive -= result_bytes[gone - operands]
     return peak
 
 

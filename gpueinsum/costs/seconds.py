@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpueinsum.costs.counts import item_bytes, product_flops
 from gpueinsum.costs.profile import Profile
 
 # numpy's calls are of three speeds: 3 x 3, float64, medians: np.dot 0.55 us, np.matmul 1.42 us, np.einsum's loop over
@@ -10,6 +11,11 @@ _ONE_PRODUCT, _MANY_ARRAYS = 0.4, 1.5
 # Results of one multiprocessor's tile, and how much it sums for each before cuBLAS shares the sum with others: its
 # smaller tiles are 64 x 64. By reasoning; not measured yet.
 _TILE, _SPLIT = 64 * 64, 1024
+# Arrays of fewer elements count as if every product took them as they lie: to find out would take longer than to copy.
+SMALL = 1 << 15
+# A tiny product sums no more elements, for no more rows or columns, and its arithmetic takes a pass no more times as
+# long as its bytes: gates on one and two qubits, batches of 4 x 4. By reasoning; not measured yet.
+_TINY, _BUSY = 8, 2.0
 
 
 def pass_seconds(
@@ -48,3 +54,36 @@ def product_seconds(
         alone = each * _TILE * (min(summed, _SPLIT) + rate.summed)
         busy = max(busy, alone / (rate.flops_per_second / profile.processors))
     return launch + max(busy, bytes_moved / bytes_rate)
+
+
+def pair_seconds(profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int) -> float:
+    """Of a pair by its sizes alone, of sides that lie as it wants them: a product, or a pass if that is faster.
+
+    What has a single row, column or element to sum may be either; what is tiny, or of a dtype for which the device has
+    no library, is a pass.
+    """
+    moved = item_bytes(dtype) * batch * (rows * summed + summed * columns + rows * columns)
+    results = batch * rows * columns
+    by_pass = pass_seconds(profile, moved, product_flops(dtype, results * summed, results), arrays=2)
+    if summed == 1 or profile.rate(dtype) is None or is_tiny(profile, dtype, batch, rows, columns, summed):
+        return by_pass
+    by_product = product_seconds(profile, dtype, batch, rows, columns, summed, moved)
+    return by_product if min(rows, columns) > 1 else min(by_product, by_pass)
+
+
+def is_tiny(profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int) -> bool:
+    """Whether many elements are in matrices so small that on a GPU a pass over them waits for memory.
+
+    A product of cuBLAS' computes whole tiles of rows, columns and sums, for each of a batch anew, and of tall and
+    skinny matrices reaches a part of memory's rate (Ernst et al., "Performance engineering for real and complex tall &
+    skinny matrix multiplication kernels on GPUs", 2020, on a V100).
+    """
+    if profile.kind == "cpu" or min(rows, columns, summed) < 2 or max(summed, min(rows, columns)) > _TINY:
+        return False
+    elements, results = batch * (rows * summed + summed * columns + rows * columns), batch * rows * columns
+    moved = elements * item_bytes(dtype)
+    if elements < SMALL or moved > profile.memory_bytes:  # which may be more than a float can tell
+        return False
+    moving = moved / profile.bytes_per_second
+    computing = product_flops(dtype, results * summed, results) / profile.loop_flops_per_second
+    return computing <= _BUSY * moving

@@ -56,13 +56,7 @@ class Plan:
 
     def last_uses(self) -> tuple[tuple[int, ...], ...]:
         """For each step the registers that nothing needs after it, so that their memory can go."""
-        seen = set(self.outputs)
-        uses = []
-        for register, step in reversed([*enumerate(self.steps, len(self.inputs))]):
-            ending = {*step.sources, register} - seen
-            uses.append(tuple(sorted(ending)))
-            seen |= ending
-        return tuple(reversed(uses))
+        return last_uses(len(self.inputs), [step.sources for step in self.steps], self.outputs)
 
     def owners(self) -> tuple[int, ...]:
         """For each register the one whose memory it lies in: its own, or that of the register it is a view of."""
@@ -185,6 +179,17 @@ class Plan:
             raise PlanError(f"not a plan: {error!r}") from error
         check_plan(plan)
         return plan
+
+
+def last_uses(operands: int, sources: Sequence[Sequence[int]], outputs: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """For each step, by the registers that it reads, those that nothing needs after it."""
+    seen = set(outputs)
+    uses = []
+    for register, read in reversed([*enumerate(sources, operands)]):
+        ending = {*read, register} - seen
+        uses.append(tuple(sorted(ending)))
+        seen |= ending
+    return tuple(reversed(uses))
 
 
 def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:

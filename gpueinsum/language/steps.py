@@ -91,23 +91,23 @@ class Contract:
 
     @property
     def batch(self) -> Term:
-        return _roles(self.lhs_term, self.rhs_term, self.out)[0]
+        return roles(self.lhs_term, self.rhs_term, self.out)[0]
 
     @property
     def left(self) -> Term:
-        return _roles(self.lhs_term, self.rhs_term, self.out)[1]
+        return roles(self.lhs_term, self.rhs_term, self.out)[1]
 
     @property
     def right(self) -> Term:
-        return _roles(self.lhs_term, self.rhs_term, self.out)[2]
+        return roles(self.lhs_term, self.rhs_term, self.out)[2]
 
     @property
     def summed(self) -> Term:
-        return _roles(self.lhs_term, self.rhs_term, self.out)[3]
+        return roles(self.lhs_term, self.rhs_term, self.out)[3]
 
 
 @lru_cache(maxsize=4096)
-def _roles(lhs: Term, rhs: Term, out: Term) -> tuple[Term, Term, Term, Term]:
+def roles(lhs: Term, rhs: Term, out: Term) -> tuple[Term, Term, Term, Term]:
     """The labels of a pair that are batch, left, right, summed: asked for some 20 times until a plan is bound."""
     both = within(lhs, rhs)
     return within(both, out), without(lhs, rhs), without(rhs, lhs), without(both, out)
@@ -139,40 +139,7 @@ class Add:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """The sum of the products of several arrays in one pass over their index points, e.g. `ij,ij,j->ij`.
-
-    What pairs become that are bound by memory or by the calls, once a plan is about to be run (`fuse.py`); no plan that
-    the planner makes has any. No term repeats a label; `conjugated` says which arrays enter as their conjugates.
-    """
-
-    sources: tuple[int, ...]
-    terms: tuple[Term, ...]
-    out: Term
-    conjugated: tuple[bool, ...]
-
-    def __str__(self) -> str:
-        terms = (f"{term}{'*' * mark}" for term, mark in zip(self.terms, self.conjugated, strict=True))
-        return f"{','.join(terms)}->{self.out}"
-
-    def reading(self, *sources: int) -> Self:
-        """The same step of other registers."""
-        return replace(self, sources=sources)
-
-    @property
-    def equation(self) -> str:
-        return f"{','.join(self.terms)}->{self.out}"
-
-    @property
-    def summed(self) -> Term:
-        return without(distinct("".join(self.terms)), self.out)
-
-    def is_view(self, size: Mapping[Label, int]) -> bool:
-        return False
-
-
-Step = Reduce | Expand | Contract | Add | Fused
+Step = Reduce | Expand | Contract | Add
 
 
 def renumbered(step: Step, number: Sequence[int] | Mapping[int, int]) -> Step:
@@ -197,9 +164,8 @@ def sides(step: Step) -> list[tuple[int, Term]]:
             return [(step.lhs, step.lhs_term), (step.rhs, step.rhs_term)]
         case Add():
             return [(source, step.out) for source in step.sources]
-        case Fused():
-            return [*zip(step.sources, step.terms, strict=True)]
-    return [(step.source, step.term)]
+        case Reduce() | Expand():
+            return [(step.source, step.term)]
 
 
 def distinct(term: Term) -> Term:

@@ -24,7 +24,7 @@ from dataclasses import replace
 from gpueinsum.costs.counts import total_flops
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.rewrite import needed
-from gpueinsum.language.steps import Add, Contract, Expand, Fused, Reduce, Step, rearranged, renumbered
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, rearranged, renumbered
 from gpueinsum.language.subscripts import Subscripts, Term
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Optimize, Path, find_path
@@ -229,8 +229,6 @@ def _push(new: _Growing, step: Step, number: Sequence[int], tangents: Mapping[in
             return [new.step(step.reading(tangents[step.source]))] if step.source in tangents else []
         case Add():
             return [tangents[source] for source in step.sources if source in tangents]
-        case Fused():
-            raise AssertionError("plans are fused after they have been differentiated")
 
 
 # ---------------------------------------------------------------- a plan that grows

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from gpueinsum.backends.execute import scheduled
 from gpueinsum.costs.profile import Profile
+from gpueinsum.costs.seconds import pair_seconds
 from gpueinsum.errors import PlanError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract
@@ -17,8 +17,8 @@ from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label, Subscripts, Term
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Path, all_paths, find_path, greedy_path, priced_path
-from gpueinsum.schedule.predict import ideal_seconds, pair_seconds, plan_seconds
 
+Seconds = Callable[[Plan], float]  # predicted, of a plan on a device
 Search = Callable[[Sequence[Term], Term, Mapping[Label, int]], Path]
 
 # Searches may take so many times what they could save in one run, since a plan is made once and run over and over, but
@@ -46,11 +46,11 @@ class _Priced(NamedTuple):
     seconds: float
 
 
-def cheapest_plan(subscripts: Subscripts, dtype: str, profile: Profile) -> Plan:
+def cheapest_plan(subscripts: Subscripts, dtype: str, profile: Profile, seconds: Seconds) -> Plan:
     """The plan of the least predicted time, of those that opt_einsum's "auto" and other searches lead to.
 
-    All orders of few operands, greedy searches and one by price of more; as far as they could save, in 100 runs, more
-    than they take.
+    `seconds` predicts a plan's. All orders of few operands are tried, of more greedy ones and one by price, as far as
+    they could save, in 100 runs, more than they take.
     """
     size = dict(subscripts.sizes)
     operands = len(subscripts.inputs)
@@ -63,17 +63,17 @@ def cheapest_plan(subscripts: Subscripts, dtype: str, profile: Profile) -> Plan:
         return first
     if max(points(step.out, size) for step in first.steps) > _MOST_ELEMENTS:
         return first  # which nobody runs
-    best = _Priced(first, _seconds(first, profile))
+    best = _Priced(first, _seconds(first, profile, seconds))
     for tried, search in enumerate(_searches(operands), 1):
         if tried * operands * _ORDER_SECONDS > _worth(best, profile):
             break
-        best = _better(best, lowered(search), profile)
+        best = _better(best, lowered(search), profile, seconds)
     most_pairs = int(_worth(best, profile) / _PAIR_SECONDS)
     if _ALL_ORDERS < operands <= _BY_PRICE and most_pairs > operands**2:
         price = partial(pair_seconds, profile, dtype)
         by_price = partial(priced_path, pair_seconds=price, limit=_BETTER * best.seconds, most_pairs=most_pairs)
         with contextlib.suppress(PlanError):  # it finds nothing that is better, or not in time
-            best = _better(best, lowered(by_price), profile)
+            best = _better(best, lowered(by_price), profile, seconds)
     return best.plan
 
 
@@ -82,12 +82,12 @@ def _worth(best: _Priced, profile: Profile) -> float:
     return min(_RUNS * (best.seconds - profile.launch * len(best.plan.steps)), _MOST_SECONDS)
 
 
-def _better(best: _Priced, plan: Plan, profile: Profile) -> _Priced:
+def _better(best: _Priced, plan: Plan, profile: Profile, seconds: Seconds) -> _Priced:
     """The plan, if it is so much faster than the best so far; at best is soon said, and rules most out."""
     limit = _BETTER * best.seconds
     if plan == best.plan or _ideal_seconds(plan, profile) > limit:
         return best
-    other = _Priced(plan, _seconds(plan, profile))
+    other = _Priced(plan, _seconds(plan, profile, seconds))
     return other if other.seconds < limit else best
 
 
@@ -97,18 +97,19 @@ def _searches(operands: int) -> Iterator[Search]:
     return (partial(greedy_path, weight=weight) for weight in _WEIGHTS)
 
 
-def _seconds(plan: Plan, profile: Profile) -> float:
+def _seconds(plan: Plan, profile: Profile, seconds: Seconds) -> float:
     """Predicted seconds of a plan as a device runs it; those at best, where it would take long to find that out.
 
     To choose the layouts of the 196 arrays of a PEPS of 14 x 14 sites takes 7 s.
     """
     if len(plan.inputs) > _BY_PRICE:
         return _ideal_seconds(plan, profile)
-    return plan_seconds(scheduled(plan, profile), profile)
+    return seconds(plan)
 
 
 def _ideal_seconds(plan: Plan, profile: Profile) -> float:
     """Predicted seconds of the pairs if every side lay as its product wants it."""
     size = dict(plan.sizes)
     pairs = (step for step in plan.steps if isinstance(step, Contract))
-    return sum(ideal_seconds(step, size, plan.dtype, profile) for step in pairs)
+    roles = ((step.batch, step.left, step.right, step.summed) for step in pairs)
+    return sum(pair_seconds(profile, plan.dtype, *[points(labels, size) for labels in each]) for each in roles)

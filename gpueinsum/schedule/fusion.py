@@ -1,70 +1,93 @@
-"""Plan to plan, just before it is bound: neighbouring steps, and tiny products, become one `Fused` pass each."""
+"""Neighbouring steps of a plan become one pass over memory each, where a device is faster so."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Self
 
 from gpueinsum.costs.profile import Profile
-from gpueinsum.costs.seconds import pass_seconds
+from gpueinsum.costs.seconds import is_tiny, pass_seconds
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Contract, Fused, Reduce, Step, distinct, renumbered
+from gpueinsum.language.steps import Contract, Reduce, Step, distinct, without
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.predict import ideal_seconds, is_tiny, step_seconds
 
 Sizes = Mapping[Label, int]
 _Factor = tuple[int, Term, bool]  # a register, the term by which it is read, whether as its conjugate
 
-_MOST_OPERANDS = 4  # of one pass: those of a CUDA kernel (`launch.py`)
+_MOST_OPERANDS = 4  # of one pass: those of a CUDA kernel (`backends/cuda/source.py`)
 _MOST_LABELS = 52  # those for which np.einsum's loop has letters; a kernel runs 64 loops
 # Where one pass makes more products than the steps apart, each result sums so many at the most: on a GPU one thread may
 # have to do it alone, some 10 ns for each, while a launch takes 4 us.
 _MOST_SUMMED = 256
-# A tiny product stays one if a pass takes more times as long as it would if it read everything once.
-_MOST_AGAIN = 2.0
 
 
-def fused(plan: Plan, profile: Profile) -> Plan:
-    """The same outputs by fewer passes.
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """The sum of the products of several arrays in one pass over their index points, e.g. `ij,ij,j->ij`.
 
-    A step that only one other reads is joined with it, `i,ij->ij` and `ij,j->ij` to `i,ij,j->ij`, if by the profile one
-    pass over the index points of both takes less time than two with an array between them, and if no more memory is
-    alive at once. On a GPU tiny products of matrices are passes, too.
+    No term repeats a label; `conjugated` says which arrays enter as their conjugates.
     """
-    if plan.dtype == "object":
-        return plan
+
+    sources: tuple[int, ...]
+    terms: tuple[Term, ...]
+    out: Term
+    conjugated: tuple[bool, ...]
+
+    def __str__(self) -> str:
+        terms = (f"{term}{'*' * mark}" for term, mark in zip(self.terms, self.conjugated, strict=True))
+        return f"{','.join(terms)}->{self.out}"
+
+    def reading(self, *sources: int) -> Self:
+        """The same step of other registers."""
+        return replace(self, sources=sources)
+
+    @property
+    def summed(self) -> Term:
+        return without(distinct("".join(self.terms)), self.out)
+
+    def is_view(self, size: Sizes) -> bool:
+        return False
+
+
+def fuse(
+    plan: Plan, profile: Profile, price: Callable[[Step | Fused], float]
+) -> tuple[tuple[Step | Fused, ...], tuple[int, ...]]:
+    """Steps that give the plan's outputs by fewer passes, and the registers of the outputs; `price` is in seconds.
+
+    A step that only one other reads is joined with it, `i,ij->ij` and `ij,j->ij` to `i,ij,j->ij`, if one pass over the
+    index points of both takes less time than two with an array between them, and if no more memory is alive at once.
+    """
     operands = len(plan.inputs)
     uses = Counter(source for step in plan.steps for source in step.sources)
     once = {register for register, count in uses.items() if count == 1 and register >= operands}.difference(
         plan.outputs
     )
+    if not once or plan.dtype == "object":
+        return plan.steps, plan.outputs
     size = dict(plan.sizes)
-    tiny = {step for step in plan.steps if isinstance(step, Contract) and is_tiny(step, size, plan.dtype, profile)}
-    if not once and not tiny:
-        return plan
-
-    @cache
-    def price(step: Step) -> float:
-        return step_seconds(step, size, plan.dtype, profile)
-
+    price = cache(price)
     memory: _Memory | None = None  # for most plans have nothing to join
-    steps: dict[int, Step] = {}  # those that are left, by the register that each writes
-    for register, step in enumerate(plan.steps, operands):
+    steps: dict[int, Step | Fused] = {}  # those that are left, by the register that each writes
+    for register, original in enumerate(plan.steps, operands):
+        step: Step | Fused = original
         waiting = once.intersection(step.sources)
         while waiting:
             source = max(waiting)
             waiting.remove(source)
             first, is_next = steps[source], next(reversed(steps)) == source
-            if not _may_join(first, step, size, first in tiny):
+            if not _may_join(first, step, size, plan.dtype, profile):
+                continue
+            whole = _joined(first, source, step)
+            if whole is None:
                 continue
             apart = price(first) + price(step)
-            if apart < pass_seconds(profile, 0, arrays=len(first.sources) + len(step.sources) - 1):
+            if apart < pass_seconds(profile, 0, arrays=len(whole.sources)):
                 continue  # as small matrix products on a CPU are
-            whole = _joined(first, source, step)
-            if whole is not None and price(whole) <= apart:
+            if price(whole) <= apart:
                 memory = memory or _Memory(plan)
                 if memory.allows(first, source, register, is_next):
                     memory.join(first, register)
@@ -72,27 +95,22 @@ def fused(plan: Plan, profile: Profile) -> Plan:
                     step = whole
                     waiting = once.intersection(step.sources)  # with a wider pass others may go, too
         steps[register] = step
-    for register, step in steps.items():
-        if step in tiny and (factors := _factors(step)):
-            whole = _pass(factors, step.out)
-            if whole is not None and price(whole) <= _MOST_AGAIN * ideal_seconds(step, size, plan.dtype, profile):
-                steps[register] = whole
-    if tuple(steps.values()) == plan.steps:
-        return plan
+    if len(steps) == len(plan.steps):
+        return plan.steps, plan.outputs
     number = {register: position for position, register in enumerate([*range(operands), *steps])}
-    return replace(
-        plan,
-        steps=tuple(renumbered(step, number) for step in steps.values()),
-        outputs=tuple(number[output] for output in plan.outputs),
+    return tuple(step.reading(*[number[source] for source in step.sources]) for step in steps.values()), tuple(
+        number[output] for output in plan.outputs
     )
 
 
-def _may_join(first: Step, second: Step, size: Sizes, is_tiny: bool) -> bool:
+def _may_join(first: Step | Fused, second: Step | Fused, size: Sizes, dtype: str, profile: Profile) -> bool:
     """Whether one pass could be worth it; what costs most to find out comes later.
 
     A view costs nothing, and stays; but one of what a pass writes, or a tiny product, may as well be written at once.
     """
-    if first.is_view(size) or (second.is_view(size) and not (isinstance(first, Fused) or is_tiny)):
+    if first.is_view(size):
+        return False
+    if second.is_view(size) and not isinstance(first, Fused) and not _is_tiny(first, size, dtype, profile):
         return False
     one, other, inner = (points(labels, size) for labels in (first.out, second.out, first.summed))
     outer = points(second.summed, size)
@@ -100,7 +118,14 @@ def _may_join(first: Step, second: Step, size: Sizes, is_tiny: bool) -> bool:
     return not grows or inner * outer <= _MOST_SUMMED
 
 
-def _joined(first: Step, register: int, second: Step) -> Fused | None:
+def _is_tiny(step: Step | Fused, size: Sizes, dtype: str, profile: Profile) -> bool:
+    if not isinstance(step, Contract):
+        return False
+    batch, rows, columns, summed = (points(x, size) for x in (step.batch, step.left, step.right, step.summed))
+    return is_tiny(profile, dtype, batch, rows, columns, summed)
+
+
+def _joined(first: Step | Fused, register: int, second: Step | Fused) -> Fused | None:
     """`second` with what `first` writes to `register` put in its place; None where that is no one pass.
 
     A label that `first` sums may mean nothing else in `second`.
@@ -112,16 +137,12 @@ def _joined(first: Step, register: int, second: Step) -> Fused | None:
     if term != first.out or set(first.summed) & set("".join([term for _, term, _ in outer])):
         return None
     put = [(source, term, conjugated != mark) for source, term, conjugated in inner]
-    return _pass([*outer[:place], *put, *outer[place + 1 :]], second.out)
-
-
-def _pass(factors: Sequence[_Factor], out: Term) -> Fused | None:
-    """The sum of these factors' products; None of too many labels."""
+    factors = [*outer[:place], *put, *outer[place + 1 :]]
     sources, terms, conjugated = zip(*factors, strict=True)
-    return Fused(sources, terms, out, conjugated) if len(set("".join(terms))) <= _MOST_LABELS else None
+    return Fused(sources, terms, second.out, conjugated) if len(set("".join(terms))) <= _MOST_LABELS else None
 
 
-def _factors(step: Step) -> list[_Factor] | None:
+def _factors(step: Step | Fused) -> list[_Factor] | None:
     """What a step multiplies, to sum the products; None if it does something else, or walks a diagonal."""
     match step:
         case Contract():
@@ -148,7 +169,7 @@ class _Memory:
         for register in plan.outputs:
             self._end[self._owners[register]] = len(self._owners)
 
-    def allows(self, first: Step, between: int, second: int, is_next: bool) -> bool:
+    def allows(self, first: Step | Fused, between: int, second: int, is_next: bool) -> bool:
         """Whether no more is alive at once if the second step does what the first does, which writes to `between`.
 
         What the first reads lives on till then, in the place of the array between them, unless the second gives a view
@@ -159,7 +180,7 @@ class _Memory:
         gone = self._elements[between] if self._owners[second] == second else 0
         return longer <= gone or (is_next and self._elements[second] <= self._elements[between])
 
-    def join(self, first: Step, second: int) -> None:
+    def join(self, first: Step | Fused, second: int) -> None:
         """What the first step reads is needed until the second."""
         for source in first.sources:
             owner = self._owners[source]

@@ -1,24 +1,23 @@
-"""Plan to plan, for a device: the term of every intermediate chosen for its consumer, so that little is copied.
-
-A term is a layout, so a pair that writes another order of labels may spare the next one a copy. For each result a few
-terms are weighed, with the cheapest way to get there: dynamic programming from the operands to the outputs.
-"""
+"""The order of the labels of each large intermediate, chosen for the steps that read it; from a plan to a plan."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile
+from gpueinsum.costs.seconds import is_tiny
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Expand, Reduce, Step, within, without
-from gpueinsum.language.strides import contiguous, points
+from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.mapping import Case, Route, cheapest, orders, routes
-from gpueinsum.schedule.predict import case_of, ideal_seconds, is_product, is_tiny, plan_seconds, step_seconds, way_of
+from gpueinsum.schedule.candidates import Candidate, cheapest
+from gpueinsum.schedule.mapping import orders
+from gpueinsum.schedule.predict import ideal_seconds, plan_seconds, problem_of
+from gpueinsum.schedule.problem import Problem, Strides, c_strides
 
 # Pairs of smaller arrays keep their terms: to weigh others takes about a millisecond, as long as to run them.
 _LARGE = 4 << 20  # bytes
@@ -34,68 +33,59 @@ class _Option(NamedTuple):
     sources: tuple[Term, ...]
 
 
-def arranged(plan: Plan, profile: Profile) -> Plan:
+def choose_layouts(plan: Plan, profile: Profile, strides: Sequence[Strides] | None = None) -> Plan:
     """The same steps, with the terms of large pairs and their intermediates chosen by their price on a device.
 
-    Outputs keep their terms, by a view where a pair writes another order.
+    Operands have these strides in elements, by default those of the order of their terms. Outputs keep their terms, by
+    a view where a pair writes another order.
     """
-    size = dict(plan.sizes)
-    large = [step for step in plan.steps if isinstance(step, Contract) and _is_weighed(step, size, plan.dtype, profile)]
-    found = [_taken(step, size, plan.dtype, profile) for step in large]
-    ideal = sum(ideal_seconds(step, size, plan.dtype, profile) for step in large)
-    if not any(copies for _, copies in found) and sum(seconds for seconds, _ in found) <= _GOOD * ideal:
+    prices = _Prices(plan, profile, strides)
+    large = [step for step in plan.steps if isinstance(step, Contract) and prices.is_large(step)]
+    found = [prices.taken(step, None) for step in large]
+    ideal = sum(prices.ideal_seconds(step) for step in large)
+    if not any(way.copies for way in found) and sum(way.seconds for way in found) <= _GOOD * ideal:
         return plan
-    chosen = _rebuilt(plan, _Weighing(plan, profile).chosen)
-    return chosen if plan_seconds(chosen, profile) < plan_seconds(plan, profile) else plan
+    chosen = _rebuilt(plan, _Weighing(plan, prices).chosen)
+    return chosen if plan_seconds(chosen, profile, strides) < plan_seconds(plan, profile, strides) else plan
 
 
 def is_large(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
-    """Whether a pair is a product whose terms are chosen; what no memory holds is none."""
-    return _moves_much(step, size, dtype, profile) and is_product(step, size, dtype, profile)
+    """Whether the term of a pair's result is chosen: of a product of large arrays, but not of what no memory holds."""
+    sides = (step.lhs_term, step.rhs_term, step.out)
+    moved = sum(points(term, size) for term in sides) * item_bytes(dtype)
+    is_product = all(points(labels, size) > 1 for labels in (step.left, step.right, step.summed))
+    return _LARGE <= moved <= profile.memory_bytes and is_product and profile.rate(dtype) is not None
 
 
-def _is_weighed(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
-    """Whether the term of a pair's result is chosen: of a product's, and of a pass that stands for a tiny one."""
-    return _moves_much(step, size, dtype, profile) and (
-        is_product(step, size, dtype, profile) or is_tiny(step, size, dtype, profile)
-    )
+class _Prices:
+    """The ways of a plan's pairs on a device, for sides in any order of their labels."""
 
+    def __init__(self, plan: Plan, profile: Profile, strides: Sequence[Strides] | None) -> None:
+        self.plan, self.profile, self.strides, self.size = plan, profile, strides, dict(plan.sizes)
 
-def _moves_much(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
-    moved = sum(points(term, size) for term in (step.lhs_term, step.rhs_term, step.out)) * item_bytes(dtype)
-    return _LARGE <= moved <= profile.memory_bytes
+    def problem(self, pair: Contract, is_ordered: bool) -> Problem:
+        """A pair whose sides are operands as they lie, or lie in the order of their terms."""
+        operands, strides = len(self.plan.inputs), None
+        if self.strides is not None and min(pair.sources) < operands:
+            sides = zip(pair.sources, (pair.lhs_term, pair.rhs_term), strict=True)
+            strides = [
+                self.strides[source] if source < operands else c_strides(term, self.size) for source, term in sides
+            ]
+        return problem_of(pair, self.size, self.plan.dtype, self.profile, strides, is_ordered=is_ordered)
 
+    def taken(self, pair: Contract, out: Term | None, is_ordered: bool = True) -> Candidate:
+        """The way to run a pair that writes its result in the order `out`; its own if that is None."""
+        pair = pair if out is None else replace(pair, out=out)
+        return cheapest(self.problem(pair, is_ordered))[1]
 
-def _taken(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> tuple[float, bool]:
-    """Seconds that a pair takes as it is, and whether it copies a side first."""
-    if is_tiny(step, size, dtype, profile):
-        return step_seconds(step, size, dtype, profile), False
-    way = way_of(step, size, dtype, profile)
-    return way.seconds, way.copies > 0
+    def is_large(self, step: Contract) -> bool:
+        return is_large(step, self.size, self.plan.dtype, self.profile)
 
+    def is_tiny(self, pair: Contract) -> bool:
+        return is_tiny(self.profile, self.plan.dtype, *self.problem(pair, False).shape)
 
-Chooser = Callable[[Case], Route]  # such as `route_for`
-
-
-def route_for(case: Case) -> Route:
-    """The cheapest way to run a pair.
-
-    Where its terms were chosen, and the sides lie as they say, the result is written as its term says, too: its reader
-    counts on that. Else in any order.
-    """
-    return cheapest(case, _is_planned(case))
-
-
-def routes_for(case: Case) -> list[Route]:
-    """Every way that `route_for` chooses from, by price."""
-    return routes(case, _is_planned(case))
-
-
-def _is_planned(case: Case) -> bool:
-    size = dict(case.sizes)
-    planned = case_of(case.step, size, case.dtype, case.profile)
-    lies_so = (planned.lhs, planned.rhs) == (case.lhs, case.rhs)
-    return lies_so and is_large(case.step, size, case.dtype, case.profile)
+    def ideal_seconds(self, step: Contract) -> float:
+        return ideal_seconds(step, self.size, self.plan.dtype, self.profile)
 
 
 class _Weighing:
@@ -104,8 +94,8 @@ class _Weighing:
     A register that one pair alone reads leaves the choice to it; any other gets the one that promises most.
     """
 
-    def __init__(self, plan: Plan, profile: Profile) -> None:
-        self.plan, self.profile, self.size = plan, profile, dict(plan.sizes)
+    def __init__(self, plan: Plan, prices: _Prices) -> None:
+        self.plan, self.prices, self.size = plan, prices, dict(plan.sizes)
         self.chosen: dict[int, Term] = {}
         self.options: list[dict[Term, _Option]] = [{term: _Option(0.0, ())} for term in plan.inputs]
         self.readers: dict[int, list[Step]] = {}
@@ -127,7 +117,7 @@ class _Weighing:
 
     def _options(self, register: int, step: Step) -> dict[Term, _Option]:
         """The terms that a step may write, and the cheapest way to each; those that promise most first."""
-        if not (isinstance(step, Contract) and _is_weighed(step, self.size, self.plan.dtype, self.profile)):
+        if not (isinstance(step, Contract) and self.prices.is_large(step)):
             terms = tuple(map(self._cheapest, step.sources))
             before = sum(self.options[source][term].seconds for source, term in zip(step.sources, terms, strict=True))
             return {step.out: _Option(before, terms)}
@@ -138,25 +128,25 @@ class _Weighing:
         for (x_term, x), (y_term, y) in sorted(sides, key=lambda both: both[0][1].seconds + both[1][1].seconds):
             pair = _reading(step, self.plan, x_term, y_term)
             for out in self._terms(pair, readers):
-                taken, copies = _taken(replace(pair, out=out), self.size, self.plan.dtype, self.profile)
-                seconds = x.seconds + y.seconds + taken
+                taken = self.prices.taken(pair, out)
+                seconds = x.seconds + y.seconds + taken.seconds
                 if out not in found or seconds < found[out].seconds:
                     found[out] = _Option(seconds, (x_term, y_term))
                     then, at_best = self._then(register, out, readers)
                     promise[out] = seconds + then
-                    is_good = taken + then <= _GOOD * (self._ideal_seconds(pair) + at_best)
-                    if len(found) == 1 and is_good and not copies:
+                    is_good = taken.seconds + then <= _GOOD * (self.prices.ideal_seconds(pair) + at_best)
+                    if len(found) == 1 and is_good and not taken.copies:
                         return found
         return {term: found[term] for term in sorted(found, key=promise.__getitem__)[:_WEIGHED]}
 
     def _then(self, register: int, term: Term, readers: list[Contract]) -> tuple[float, float]:
         """Seconds that the readers take if their other sides keep their terms, and those that they take at best."""
         then = at_best = 0.0
-        for reader in filter(self._is_large, readers):
+        for reader in filter(self.prices.is_large, readers):
             terms = (term if source == register else self.plan.term(source) for source in reader.sources)
             pair = _reading(reader, self.plan, *terms)
-            then += way_of(pair, self.size, self.plan.dtype, self.profile, as_planned=False).seconds
-            at_best += self._ideal_seconds(pair)
+            then += self.prices.taken(pair, None, is_ordered=False).seconds
+            at_best += self.prices.ideal_seconds(pair)
         return then, at_best
 
     def _terms(self, pair: Contract, readers: list[Contract]) -> list[Term]:
@@ -166,7 +156,7 @@ class _Weighing:
         where the sides meet, which leaves each side in one piece.
         """
         terms = [pair.out]
-        if is_tiny(pair, self.size, self.plan.dtype, self.profile):
+        if self.prices.is_tiny(pair):
             terms.append(_in_place(pair, self.size))
         for reader in readers:
             batch, summed = within(pair.out, reader.batch), within(pair.out, reader.summed)
@@ -177,7 +167,9 @@ class _Weighing:
                 terms.append(pair.batch + outer + inner + within(second, summed) + without(second, summed))
                 terms.append(pair.batch + inner + outer + without(second, summed) + within(second, summed))
         if len(pair.lhs_term + pair.rhs_term) <= _MOST_AXES:
-            terms += orders(pair, contiguous(pair.lhs_term, self.size), contiguous(pair.rhs_term, self.size))
+            problem = self.prices.problem(pair, is_ordered=False)
+            lhs, rhs = map(label_strides, problem.terms, problem.strides)
+            terms += orders(problem, lhs, rhs)
         return list(dict.fromkeys(terms))
 
     def _settle(self, register: int, term: Term) -> None:
@@ -193,12 +185,6 @@ class _Weighing:
     def _cheapest(self, register: int) -> Term:
         options = self.options[register]
         return min(options, key=lambda term: options[term].seconds)
-
-    def _is_large(self, step: Contract) -> bool:
-        return is_large(step, self.size, self.plan.dtype, self.profile)
-
-    def _ideal_seconds(self, step: Contract) -> float:
-        return ideal_seconds(step, self.size, self.plan.dtype, self.profile)
 
 
 def _in_place(pair: Contract, size: Mapping[Label, int]) -> Term:

@@ -12,9 +12,9 @@ import numpy as np
 
 from gpueinsum.api.arguments import dtype_of
 from gpueinsum.backends import select as backends
+from gpueinsum.backends.base import Mode
 from gpueinsum.backends.cpu.loops import copy_to
 from gpueinsum.backends.cpu.threads import threads
-from gpueinsum.backends.execute import Mode
 from gpueinsum.backends.stopwatch import Call, fastest, host_seconds
 from gpueinsum.costs.counts import item_bytes, step_costs
 from gpueinsum.costs.profile import Machine, Profile, Rate, machine

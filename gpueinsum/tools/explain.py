@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from gpueinsum.backends.execute import scheduled
-from gpueinsum.backends.footprint import bytes_on
-from gpueinsum.costs.counts import Cost, peak_bytes, step_costs
+from gpueinsum.backends.footprint import schedule_bytes
+from gpueinsum.costs.counts import Cost, einsum_cost, peak_bytes, step_cost, step_costs
 from gpueinsum.costs.profile import Profile, device_profile
 from gpueinsum.errors import visible
 from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.language.steps import Contract, Reduce, Step
 from gpueinsum.language.strides import points
-from gpueinsum.language.subscripts import Label
+from gpueinsum.language.subscripts import Label, Term
+from gpueinsum.schedule.candidates import Way
+from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.gemm import Product
-from gpueinsum.schedule.mapping import Route, routes
-from gpueinsum.schedule.predict import case_of, is_routed, step_seconds, way_of
+from gpueinsum.schedule.mapping import Gemm
+from gpueinsum.schedule.schedule import Schedule, ScheduledStep, schedule
 from gpueinsum.text import bytes_text, count_text, seconds_text
 
-_HEADINGS = ("step", "kind", "batch", "rows", "columns", "summed", "flops", "moved", "result", "einsum")
+_HEADINGS = ("step", "kind", "batch", "rows", "columns", "summed", "flops", "moved", "result")
 _ROLES = ("batch", "left", "right", "summed")
 _LEFT_ALIGNED = ("step", "kind", "einsum")
 _WIDTH = 110
@@ -54,31 +55,76 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
     largest intermediate: %3 jl, 300 elements, 2.34 KiB
     """
     check_is_plan(plan)
-    profile = device if isinstance(device, Profile) or device is None else device_profile(device)
-    plan = plan if profile is None else scheduled(plan, profile)
-    size = dict(plan.sizes)
-    costs = step_costs(plan)
-    head = [f"{visible(plan.equation)}  {plan.dtype}", *_label_lines(size), ""]
+    if device is not None:
+        profile = device if isinstance(device, Profile) else device_profile(device)
+        return _schedule_text(schedule(plan, profile, alternatives=True), plan)
+    size, costs, again = dict(plan.sizes), step_costs(plan), plan.recomputed()
+    head = _head(plan)
     if not plan.steps:
-        results = [f"result is operand {output} itself" for output in plan.outputs]
-        return "\n".join([*head, f"no steps: the {', the '.join(results)}"])
-    again = plan.recomputed()
+        return "\n".join([*head, _no_steps(plan.outputs)])
     rows = [
-        _row(register, step, cost, size, again.get(register))
+        (*_row(register, step, cost, size, step.is_view(size)), _einsum(step, again.get(register)))
         for register, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), len(plan.inputs))
     ]
-    if profile is None:
-        return "\n".join([*head, *_table(_HEADINGS, rows), "", *_totals(plan, costs, _peak_lines(plan))])
-    seconds = [step_seconds(step, size, plan.dtype, profile) for step in plan.steps]
-    *before, last = _HEADINGS
-    timed = [(*row[:-1], seconds_text(time) if time else "-", row[-1]) for row, time in zip(rows, seconds, strict=True)]
-    predicted = f"predicted on {profile.name} ({profile.device}): {seconds_text(sum(seconds))}"
-    table = _table((*before, "time", last), timed)
-    totals = _totals(plan, costs, _peak_lines_on(profile, plan))
-    return "\n".join([*head, *table, "", *totals, predicted, *_products(plan, profile)])
+    memory = [
+        f"peak memory of intermediates and result: {bytes_text(peak_bytes(plan))}",
+        "  (casts of operands, and copies of what fits no product as it lies, come on top)",
+    ]
+    recomputed = sum(costs[register - len(plan.inputs)].flops for register in again)
+    steps = [(step.out, cost) for step, cost in zip(plan.steps, costs, strict=True)]
+    totals = _totals(steps, len(plan.inputs), plan.outputs, size, memory, recomputed)
+    return "\n".join([*head, *_table((*_HEADINGS, "einsum"), rows), "", *totals])
+
+
+def _schedule_text(made: Schedule, plan: Plan) -> str:
+    """The steps as a device runs them, and below each of its products the ways there are, the one taken first."""
+    size, profile = dict(made.sizes), made.profile
+    head = _head(plan)
+    if not made.steps:
+        return "\n".join([*head, _no_steps(made.outputs)])
+    costs = [_cost(step, size, made.dtype) for step in made.steps]
+    rows = [
+        (
+            *_row(register, step.step, cost, size, step.is_view),
+            seconds_text(step.seconds) if step.seconds else "-",
+            _einsum(step.step, None),
+        )
+        for register, (step, cost) in enumerate(zip(made.steps, costs, strict=True), len(made.inputs))
+    ]
+    peak = schedule_bytes(made)
+    how = "allocated" if profile.kind == "cuda" else "copies included"
+    memory = [f"peak memory of intermediates and result, {how} on {profile.name}: {bytes_text(peak)}"]
+    memory += [f"  (more than its {bytes_text(profile.memory_bytes)})"] if peak > profile.memory_bytes else []
+    steps = [(step.out, cost) for step, cost in zip(made.steps, costs, strict=True)]
+    totals = _totals(steps, len(made.inputs), made.outputs, size, memory, 0)
+    predicted = f"predicted on {profile.name} ({profile.device}): {seconds_text(made.seconds)}"
+    ways = [
+        line
+        for register, step in enumerate(made.steps, len(made.inputs))
+        if any(isinstance(way.way, Gemm) for way in step.candidates)
+        for line in ("", f"%{register} = {visible(str(step.step))}", *_ways(step))
+    ]
+    return "\n".join([*head, *_table((*_HEADINGS, "time", "einsum"), rows), "", *totals, predicted, *ways])
+
+
+def _cost(step: ScheduledStep, size: Mapping[Label, int], dtype: str) -> Cost:
+    if step.is_view:
+        return Cost(0, 0, 0)
+    if isinstance(step.step, Fused):
+        return einsum_cost(step.terms, step.out, size, dtype)
+    return step_cost(step.step, size, dtype)
 
 
 # ---------------------------------------------------------------- lines
+
+
+def _head(plan: Plan) -> list[str]:
+    return [f"{visible(plan.equation)}  {plan.dtype}", *_label_lines(dict(plan.sizes)), ""]
+
+
+def _no_steps(outputs: Sequence[int]) -> str:
+    results = [f"result is operand {output} itself" for output in outputs]
+    return f"no steps: the {', the '.join(results)}"
 
 
 def _label_lines(size: Mapping[Label, int]) -> list[str]:
@@ -88,20 +134,22 @@ def _label_lines(size: Mapping[Label, int]) -> list[str]:
     return textwrap.wrap(text, _WIDTH, subsequent_indent="       ", break_long_words=False, break_on_hyphens=False)
 
 
-def _row(register: int, step: Step, cost: Cost, size: Mapping[Label, int], first: int | None) -> tuple[str, ...]:
-    again = "" if first is None else f"  again, as %{first}"
+def _row(register: int, step: Step | Fused, cost: Cost, size: Mapping[Label, int], is_view: bool) -> tuple[str, ...]:
     return (
         f"%{register}",
         type(step).__name__.lower(),
         *(_role_size(step, role, size) for role in _ROLES),
         count_text(cost.flops),
-        "view" if step.is_view(size) else bytes_text(cost.bytes_moved),
+        "view" if is_view else bytes_text(cost.bytes_moved),
         bytes_text(cost.result_bytes),
-        visible(str(step)) + again,
     )
 
 
-def _role_size(step: Step, role: str, size: Mapping[Label, int]) -> str:
+def _einsum(step: Step | Fused, first: int | None) -> str:
+    return visible(str(step)) + ("" if first is None else f"  again, as %{first}")
+
+
+def _role_size(step: Step | Fused, role: str, size: Mapping[Label, int]) -> str:
     if isinstance(step, Contract) or (isinstance(step, Reduce) and role == "summed"):
         return str(points(getattr(step, role), size))
     return "-"
@@ -116,40 +164,26 @@ def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     return [layout.format(*row).rstrip() for row in table]
 
 
-def _peak_lines(plan: Plan) -> list[str]:
-    return [
-        f"peak memory of intermediates and result: {bytes_text(peak_bytes(plan))}",
-        "  (casts of operands, and copies of what fits no product as it lies, come on top)",
-    ]
-
-
-def _peak_lines_on(profile: Profile, plan: Plan) -> list[str]:
-    peak = bytes_on(plan, profile)
-    how = "allocated" if profile.kind == "cuda" else "copies included"
-    line = f"peak memory of intermediates and result, {how} on {profile.name}: {bytes_text(peak)}"
-    over = [f"  (more than its {bytes_text(profile.memory_bytes)})"] if peak > profile.memory_bytes else []
-    return [line, *over]
-
-
-def _totals(plan: Plan, costs: list[Cost], memory: list[str]) -> list[str]:
-    flops, moved = sum(cost.flops for cost in costs), sum(cost.bytes_moved for cost in costs)
+def _totals(
+    steps: Sequence[tuple[Term, Cost]],
+    operands: int,
+    outputs: Sequence[int],
+    size: Mapping[Label, int],
+    memory: Sequence[str],
+    recomputed: int,
+) -> list[str]:
+    flops, moved = sum(cost.flops for _, cost in steps), sum(cost.bytes_moved for _, cost in steps)
     per_byte = f", {count_text(flops / moved)} flops per byte" if moved else ""
-    lines = [
-        f"total: {count_text(flops)} flops, {bytes_text(moved)} moved{per_byte}",
-        *memory,
-    ]
-    operands = len(plan.inputs)
-    again = sum(costs[register - operands].flops for register in plan.recomputed())
-    if again:
-        lines.append(f"computed again to save memory: {count_text(again)} of the flops")
-    sizes = {register: cost.result_bytes for register, cost in enumerate(costs, operands)}
-    intermediates = [register for register in sizes if register not in plan.outputs]
+    lines = [f"total: {count_text(flops)} flops, {bytes_text(moved)} moved{per_byte}", *memory]
+    if recomputed:
+        lines.append(f"computed again to save memory: {count_text(recomputed)} of the flops")
+    intermediates = {number: step for number, step in enumerate(steps, operands) if number not in outputs}
     if intermediates:
-        largest = max(intermediates, key=lambda register: sizes[register])
-        shape = plan.shape(largest)
+        largest = max(intermediates, key=lambda register: intermediates[register][1].result_bytes)
+        term, cost = intermediates[largest]
         lines.append(
-            f"largest intermediate: %{largest} {visible(plan.term(largest))}, "
-            f"{count_text(math.prod(shape))} elements, {bytes_text(sizes[largest])}"
+            f"largest intermediate: %{largest} {visible(term)}, "
+            f"{count_text(points(term, size))} elements, {bytes_text(cost.result_bytes)}"
         )
     return lines
 
@@ -157,33 +191,26 @@ def _totals(plan: Plan, costs: list[Cost], memory: list[str]) -> list[str]:
 # ---------------------------------------------------------------- how products are run
 
 
-def _products(plan: Plan, profile: Profile) -> list[str]:
-    """For each product of large arrays the ways to run it, the one that is taken first."""
-    size = dict(plan.sizes)
-    lines = []
-    for register, step in enumerate(plan.steps, len(plan.inputs)):
-        if isinstance(step, Contract) and is_routed(step, size, plan.dtype, profile):
-            lines += ["", f"%{register} = {visible(str(step))}", *_ways(step, size, plan.dtype, profile)]
-    return lines
-
-
-def _ways(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> list[str]:
-    taken = way_of(step, size, dtype, profile)
-    others = [way for way in routes(case_of(step, size, dtype, profile), as_planned=True) if way != taken]
-    rows = [("", _copies(step, way), _shape(way.product), seconds_text(way.seconds)) for way in (taken, *others)]
-    if all(way.copies for way in (taken, *others)):
-        rows.append(("", "copy nothing", "fits no product", "-"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def _ways(step: ScheduledStep) -> list[str]:
+    """The ways to run a step, the one that is taken first."""
+    rows = [(*_way(step, candidate.way), seconds_text(candidate.seconds)) for candidate in step.candidates]
+    if all(candidate.copies for candidate in step.candidates):
+        rows.append(("copy nothing", "fits no product", "-"))
+    first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
     marks = ["  ", *["or"] * (len(rows) - 1)]
     return [
-        f"  {mark} {copies:<{widths[1]}}  {shape:<{widths[2]}}  {time:>{widths[3]}}"
-        for mark, (_, copies, shape, time) in zip(marks, rows, strict=True)
+        f"  {mark} {copies:<{first}}  {shape:<{second}}  {time:>{third}}"
+        for mark, (copies, shape, time) in zip(marks, rows, strict=True)
     ]
 
 
-def _copies(step: Contract, way: Route) -> str:
+def _way(step: ScheduledStep, way: Way) -> tuple[str, str]:
+    return (_copies(step, way), _shape(way.product)) if isinstance(way, Gemm) else ("copy nothing", way.name)
+
+
+def _copies(step: ScheduledStep, way: Gemm) -> str:
     """What a way copies, and to which order of its labels."""
-    sides = ((step.lhs_term, way.copy_lhs), (step.rhs_term, way.copy_rhs))
+    sides = zip(step.terms, way.copies, strict=True)
     copied = [f"{visible(term)} as {visible(copy)}" for term, copy in sides if copy is not None]
     return f"copy {' and '.join(copied) or 'nothing'}"
 

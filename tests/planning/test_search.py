@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-
 from gpueinsum.backends.execute import scheduled
+
 from gpueinsum.backends.select import HOST
 from gpueinsum.costs.profile import profile
 from gpueinsum.errors import PlanError

@@ -6,10 +6,10 @@ from random import Random
 
 import numpy as np
 import pytest
+from gpueinsum.backends.execute import scheduled
 
 import gpueinsum as ge
 from benchmarks.tccg import TCCG
-from gpueinsum.backends.execute import scheduled
 from gpueinsum.costs.counts import peak_bytes
 from gpueinsum.costs.profile import profile
 from gpueinsum.language.plan import Plan, check_plan

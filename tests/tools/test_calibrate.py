@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
 from gpueinsum.backends.execute import scheduled
+
 from gpueinsum.costs import profile as profiles
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Machine, Profile, Rate, profile

@@ -6,9 +6,11 @@ numpy's allocator keeps what is small; what is large it takes from the operating
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,11 +91,22 @@ class _Lease:
         self._pool.give_back(self._block)
 
 
+def machine_bytes() -> int:
+    """Bytes of memory of this machine, or those that its control group may take if they are fewer."""
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")] if hasattr(os, "sysconf") else []
+    with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min(sizes, default=_USUAL_MEMORY)
+
+
+_USUAL_MEMORY = 8 << 30  # of a machine that does not say
+
+
 def _limit() -> int:
-    """How many bytes the pool may keep: GPUEINSUM_POOL, or an eighth of the memory and at most 1 GiB."""
+    """How many bytes the pool may keep: GPUEINSUM_POOL, or an eighth of the memory and at most 256 MiB."""
     text = os.environ.get("GPUEINSUM_POOL")
     if text is None:
-        return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8, 1 << 30)
+        return min(machine_bytes() // 8, 256 << 20)
     nbytes = read_bytes(text)
     if nbytes is None:
         raise ValueError(f"GPUEINSUM_POOL={text!r} is no number of bytes, such as 500MB, 2GiB or 0")
@@ -122,8 +135,8 @@ def empty_like(x: Array) -> Array:
 def free_memory() -> int:
     """Give back what the pool keeps for later results on the CPU; how many bytes that was.
 
-    The pool keeps an eighth of the machine's memory, but at most 1 GiB; the environment variable GPUEINSUM_POOL sets
-    another limit (`500MB`, `2GiB`), and 0 turns it off.
+    The pool keeps an eighth of the memory of the machine or of its control group, but at most 256 MiB. The environment
+    variable GPUEINSUM_POOL sets another limit (`500MB`, `2GiB`); 0 turns the pool off.
 
     >>> free_memory() >= 0
     True

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpueinsum.backends.autotune import Tuner, choices_for
+from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.backends.cuda.draft import in_turn, on_lanes
 from gpueinsum.backends.cuda.graph import Launches, is_worth_a_graph, replaying
 from gpueinsum.backends.cuda.lower import assemble
@@ -23,7 +24,6 @@ from gpueinsum.backends.cuda.program import Program
 from gpueinsum.backends.cuda.runtime import Memory, Runtime
 from gpueinsum.backends.cuda.source import KERNELS
 from gpueinsum.backends.cuda.timed import CudaWays
-from gpueinsum.backends.execute import PLAIN, Mode, scheduled
 from gpueinsum.backends.select import HOST, on_device
 from gpueinsum.costs.profile import Profile, profile_for
 from gpueinsum.errors import DtypeError, OperandError

@@ -7,6 +7,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from gpueinsum.backends.execute import Mode
 from random_expressions import random_case
 from random_gradients import random_plain_call
 from simulated import SimulatedRuntime
@@ -14,7 +15,6 @@ from simulated import SimulatedRuntime
 import gpueinsum as ge
 from gpueinsum.backends.cuda import draft
 from gpueinsum.backends.cuda.backend import CudaBackend
-from gpueinsum.backends.execute import Mode
 from gpueinsum.costs.profile import profile
 from tests.api.test_gradients_random import assert_passes, check_jvp, check_vjp
 from tests.api.test_random import check, one_of_each, operands

@@ -13,12 +13,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from conftest import real_runtime
+from gpueinsum.backends.execute import PLAIN, Mode
 
 import gpueinsum as ge
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.program import Launch, PointerProduct
 from gpueinsum.backends.cuda.runtime import CupyRuntime
-from gpueinsum.backends.execute import PLAIN, Mode
 from gpueinsum.costs.counts import peak_bytes
 from gpueinsum.costs.profile import machine, tuned_path
 from gpueinsum.language.steps import Add, Contract

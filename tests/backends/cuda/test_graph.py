@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from gpueinsum.backends.execute import Mode
 from simulated import SimulatedRuntime
 from simulated.cupy import stand_in
 from simulated.streams import Capture, Stream
@@ -12,7 +13,6 @@ import gpueinsum as ge
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.graph import is_worth_a_graph
 from gpueinsum.backends.cuda.runtime import CupyRuntime
-from gpueinsum.backends.execute import Mode
 from gpueinsum.errors import DeviceError
 
 SIZES = [31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73]  # too large to be fused into one pass

@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from gpueinsum.backends.execute import Mode
 from simulated import SimulatedRuntime
 
 import gpueinsum as ge
 from gpueinsum.backends.cuda import backend as cuda
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.program import Launch, PointerProduct, Product
-from gpueinsum.backends.execute import Mode
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Fused, Reduce
 from gpueinsum.schedule import gemm

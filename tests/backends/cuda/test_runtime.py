@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gpueinsum.backends.execute import Mode
 from simulated.cupy import OPERATION_C, OPERATION_N, OPERATION_T, FakeArray, stand_in
 from simulated.streams import Stream
 
@@ -18,7 +19,6 @@ from gpueinsum.backends.cuda import cublas as blas
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.runtime import CupyRuntime
 from gpueinsum.backends.cuda.streams import LaneStreams
-from gpueinsum.backends.execute import Mode
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.language.steps import Contract
 from tests.backends.cuda.test_backend import bound

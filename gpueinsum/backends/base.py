@@ -1,0 +1,69 @@
+"""What a backend is: it binds plans, and does for arrays what a call needs before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from gpueinsum.costs.profile import Profile
+from gpueinsum.language.plan import Plan
+
+Array = Any  # numpy's or CuPy's
+
+
+class Mode(NamedTuple):
+    """How a plan is to be run, where a device leaves a choice; on the CPU `autotune` alone.
+
+    `precision` of products, as in `einsum`. With `graph` the plan is replayed as a CUDA graph, with None where that is
+    worth it. `deterministic` refuses whatever may give other bits when it is done again. With `autotune` ways to run a
+    step are chosen by the clock.
+    """
+
+    precision: str | None = None
+    graph: bool | None = False
+    deterministic: bool = False
+    autotune: bool = False
+
+
+PLAIN = Mode()
+
+
+class Backend(Protocol):
+    """Runs plans on one kind of device."""
+
+    name: str
+
+    @property
+    def profile(self) -> Profile:
+        """The measured rates of the device."""
+
+    def __hash__(self) -> int: ...
+
+    def asarray(self, operand: object) -> Array:
+        """The operand as an array of the backend's. Raises OperandError and DtypeError."""
+
+    def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """The dtype to run a plan in when the result is to have this one. Raises DtypeError."""
+
+    def context(self) -> Hashable:
+        """What an array that is kept can be used with only: a device and a stream."""
+
+    def bind(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., tuple[Array, ...]]:
+        """A function of operands of the plan's shapes and dtype, which gives the plan's outputs."""
+
+    def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
+        """`bind` for a plan of one output: that output itself."""
+
+    def arrange(self, result: Array, order: str) -> Array:
+        """The result in C or F order, copied only if it is not."""
+
+    def store(self, result: Array, out: Array) -> None:
+        """Write the result into `out`; the cast was checked before."""
+
+    def hand_back(self, result: Array, stays: bool) -> Any:
+        """The result as the caller gets it; on a GPU if it `stays` there."""
+
+    def memory_bytes(self) -> int:
+        """Bytes of memory of the device."""

@@ -1,0 +1,213 @@
+"""From a scheduled step to a function of numpy arrays that runs it in the way that was chosen."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from gpueinsum.backends.cpu import exact, loops, pool
+from gpueinsum.backends.cpu.gemm import axes_of, grouped, routed
+from gpueinsum.language.steps import distinct
+from gpueinsum.language.strides import label_strides, points
+from gpueinsum.language.subscripts import Label, Term
+from gpueinsum.schedule.candidates import ExactGemm, Grouped, Pass, Scatter, Sum, View, Zeros, conjugates
+from gpueinsum.schedule.mapping import Gemm
+from gpueinsum.schedule.schedule import ScheduledStep
+
+Array = np.ndarray[Any, Any]
+Call = Callable[..., Array]
+Sizes = Mapping[Label, int]
+
+
+def lowered(step: ScheduledStep, sizes: Sizes, dtype: str) -> Call:
+    """The step as a function of its sources' arrays."""
+    shape = tuple([sizes[label] for label in step.out])
+    match step.taken.way:
+        case View():
+            return _view(step.terms[0], step.out)
+        case Zeros():
+            return lambda *arrays: np.zeros(shape, np.dtype(dtype))
+        case Scatter():
+            return _scatter(step.terms[0], step.out, shape)
+        case Sum():
+            return _sum(shape, step.taken.strides, dtype)
+        case Pass(loop_labels):
+            call = _pass(step, loop_labels, sizes, dtype)
+        case Grouped(out):
+            call = grouped(step.terms, out, step.out, sizes)
+        case ExactGemm(out):
+            call = _exact(step, out, sizes, dtype)
+        case Gemm() as way:
+            call = routed(step.terms, step.out, way, sizes)
+    call = _conjugated(step, call, sizes)
+    return call if dtype != "object" else lambda *arrays: _boxed(call(*arrays), len(shape))
+
+
+def _boxed(result: Any, dimensions: int) -> Array:
+    """An array of objects; where it has no axes, numpy hands out the bare object."""
+    if dimensions or (isinstance(result, np.ndarray) and result.ndim == 0):
+        return result  # type: ignore[no-any-return]  # an array, as it has axes
+    box = np.empty(1, object)
+    box[0] = result
+    return box.reshape(())
+
+
+# ---------------------------------------------------------------- of one array
+
+
+def _view(term: Term, out: Term) -> Call:
+    """Labels that are lost or gained are of size 1."""
+    if len(set(term)) == len(term) == len(out) and set(term) == set(out):
+        axes = axes_of(term, out)
+        return lambda x: x.transpose(axes)
+    own = distinct(term)
+    order = "".join([label for label in own if label not in out] + [label for label in out if label in own])
+    first = (0,) * sum(label not in out for label in own)
+    places = tuple(slice(None) if label in own else None for label in out)
+    return lambda x: diagonal_view(x, term, order)[first][(*places, ...)]
+
+
+def _scatter(term: Term, out: Term, shape: tuple[int, ...]) -> Call:
+    """Zeros, and the source written through the diagonal view."""
+    diagonal = distinct(out)
+    axes = axes_of(term, [label for label in diagonal if label in term])
+    index = tuple(slice(None) if label in term else None for label in diagonal)
+
+    def scatter(x: Array) -> Array:
+        result = np.zeros(shape, x.dtype)
+        diagonal_view(result, out, diagonal)[...] = x.transpose(axes)[index]
+        return result
+
+    return scatter
+
+
+def diagonal_view(x: Array, term: Term, out: Term) -> Array:
+    """`x` seen along `out`, which names each label of `term` once: a repeated label walks the diagonal."""
+    strides = label_strides(term, x.strides)
+    size = dict(zip(term, x.shape, strict=True))
+    return as_strided(x, [size[label] for label in out], [strides[label] for label in out])
+
+
+def _sum(shape: tuple[int, ...], strides: Sequence[int], dtype: str) -> Call:
+    order = sorted(range(len(shape)), key=lambda axis: -strides[axis])
+    own, axes = [shape[axis] for axis in order], tuple(np.argsort(order).tolist())
+
+    def add(*arrays: Array) -> Array:
+        if not arrays:
+            return np.zeros(shape, np.dtype(dtype))
+        total = pool.empty(own, arrays[0].dtype).transpose(axes)
+        if len(arrays) == 1:
+            np.copyto(total, arrays[0])
+            return total
+        np.add(arrays[0], arrays[1], out=total)
+        for array in arrays[2:]:
+            np.add(total, array, out=total)
+        return total
+
+    return add
+
+
+# ---------------------------------------------------------------- loops
+
+
+def _pass(step: ScheduledStep, labels: Term, sizes: Sizes, dtype: str) -> Call:
+    """numpy's C loop for sums, whose labels are named as they are to be nested; else its multiplication."""
+    layout, axes = labels[: len(step.out)], axes_of(labels[: len(step.out)], step.out)
+    if len(labels) == len(step.out):
+        return _product(step, layout, axes, sizes, dtype)
+    if len(labels) > len(string.ascii_letters):
+        return _reduced(step, labels, axes)
+    letters = {ord(label): letter for label, letter in zip(labels, string.ascii_letters, strict=False)}
+    equation = f"{','.join(step.terms)}->{layout}".translate(letters)
+    loop = loops.summing(equation, points(labels, sizes))
+    return loop if layout == step.out else lambda *arrays: loop(*arrays).transpose(axes)
+
+
+def _product(step: ScheduledStep, layout: Term, axes: tuple[int, ...], sizes: Sizes, dtype: str) -> Call:
+    """Each array is viewed with the result's axes, of size 1 where it lacks them; a repeated label is its diagonal."""
+    shape = [sizes[label] for label in layout]
+    own = [[label for label in layout if label in term] for term in step.terms]
+    orders = [
+        axes_of(term, labels) if len(set(term)) == len(term) else None
+        for term, labels in zip(step.terms, own, strict=True)
+    ]
+    index = [(*(slice(None) if label in term else None for label in layout), ...) for term in step.terms]
+    if len(step.terms) == 2 and None not in orders and points(layout, sizes) < _SMALL_PRODUCT:
+        (first, second), (at, other) = orders, index
+
+        def multiply(x: Array, y: Array) -> Array:
+            result: Array = np.multiply(x.transpose(first)[at], y.transpose(second)[other], order="C")
+            return result.transpose(axes)
+
+        return multiply
+
+    def product(*arrays: Array) -> Array:
+        factors = [
+            (x.transpose(order) if order is not None else diagonal_view(x, term, "".join(labels)))[at]
+            for x, term, order, labels, at in zip(arrays, step.terms, orders, own, index, strict=True)
+        ]
+        if dtype == "object":
+            result: Any = factors[0].copy() if len(factors) == 1 else factors[0] * factors[1]
+            for factor in factors[2:]:
+                result = result * factor
+            return np.broadcast_to(_boxed(result, len(layout)), shape).transpose(axes)
+        out = pool.empty(shape, arrays[0].dtype)
+        loops.product(out, factors)
+        return out.transpose(axes)
+
+    return product
+
+
+_SMALL_PRODUCT = 1 << 15  # elements of one that numpy allocates itself
+
+
+def _exact(step: ScheduledStep, out: Term, sizes: Sizes, dtype: str) -> Call:
+    """A product of integers by that of floats; by numpy's loop where these do not hold every sum."""
+    product = grouped(step.terms, out, step.out, sizes)
+    letters = {ord(x): y for x, y in zip(distinct("".join(step.terms)), string.ascii_letters, strict=False)}
+    equation = f"{','.join(step.terms)}->{out}".translate(letters)
+    axes = axes_of(out, step.out)
+    has_letters = len(letters) == len({*"".join(step.terms)})
+    summed = points("".join({*step.terms[0]} - {*step.out}), sizes)
+
+    def loop(x: Array, y: Array) -> Array:
+        return loops.c_einsum(equation, x, y, order="C").transpose(axes) if has_letters else product(x, y)
+
+    return exact.by_floats(product, loop, np.dtype(dtype), summed)
+
+
+def _reduced(step: ScheduledStep, labels: Term, axes: tuple[int, ...]) -> Call:
+    """A sum of one array of more labels than there are letters."""
+    summed = tuple(range(len(step.out), len(labels)))
+
+    def reduce(x: Array) -> Array:
+        add = np.logical_or if x.dtype == bool else np.add
+        result = add.reduce(diagonal_view(x, step.terms[0], labels), axis=summed, dtype=x.dtype)
+        return np.asarray(result, order="C").transpose(axes)
+
+    return reduce
+
+
+# ---------------------------------------------------------------- conjugates
+
+
+def _conjugated(step: ScheduledStep, call: Call, sizes: Sizes) -> Call:
+    """`call` of the conjugates of sides, and its result's."""
+    if not any(step.conjugated):
+        return call
+    elements = [points(term, sizes) for term in (*step.terms, step.out)]
+    *sides, result = conjugates(step.conjugated, elements)
+
+    def conjugated(*arrays: Array) -> Array:
+        made = call(*[_conjugate(x) if mark else x for x, mark in zip(arrays, sides, strict=True)])
+        return np.conjugate(made, out=made) if result else made
+
+    return conjugated
+
+
+def _conjugate(x: Array) -> Array:
+    return np.conjugate(x, out=np.empty_like(x))  # an array, also of no axes

@@ -1,0 +1,185 @@
+"""What one device runs for a plan: each step with the way that was chosen for it, its layout, scratch and price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gpueinsum.costs.counts import item_bytes, most_alive
+from gpueinsum.costs.profile import Profile
+from gpueinsum.language.plan import Plan, last_uses
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step
+from gpueinsum.language.strides import points
+from gpueinsum.language.subscripts import Label, Shape, Term
+from gpueinsum.schedule.candidates import Candidate, Sum, View, candidates, cheapest
+from gpueinsum.schedule.fusion import Fused, fuse
+from gpueinsum.schedule.layouts import choose_layouts, is_large
+from gpueinsum.schedule.predict import add_seconds, problem_of, read, step_seconds
+from gpueinsum.schedule.problem import Problem, Strides, c_strides
+from gpueinsum.text import bytes_text, seconds_text
+
+Choose = Callable[[Problem], tuple[tuple[int, ...], Candidate]]  # as `candidates.cheapest`
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledStep:
+    """One step: `step` for people, and as a device runs it, the einsum `terms -> out` of registers.
+
+    `candidates` are the ways to run it; the first is taken, the others were not. Those that cannot be the cheapest are
+    only there if the schedule was made with `alternatives`.
+    """
+
+    step: Step | Fused
+    sources: tuple[int, ...]
+    terms: tuple[Term, ...]
+    out: Term
+    conjugated: tuple[bool, ...]
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def taken(self) -> Candidate:
+        return self.candidates[0]
+
+    @property
+    def seconds(self) -> float:
+        """Predicted."""
+        return self.taken.seconds
+
+    @property
+    def is_view(self) -> bool:
+        return isinstance(self.taken.way, View)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Steps in the order in which a device runs them: registers are numbered as a plan's, operands first.
+
+    `strides` are those of the operands, in elements. A printed schedule has a line for each step: its einsum, the way
+    that is taken, predicted seconds.
+    """
+
+    inputs: tuple[Term, ...]
+    strides: tuple[Strides, ...]
+    steps: tuple[ScheduledStep, ...]
+    outputs: tuple[int, ...]
+    sizes: tuple[tuple[Label, int], ...]
+    dtype: str
+    profile: Profile
+
+    def term(self, register: int) -> Term:
+        """The labels of a register, in the order of its axes."""
+        operands = len(self.inputs)
+        return self.inputs[register] if register < operands else self.steps[register - operands].out
+
+    def shape(self, register: int) -> Shape:
+        """The shape of a register."""
+        size = dict(self.sizes)
+        return tuple(size[label] for label in self.term(register))
+
+    @property
+    def seconds(self) -> float:
+        """Predicted, of all steps one after the other."""
+        return sum(step.seconds for step in self.steps)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes of intermediates, results and scratch that are alive at once, beside the operands."""
+        operands, item, size = len(self.inputs), item_bytes(self.dtype), dict(self.sizes)
+        owners = list(range(operands))
+        for register, step in enumerate(self.steps, operands):
+            owners.append(owners[step.sources[0]] if step.is_view else register)
+        nbytes = [0 if step.is_view else points(step.out, size) * item for step in self.steps]
+        ends = last_uses(operands, [step.sources for step in self.steps], self.outputs)
+        return most_alive(owners, operands, nbytes, [step.taken.scratch for step in self.steps], ends)
+
+    def __str__(self) -> str:
+        head = f"{self.dtype} on {self.profile.name}: {seconds_text(self.seconds)}, {bytes_text(self.peak_bytes)}"
+        lines = [
+            f"  %{register} = {step.step}  {step.taken.way.name}, {seconds_text(step.seconds)}"
+            for register, step in enumerate(self.steps, len(self.inputs))
+        ]
+        return "\n".join([head, *lines])
+
+
+def schedule(
+    plan: Plan,
+    profile: Profile,
+    strides: Sequence[Strides] | None = None,
+    precision: str | None = None,
+    aligned: bool = True,
+    choose: Choose = cheapest,
+    alternatives: bool = False,
+) -> Schedule:
+    """What a device runs for a plan whose operands have these strides in elements; those of C order by default.
+
+    `choose` takes a way for each step, by default the one of the least predicted time. Operands are `aligned` if they
+    begin at multiples of 16 bytes. With `alternatives` each step has all its candidates.
+    """
+    size = dict(plan.sizes)
+    own = tuple(strides) if strides is not None else tuple([c_strides(term, size) for term in plan.inputs])
+    plan = choose_layouts(plan, profile, strides)
+
+    def price(step: Step | Fused) -> float:
+        return step_seconds(step, size, plan.dtype, profile, read(plan, size, step, strides))
+
+    steps, outputs = fuse(plan, profile, price)
+    layouts, is_operand = list(own), [True] * len(own)
+    scheduled: list[ScheduledStep] = []
+    for step in steps:
+        sources = [layouts[source] for source in step.sources]
+        if isinstance(step, Add):
+            made = _sum(step, sources, size, plan.dtype, profile)
+        else:
+            begins = aligned or not any(is_operand[source] for source in step.sources)
+            problem = problem_of(
+                *(step, size, plan.dtype, profile, sources, precision, begins),
+                is_ordered=isinstance(step, Contract) and is_large(step, size, plan.dtype, profile),
+            )
+            made = _chosen(step, problem, choose, alternatives)
+        scheduled.append(made)
+        layouts.append(made.taken.strides)
+        is_operand.append(made.is_view and is_operand[made.sources[0]])
+    return Schedule(plan.inputs, own, tuple(scheduled), outputs, plan.sizes, plan.dtype, profile)
+
+
+def alone(problem: Problem, order: Sequence[int], way: Candidate) -> Schedule:
+    """One step by itself, run in this way; `order` is that of the arrays as the way takes them."""
+    terms = problem.terms
+    fused = Fused(tuple(range(len(terms))), terms, problem.out, problem.conjugated)
+    step = ScheduledStep(
+        fused,
+        tuple(order),
+        tuple([terms[place] for place in order]),
+        problem.out,
+        tuple([problem.conjugated[place] for place in order]),
+        (way,),
+    )
+    return Schedule(terms, problem.strides, (step,), (len(terms),), problem.sizes, problem.dtype, problem.profile)
+
+
+def _chosen(
+    step: Contract | Reduce | Expand | Fused, problem: Problem, choose: Choose, alternatives: bool
+) -> ScheduledStep:
+    order, taken = choose(problem)
+    others = [way for way in candidates(problem)[1] if way.way != taken.way] if alternatives else []
+    return ScheduledStep(
+        step,
+        tuple([step.sources[place] for place in order]),
+        tuple([problem.terms[place] for place in order]),
+        problem.out,
+        tuple([problem.conjugated[place] for place in order]),
+        (taken, *others),
+    )
+
+
+def _sum(step: Add, sources: Sequence[Strides], size: dict[Label, int], dtype: str, profile: Profile) -> ScheduledStep:
+    """The result lies in memory as its sources do, so that neighbours are read and written together."""
+    axes = range(len(step.out))
+    total = [sum(abs(own[axis]) for own in sources) for axis in axes]
+    strides, stride = [0] * len(step.out), 1
+    for axis in sorted(axes, key=lambda axis: (total[axis], -axis)):
+        strides[axis] = stride
+        stride *= size[step.out[axis]]
+    taken = Candidate(Sum(), tuple(strides), 0, add_seconds(step, size, dtype, profile))
+    terms = (step.out,) * len(step.sources)
+    return ScheduledStep(step, step.sources, terms, step.out, (False,) * len(terms), (taken,))
