@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpueinsum.backends.cuda.draft import in_turn, on_lanes
+from gpueinsum.backends.cuda.draft import in_turn
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.execute import scheduled
 from gpueinsum.costs import counts as cost
@@ -34,8 +34,7 @@ def bytes_on(plan: Plan, profile: Profile) -> int:
     if least > profile.memory_bytes:
         return least
     strides = [_c_strides(plan, number) for number in range(len(plan.inputs))]
-    draft = assemble(plan, strides, None, profile.processors, profile)
-    return on_lanes(draft, in_turn(draft), profile.processors, profile, profile.launch).bytes
+    return in_turn(assemble(plan, strides, None, profile.processors, profile)).bytes
 
 
 def _c_strides(plan: Plan, operand: int) -> tuple[int, ...]:

@@ -1,10 +1,9 @@
 """CuPy: plans as programs of cuBLAS calls and kernels of ours; asynchronous on the current device and stream.
 
-A plan is assembled once for operands of the same strides (`assemble.py`), into a flat list of launches on one workspace
-and one memory for each result (`draft.py`, `program.py`); a call resolves addresses and launches, on several streams
-where branches of the plan gain by it (`lanes.py`). The GPU is reached through one small object, `Runtime`, and through
-nothing else, so that the tests can put a simulated device in its place and run this whole module on a machine without a
-GPU.
+A plan is assembled once for operands of the same strides (`lower.py`), into a flat list of launches on one workspace
+and one memory for each result (`program.py`). A call resolves addresses and launches. The GPU is reached through one
+small object, `Runtime`, and through nothing else, so that the tests can put a simulated device in its place and run
+this whole module on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpueinsum.backends.autotune import Tuner, choices_for
-from gpueinsum.backends.cuda.draft import in_turn, on_lanes
+from gpueinsum.backends.cuda.draft import in_turn
 from gpueinsum.backends.cuda.graph import Launches, is_worth_a_graph, replaying
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Program
@@ -112,31 +111,17 @@ class CudaBackend:
         plan: Plan,
         strides: Sequence[tuple[int, ...]],
         precision: str | None = None,
-        is_graph: bool = False,
-    ) -> Program:
-        """What runs the plan for operands of these strides (in bytes) on the current device, launched or as a graph.
-
-        It counts on `Program.packed_operands` beginning at multiples of 16 bytes.
-        """
-        return self.programs(plan, strides, precision)(is_graph)
-
-    def programs(
-        self,
-        plan: Plan,
-        strides: Sequence[tuple[int, ...]],
-        precision: str | None,
         autotune: bool = False,
         aligned: bool = True,
-    ) -> Callable[[bool], Program]:
-        """`program` by whether it is a graph, of the same work; unless `aligned`, of operands that begin anywhere.
+    ) -> Program:
+        """What runs the plan for operands of these strides (in bytes) on the current device.
 
-        With `autotune` the ways of products are chosen by the clock.
+        If `aligned`, it counts on `Program.packed_operands` beginning at multiples of 16 bytes. With `autotune` the
+        copies of each product are chosen by the clock.
         """
         profile, processors = self.profile, self.runtime.processors
         choose = self._tuner(precision).route_for if autotune else route_for
-        draft = assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned)
-        turns = in_turn(draft)
-        return lambda is_graph: on_lanes(draft, turns, processors, profile, 0.0 if is_graph else profile.launch)
+        return in_turn(assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned))
 
     def _tuner(self, precision: str | None) -> Tuner:
         ways = CudaWays(self.runtime, precision, lambda program: _launching(program, self.runtime, deterministic=False))
@@ -161,11 +146,10 @@ class CudaBackend:
             )(operands)
 
         def ready(strides: Sequence[tuple[int, ...]], aligned: bool) -> tuple[Program, _Run]:
-            program_for = self.programs(plan, strides, precision, autotune, aligned)
-            program = program_for(False)
+            program = self.program(plan, strides, precision, autotune, aligned)
             launched = _launching(program, self.runtime, deterministic)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
-                launched = replaying(program_for(True), self.runtime, launched, warns=bool(graph))
+                launched = replaying(program, self.runtime, launched, warns=bool(graph))
             return program, _running(program, self.runtime, launched)
 
         return lru_cache(maxsize=_KEPT)(load)
@@ -195,11 +179,8 @@ def _running(program: Program, runtime: Runtime, launched: Launches) -> _Run:
 
 
 def _launching(program: Program, runtime: Runtime, deterministic: bool) -> Launches:
-    """From the operands' addresses to the results' memories, everything launched in turn or on its lanes."""
-    if program.starts:
-        launches = [runtime.branched(program, deterministic)]
-    else:
-        launches = [runtime.prepare(work, deterministic) for work in program.work]
+    """From the operands' addresses to the results' memories, everything launched in turn."""
+    launches = [runtime.prepare(work, deterministic) for work in program.work]
     allocate, sizes = runtime.allocate, program.results
     if program.workspace:
         sizes = (*sizes, program.workspace)

@@ -1,4 +1,4 @@
-"""A program captured once as a CUDA graph and replayed, so that many short kernels cost one launch; lanes are branches.
+"""A program captured once as a CUDA graph and replayed, so that many short kernels cost one launch.
 
 A graph's addresses are fixed when it is captured. Operands that come to the same addresses again are used in place;
 others are copied into memory of the graph's own, where that takes fewer calls than the launches it saves. Results are

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gpueinsum.backends.cuda.lanes import Start
 from gpueinsum.backends.cuda.source import Kernel, Struct
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.schedule.gemm import Gemm, reads_packs
@@ -28,11 +27,6 @@ class Launch:
     job: Struct
     addresses: tuple[Address, ...]
 
-    @property
-    def touched(self) -> tuple[Address, ...]:
-        """Where it reads or writes; the kernel that writes pointers takes the addresses of what they point to alone."""
-        return self.addresses[-1:] if self.kernel.name == "pointers" else self.addresses
-
     def __str__(self) -> str:
         return f"{self.kernel.name}, {self.blocks} x {self.threads} threads"
 
@@ -45,10 +39,6 @@ class Product:
     dtype: str
     precision: str | None
     addresses: tuple[Address, Address, Address]
-
-    @property
-    def touched(self) -> tuple[Address, ...]:
-        return self.addresses
 
     def __str__(self) -> str:
         return _text(self.gemm)
@@ -69,10 +59,6 @@ class PointerProduct:
     @property
     def reads_packs(self) -> bool:
         return reads_packs(self.dtype, self.precision)
-
-    @property
-    def touched(self) -> tuple[Address, ...]:
-        return self.addresses
 
     def __str__(self) -> str:
         return f"{_text(self.gemm)}, by pointers"
@@ -110,9 +96,8 @@ class Output(NamedTuple):
 class Program:
     """Work in order, for operands of certain strides; all memory is taken at once, and its bytes are known before.
 
-    An output lies in a result's memory, or in an operand's, of which it is a view. Where launches run side by side,
-    `starts` says of each its lane and what it waits for; else everything runs in turn on the caller's stream. Printed,
-    each launch is a line: `%0` is an operand, `r0` a result, `w+512` a place in the workspace, `#3` a launch.
+    All work runs on the caller's stream. An output lies in a result's memory, or in an operand's, of which it is a
+    view. Printed, each launch is a line: `%0` is an operand, `r0` a result, `w+512` a place in the workspace.
     """
 
     work: tuple[Work, ...]
@@ -121,7 +106,6 @@ class Program:
     workspace: int  # bytes
     outputs: tuple[Output, ...]
     dtype: str
-    starts: tuple[Start, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -146,14 +130,8 @@ class Program:
             return f"{name}+{offset}" if offset else name
 
         taken = f"{self.workspace} bytes of workspace, {sum(self.results)} of results"
-        lanes = {start.lane for start in self.starts}
-        launches = f"{len(self.work)} launches" + (f" on {len(lanes)} lanes" if lanes else "")
-        lines = [f"{self.dtype}, {launches}, {taken}"]
-        for number, work in enumerate(self.work):
+        lines = [f"{self.dtype}, {len(self.work)} launches, {taken}"]
+        for work in self.work:
             *sources, out = map(named, work.addresses)
-            place, after = "", ""
-            if self.starts:
-                place = f"#{number} lane {self.starts[number].lane}: "
-                after = "".join(f", after #{other}" for other in self.starts[number].after)
-            lines.append(f"  {place}{out} = {work}  of {', '.join(sources)}{after}")
+            lines.append(f"  {out} = {work}  of {', '.join(sources)}")
         return "\n".join(lines)

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from operator import lt
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 ALIGNMENT = 256  # bytes, as CUDA's own allocations: every vectorised load and cuBLAS' fastest kernels are content
-
-
-class Life(Protocol):
-    """So many bytes, and when they are needed."""
-
-    @property
-    def bytes(self) -> int: ...
-    def beside(self: Any, placed: Iterable[tuple[int, int, Any]]) -> list[tuple[int, int]]:
-        """Where those of `placed` (start, end, life) lie that may be needed while this one is."""
 
 
 class Lifetime(NamedTuple):
@@ -25,32 +15,8 @@ class Lifetime(NamedTuple):
     first: int
     last: int
 
-    def beside(self, placed: Iterable[tuple[int, int, Lifetime]]) -> list[tuple[int, int]]:
-        _, first, last = self
-        return [(start, end) for start, end, other in placed if other.first <= last and first <= other.last]
 
-
-class LaneLifetime(NamedTuple):
-    """So many bytes that several lanes may touch (`lanes.py`).
-
-    By lane, `last` is the last launch that touches them (-1: none), and all launches before `first` are certain to have
-    ended before any launch touches them. So one life is over before another begins if each `last` is before `first`.
-    """
-
-    bytes: int
-    first: tuple[int, ...]
-    last: tuple[int, ...]
-
-    def beside(self, placed: Iterable[tuple[int, int, LaneLifetime]]) -> list[tuple[int, int]]:
-        _, first, last = self
-        return [
-            (start, end)
-            for start, end, other in placed
-            if not (all(map(lt, other.last, first)) or all(map(lt, last, other.first)))
-        ]
-
-
-def offsets(lifetimes: Sequence[Life]) -> tuple[list[int], int]:
+def offsets(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
     """Where each lies, in bytes, so that no two that live at once overlap, and how many bytes that takes together.
 
     The largest goes first; each goes to the tightest gap that its contemporaries leave (best fit). Every size counts in
@@ -60,11 +26,12 @@ def offsets(lifetimes: Sequence[Life]) -> tuple[list[int], int]:
     ([0, 1024, 0], 1536)
     """
     starts = [0] * len(lifetimes)
-    placed: list[tuple[int, int, Life]] = []  # start, end
+    placed: list[tuple[int, int, Lifetime]] = []  # start, end
     for number in sorted(range(len(lifetimes)), key=lambda number: -lifetimes[number].bytes):
         life = lifetimes[number]
         size = -(-life.bytes // ALIGNMENT) * ALIGNMENT
-        starts[number] = _tightest_gap(sorted(life.beside(placed)), size)
+        taken = [(start, end) for start, end, other in placed if other.first <= life.last and life.first <= other.last]
+        starts[number] = _tightest_gap(sorted(taken), size)
         placed.append((starts[number], starts[number] + size, life))
     return starts, max((end for _, end, _ in placed), default=0)
 

@@ -1,5 +1,6 @@
 """From plans to programs: what a program takes is known to the byte, is taken at once, and nothing else is."""
 
+import itertools
 import math
 
 import numpy as np
@@ -17,6 +18,8 @@ from gpueinsum.schedule import gemm
 from gpueinsum.schedule import mapping as routing
 
 DTYPES = ["bool", "int16", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
+SHAPES = [*itertools.pairwise([29, 31, 37, 41, 43, 47, 53, 59, 61])]
+TREE = ge.einsum_plan("ab,bc,cd,de,ef,fg,gh,hi->ai", *SHAPES, optimize=[(0, 1)] * 7)
 PLANS = {
     "a chain": ge.einsum_plan("ij,jk,kl,lm->im", (7, 11), (11, 13), (13, 17), (17, 19)),
     "its gradients": ge.einsum_plan("ij,jk,kl->il", (7, 11), (11, 13), (13, 17)).vjp(),
@@ -29,6 +32,9 @@ PLANS = {
     "a gradient of sums": ge.einsum_plan("ijk->j", (7, 12, 16)).vjp(),
     "repeated output": ge.einsum_plan("ij,j->iji", (7, 11), (11,)),
     "products by pointers": ge.einsum_plan("bqhd,bkhd->bhqk", (3, 2, 5, 7), (3, 11, 5, 7)),
+    "a tree": TREE,
+    "a tree's gradients": TREE.vjp(),
+    "sums of tensors": ge.einsum_plan("abc,cde,efa->", (31, 7, 41), (41, 11, 47), (47, 5, 31)).vjp(),
     "nothing to sum over": ge.einsum_plan("ij,jk->ik", (7, 0), (0, 11)),
     "an empty result": ge.einsum_plan("ij,jk->ik", (0, 7), (7, 11)),
     "nothing at all": ge.einsum_plan("ij,jk,kl->il", (0, 0), (0, 0), (0, 7)),
@@ -68,13 +74,15 @@ def test_the_count_sees_another_allocation(rng):
     del kept
 
 
+@pytest.mark.parametrize("mode", [Mode(), Mode(graph=True), Mode(deterministic=True)], ids=str)
 @pytest.mark.parametrize("name", PLANS)
-def test_a_program_gives_what_the_cpu_gives(rng, name):
-    plan = PLANS[name]
+def test_a_program_gives_what_the_cpu_gives(rng, name, mode):
+    plan, device = PLANS[name], SimulatedRuntime()
     hosts = operands_of(rng, plan)
-    results, _ = run_on(SimulatedRuntime(), plan, *hosts)
-    for result, expected in zip(results, ge.backends.select.HOST.bind(plan)(*hosts), strict=True):
-        np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-9)
+    arrays, run = [device.to_device(host) for host in hosts], CudaBackend(device).bind(plan, mode)
+    for _ in range(3):
+        for result, expected in zip(run(*arrays), ge.backends.select.HOST.bind(plan)(*hosts), strict=True):
+            np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-9)
 
 
 def test_intermediates_take_turns_in_the_workspace():
@@ -248,7 +256,7 @@ def test_intermediates_begin_at_a_pack_wherever_the_operands_do():
         plan = Plan(inputs, (*first, step), (2 + len(first),), tuple(size.items()), "float16")
         strides = [np.empty(plan.shape(number), np.float16).strides for number in (0, 1)]
         for aligned in (True, False):
-            program = CudaBackend(SimulatedRuntime()).programs(plan, strides, None, aligned=aligned)(False)
+            program = CudaBackend(SimulatedRuntime()).program(plan, strides, aligned=aligned)
             assert program.packed_operands == (packed if aligned else ())
             by_pointers = any(isinstance(work, PointerProduct) for work in program.work)
             assert by_pointers == (aligned or not packed)
