@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from gpueinsum.backends.cuda.draft import in_turn
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.execute import scheduled
 from gpueinsum.costs import counts as cost
@@ -34,7 +33,7 @@ def bytes_on(plan: Plan, profile: Profile) -> int:
     if least > profile.memory_bytes:
         return least
     strides = [_c_strides(plan, number) for number in range(len(plan.inputs))]
-    return in_turn(assemble(plan, strides, None, profile.processors, profile)).bytes
+    return assemble(plan, strides, None, profile.processors, profile).bytes
 
 
 def _c_strides(plan: Plan, operand: int) -> tuple[int, ...]:

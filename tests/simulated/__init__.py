@@ -9,7 +9,7 @@ import weakref
 
 import numpy as np
 
-from gpueinsum.backends.cuda.program import PointerProduct, Product
+from gpueinsum.backends.cuda.program import Launch
 
 from . import cublas, host
 
@@ -84,12 +84,11 @@ class SimulatedRuntime:
         return (len(self.calls) - before) * 1e-6
 
     def _run(self, work, addresses):
-        if isinstance(work, Product):
-            self.gemm(work.gemm, work.dtype, *addresses, work.precision)
-        elif isinstance(work, PointerProduct):
-            self.pointer_gemm(work.gemm, work.dtype, *addresses[:3], work.precision)
-        else:
+        if isinstance(work, Launch):
             self.launch(work.kernel, work.blocks, work.threads, work.job, *addresses)
+        else:
+            multiply = self.pointer_gemm if work.by_pointers else self.gemm
+            multiply(work.gemm, work.dtype, *addresses[:3], work.precision)
 
     def empty(self, shape, dtype):
         """An array full of NaN, -1 or true, between guards."""

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from gpueinsum.backends.autotune import Tuner, choices_for
-from gpueinsum.backends.cuda.draft import in_turn
 from gpueinsum.backends.cuda.graph import Launches, is_worth_a_graph, replaying
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Program
@@ -121,7 +120,7 @@ class CudaBackend:
         """
         profile, processors = self.profile, self.runtime.processors
         choose = self._tuner(precision).route_for if autotune else route_for
-        return in_turn(assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned))
+        return assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned)
 
     def _tuner(self, precision: str | None) -> Tuner:
         ways = CudaWays(self.runtime, precision, lambda program: _launching(program, self.runtime, deterministic=False))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from gpueinsum.backends.cuda.program import Launch, PointerProduct, Product, Program, Work
+from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
 from gpueinsum.backends.cuda.runtime import Memory, Runtime
 from gpueinsum.errors import DeviceError
 
@@ -41,7 +41,7 @@ def is_worth_a_graph(program: Program) -> bool:
 
 def _flops(work: Work) -> float:
     match work:
-        case Product() | PointerProduct():
+        case Product():
             return 2.0 * work.gemm.m * work.gemm.n * work.gemm.k * work.gemm.batch
         case Launch():
             return 0.0  # bound by what it moves

@@ -1,30 +1,29 @@
-"""From a plan and its operands' strides to a draft: every step as products, kernels and views, without any array."""
+"""From a plan and its operands' strides to a program: every step as products, kernels and views, without any array."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
-from gpueinsum.backends.cuda import kernels as tasks
-from gpueinsum.backends.cuda.draft import Draft
-from gpueinsum.backends.cuda.kernels import THREADS, Source, Task
-from gpueinsum.backends.cuda.program import Address, Launch, Output, PointerProduct, Product, Span, Work
+from gpueinsum.backends.cuda import kernels
+from gpueinsum.backends.cuda.kernels import Source
+from gpueinsum.backends.cuda.program import Address, Launch, Output, Product, Program, Span, Work
 from gpueinsum.backends.cuda.source import MAX_OPERANDS
+from gpueinsum.backends.cuda.workspace import places
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Add, Contract, Expand, Fused, Reduce, Step, distinct
-from gpueinsum.language.strides import contiguous, label_strides, points
+from gpueinsum.language.strides import Axis, contiguous, label_strides, points
 from gpueinsum.language.subscripts import Label, Shape, Term, alphabet
-from gpueinsum.schedule.gemm import LHS, OUT, RHS, blas_calls, pointer_calls
+from gpueinsum.schedule.gemm import LHS, OUT, RHS, Call, blas_calls
 from gpueinsum.schedule.layouts import Chooser, route_for
 from gpueinsum.schedule.mapping import Route
 from gpueinsum.schedule.predict import case_of
 
-_COMPLEX_DTYPES = {"complex64", "complex128"}
 _POINTER_BYTES = 8
 
 
@@ -43,10 +42,10 @@ def assemble(
     profile: Profile,
     choose: Chooser = route_for,
     aligned: bool = True,
-) -> Draft:
+) -> Program:
     """The plan for operands of these strides (in bytes), on a device of so many multiprocessors with these rates.
 
-    The ways to run its products are chosen by price, or as it is said. If `aligned`, it may count on
+    `choose` says what each product copies first: by default what the price says. If `aligned`, the program counts on
     `Program.packed_operands` beginning at multiples of 16 bytes.
     """
     item, owners = item_bytes(plan.dtype), plan.owners()
@@ -56,7 +55,7 @@ def assemble(
     for register, step in enumerate(plan.steps, len(plan.inputs)):
         registers.append(assembly.step(step, [registers[source] for source in step.sources], register in results))
     spans = tuple([_span(plan.shape(number), own, item) for number, own in enumerate(strides)])
-    return assembly.draft(spans, [registers[register] for register in plan.outputs])
+    return assembly.program(spans, [registers[register] for register in plan.outputs])
 
 
 def _span(shape: Shape, strides: tuple[int, ...], item: int) -> Span:
@@ -68,7 +67,7 @@ def _span(shape: Shape, strides: tuple[int, ...], item: int) -> Span:
 
 
 class _Assembly:
-    """The work so far. Memories are numbered as they come, operands first, and have their places later (`draft.py`)."""
+    """The work so far, on memories by number: operands first, then others as they come."""
 
     def __init__(
         self,
@@ -81,7 +80,7 @@ class _Assembly:
     ) -> None:
         self._plan, self._precision, self._processors, self._profile = plan, precision, processors, profile
         self._choose, self._aligned = choose, aligned
-        self._is_blas = profile.rate(plan.dtype) is not None
+        self._is_blas, self._is_complex = profile.rate(plan.dtype) is not None, plan.dtype.startswith("complex")
         self._size, self._dtype = dict(plan.sizes), plan.dtype
         self._work: list[Work] = []
         self._bytes = [0] * len(plan.inputs)
@@ -103,20 +102,29 @@ class _Assembly:
                 made = self._add(step, sources)
             case Fused():
                 made = self._fused(step, sources)
+            case _:
+                assert_never(step)
         assert made.memory >= before  # its own
         if is_result:
             self._results.append(made.memory)
         return made
 
-    def draft(self, spans: tuple[Span, ...], outputs: Sequence[_Strided]) -> Draft:
-        """The work, and the memories that it needs."""
-        item = item_bytes(self._dtype)
+    def program(self, operands: tuple[Span, ...], outputs: Sequence[_Strided]) -> Program:
+        """The work with each memory at its place."""
+        item, results = item_bytes(self._dtype), [*dict.fromkeys(self._results)]
+        place, workspace = places(self._work, len(operands), results, self._bytes)
+
+        def placed(address: Address) -> Address:
+            memory, start = place[address.memory]
+            return Address(memory, start + address.offset)
+
+        work = tuple([replace(each, addresses=tuple(map(placed, each.addresses))) for each in self._work])
         arrays = [
-            Output(made.memory, self._plan.shape(register), tuple([stride * item for stride in made.strides]))
+            Output(place[made.memory].memory, self._plan.shape(register), tuple([step * item for step in made.strides]))
             for register, made in zip(self._plan.outputs, outputs, strict=True)
         ]
-        kept = tuple(dict.fromkeys(self._results))
-        return Draft(tuple(self._work), spans, tuple(self._bytes), kept, tuple(arrays), self._dtype)
+        kept = tuple([self._bytes[memory] for memory in results])
+        return Program(work, operands, kept, workspace, tuple(arrays), self._dtype)
 
     # ------------------------------------------------------------ steps
 
@@ -127,7 +135,7 @@ class _Assembly:
 
     def _contract(self, step: Contract, x: _Strided, y: _Strided) -> _Strided:
         size = self._size
-        if self._dtype not in _COMPLEX_DTYPES:
+        if not self._is_complex:
             step = replace(step, conj_lhs=False, conj_rhs=False)
         rows, columns, middle = (points(labels, size) for labels in (step.left, step.right, step.summed))
         lhs, rhs = Source(step.lhs_term, x.strides, step.conj_lhs), Source(step.rhs_term, y.strides, step.conj_rhs)
@@ -136,23 +144,23 @@ class _Assembly:
             return self._sum(sides, step.out)
         aligned = self._aligned or min(x.memory, y.memory) >= len(self._plan.inputs)
         case = case_of(step, size, self._dtype, self._profile, self._precision, aligned)
-        way = self._choose(case._replace(lhs=x.strides, rhs=y.strides))
+        route = self._choose(case._replace(lhs=x.strides, rhs=y.strides))
         is_matrix = rows > 1 and columns > 1
-        if not is_matrix and (way.copy_lhs is not None or way.copy_rhs is not None):
+        if not is_matrix and (route.copy_lhs is not None or route.copy_rhs is not None):
             return self._sum(sides, step.out)  # reads once what a copy would read and write
-        if way.copy_lhs is not None:
-            x = self._sum(sides[:1], way.copy_lhs)
-        if way.copy_rhs is not None:
-            y = self._sum(sides[1:], way.copy_rhs)
-        return self._product(step, way, x, y)
+        if route.copy_lhs is not None:
+            x = self._sum(sides[:1], route.copy_lhs)
+        if route.copy_rhs is not None:
+            y = self._sum(sides[1:], route.copy_rhs)
+        return self._product(step, route, x, y)
 
     def _expand(self, step: Expand, source: _Strided) -> _Strided:
         if len(set(step.out)) == len(step.out):  # a copy that lacks some of the loops
             return self._sum([(Source(step.term, source.strides), source)], step.out)
         made = self._new(step.out)
         if self._bytes[made.memory]:
-            task = tasks.expand(step, source.strides, self._size, self._dtype, self._processors)
-            self._launch(task, source.memory, made.memory)
+            launch = kernels.expand(step, source.strides, self._size, self._dtype, self._processors)
+            self._launch(launch, source.memory, made.memory)
         return made
 
     def _add(self, step: Add, arrays: Sequence[_Strided]) -> _Strided:
@@ -160,11 +168,10 @@ class _Assembly:
         if not arrays:
             made = self._new(step.out)
             if self._bytes[made.memory]:
-                outputs = points(step.out, self._size)
-                self._launch(tasks.zeros(outputs, self._dtype, self._processors), made.memory, made.memory)
+                zeros = kernels.zeros(points(step.out, self._size), self._dtype, self._processors)
+                self._launch(zeros, made.memory, made.memory)
             return made
-        term = "".join(islice(alphabet(), len(step.out)))  # a label that repeats is two axes here
-        size = {axis: self._size[label] for axis, label in zip(term, step.out, strict=True)}
+        term, size = self._axes(step.out)
         layout = _by_strides(term, arrays)
         strides = contiguous(layout, size)
         total = self._new(step.out)._replace(strides=tuple([strides[axis] for axis in term]))
@@ -173,24 +180,23 @@ class _Assembly:
             return total
         if len(arrays) == 1:
             source = (Source(term, arrays[0].strides),)
-            copy = tasks.sum_products(source, layout, sizes, self._dtype, self._processors).first
+            copy = kernels.sum_products(source, layout, sizes, self._dtype, self._processors).first
             self._launch(copy, arrays[0].memory, total.memory)
             return total
         waiting = list(arrays)
         while waiting:
             first, waiting = waiting[:MAX_OPERANDS], waiting[MAX_OPERANDS:]
             sources = tuple([Source(term, array.strides) for array in first])
-            task = tasks.add(sources, layout, sizes, self._dtype, self._processors)
-            self._launch(task, *[array.memory for array in first], total.memory)
+            launch = kernels.add(sources, layout, sizes, self._dtype, self._processors)
+            self._launch(launch, *[array.memory for array in first], total.memory)
             if waiting:
                 waiting.insert(0, total)
         return total
 
     def _fused(self, step: Fused, arrays: Sequence[_Strided]) -> _Strided:
         """In one pass, or in several where there are more arrays than a kernel takes: each leaves one array."""
-        is_complex = self._dtype in _COMPLEX_DTYPES
         waiting = [
-            (Source(term, array.strides, mark and is_complex), array)
+            (Source(term, array.strides, mark and self._is_complex), array)
             for term, array, mark in zip(step.terms, arrays, step.conjugated, strict=True)
         ]
         while len(waiting) > MAX_OPERANDS:
@@ -203,43 +209,40 @@ class _Assembly:
 
     # ------------------------------------------------------------ products and sums
 
-    def _product(self, step: Contract, way: Route, x: _Strided, y: _Strided) -> _Strided:
-        made = self._new(way.out)
-        item = item_bytes(self._dtype)
-        memories = x.memory, y.memory, made.memory
-
-        def at(starts: Sequence[int]) -> tuple[Address, Address, Address]:
-            lhs, rhs, out = (Address(m, start * item) for m, start in zip(memories, starts, strict=True))
-            return lhs, rhs, out
-
-        if way.product.pointers:
-            self._by_pointers(way, memories)
-        elif self._is_blas:
-            for call in blas_calls(way.product):
-                lhs, rhs, out = at((call.lhs, call.rhs, call.out))
-                addresses = (rhs, lhs, out) if call.swapped else (lhs, rhs, out)
-                self._work.append(Product(call.gemm, self._dtype, self._precision, addresses))
+    def _product(self, step: Contract, route: Route, x: _Strided, y: _Strided) -> _Strided:
+        """The matrix products of a pair whose sides are copied already."""
+        made, product, item = self._new(route.out), route.product, item_bytes(self._dtype)
+        arrays = [Address(memory, 0) for memory in (x.memory, y.memory, made.memory)]
+        if not self._is_blas:
+            axes = product.batch, product.rows, product.columns, product.summed
+            launch = kernels.integer_gemm(*axes, self._dtype, self._processors)
+            for starts in product.offsets():
+                self._work.append(launch.at(*_moved(arrays, starts, item)))
+        elif product.pointers:
+            self._products(blas_calls(product), self._pointers(product.numbered, arrays), _POINTER_BYTES, arrays)
         else:
-            roles = (way.product.batch, way.product.rows, way.product.columns, way.product.summed)
-            task = tasks.integer_gemm(*roles, self._dtype, self._processors)
-            for starts in way.product.offsets():
-                self._work.append(Launch(task.kernel, task.blocks, THREADS, task.job, at(starts)))
-        strides = dict(zip(way.out, made.strides, strict=True))
+            self._products(blas_calls(product), arrays, item)
+        strides = dict(zip(route.out, made.strides, strict=True))
         return _Strided(made.memory, tuple([strides[label] for label in step.out]))
 
-    def _by_pointers(self, way: Route, memories: tuple[int, int, int]) -> None:
-        """Arrays of pointers to each A, B and C, one behind the other, and the calls that read a part of each."""
-        axes, swapped, calls = pointer_calls(way.product)
-        sides = (RHS, LHS, OUT) if swapped else (LHS, RHS, OUT)
-        matrices = [memories[side] for side in sides]
-        each = way.product.number * _POINTER_BYTES
-        pointers = self._memory(len(sides) * each)
-        task = tasks.pointers(axes, sides, item_bytes(self._dtype), self._processors)
-        self._launch(task, *matrices, pointers)
-        for first, gemm in calls:
-            arrays = [Address(pointers, array * each + first * _POINTER_BYTES) for array in range(len(sides))]
-            addresses = (*arrays, *[Address(memory, 0) for memory in matrices])
-            self._work.append(PointerProduct(gemm, self._dtype, self._precision, addresses))
+    def _products(
+        self, calls: Iterable[Call], arrays: Sequence[Address], item: int, matrices: Sequence[Address] = ()
+    ) -> None:
+        """cuBLAS calls on lhs, rhs and out, of elements of so many bytes; or on arrays of pointers to `matrices`."""
+        for call in calls:
+            sides = (RHS, LHS, OUT) if call.swapped else (LHS, RHS, OUT)
+            begins = _moved(arrays, call.starts, item)
+            addresses = [array[side] for array in (begins, matrices) if array for side in sides]
+            work = Product(call.gemm, self._dtype, self._precision, tuple(addresses), by_pointers=bool(matrices))
+            self._work.append(work)
+
+    def _pointers(self, axes: Sequence[Axis], arrays: Sequence[Address]) -> list[Address]:
+        """Three arrays of pointers: to the matrices of lhs, of rhs and of out, which are numbered along these axes."""
+        each = math.prod([axis.size for axis in axes]) * _POINTER_BYTES
+        pointers = Address(self._memory(len(arrays) * each), 0)
+        launch = kernels.pointers(axes, item_bytes(self._dtype), self._processors)
+        self._work.append(launch.at(*arrays, pointers))
+        return _moved([pointers] * len(arrays), range(len(arrays)), each)
 
     def _sum(self, factors: Sequence[tuple[Source, _Strided]], out: Term) -> _Strided:
         """`terms->out` in one pass: diagonals, products, sum and permutation, of the conjugates where asked."""
@@ -247,37 +250,44 @@ class _Assembly:
         made = self._new(out)
         if not self._bytes[made.memory]:
             return made
-        task = tasks.sum_products(sources, out, self._sizes(*sources, out=out), self._dtype, self._processors)
+        labels = dict.fromkeys("".join([source.term for source in sources]) + out)
+        sizes = tuple([(label, self._size[label]) for label in labels])
+        launches = kernels.sum_products(sources, out, sizes, self._dtype, self._processors)
         read = [array.memory for _, array in factors]
-        if task.second is None:
-            self._launch(task.first, *read, made.memory)
+        if launches.second is None:
+            self._launch(launches.first, *read, made.memory)
         else:
-            parts = self._memory(points(out, self._size) * task.parts * item_bytes(task.wide))
-            self._launch(task.first, *read, parts)
-            self._launch(task.second, parts, made.memory)
+            parts = self._memory(launches.scratch)
+            self._launch(launches.first, *read, parts)
+            self._launch(launches.second, parts, made.memory)
         return made
 
-    def _launch(self, task: Task, *memories: int) -> None:
-        addresses = tuple([Address(memory, 0) for memory in memories])
-        self._work.append(Launch(task.kernel, task.blocks, THREADS, task.job, addresses))
+    def _launch(self, launch: Launch, *memories: int) -> None:
+        """The launch on whole memories."""
+        self._work.append(launch.at(*[Address(memory, 0) for memory in memories]))
 
     # ------------------------------------------------------------ memory
 
     def _new(self, term: Term) -> _Strided:
         """A C-ordered array."""
-        strides, step = [], 1
-        for label in reversed(term):
-            strides.append(step)
-            step *= self._size[label]
-        return _Strided(self._memory(step * item_bytes(self._dtype)), tuple(reversed(strides)))
+        axes, size = self._axes(term)
+        strides = contiguous(axes, size)
+        memory = self._memory(points(term, self._size) * item_bytes(self._dtype))
+        return _Strided(memory, tuple([strides[axis] for axis in axes]))
+
+    def _axes(self, term: Term) -> tuple[Term, dict[Label, int]]:
+        """A label and a size for each axis of an array: a label that repeats in its term is two axes."""
+        axes = "".join(islice(alphabet(), len(term)))
+        return axes, {axis: self._size[label] for axis, label in zip(axes, term, strict=True)}
 
     def _memory(self, nbytes: int) -> int:
         self._bytes.append(nbytes)
         return len(self._bytes) - 1
 
-    def _sizes(self, *sources: Source, out: Term = "") -> tuple[tuple[Label, int], ...]:
-        labels = dict.fromkeys("".join(source.term for source in sources) + out)
-        return tuple([(label, self._size[label]) for label in labels])
+
+def _moved(addresses: Sequence[Address], by: Sequence[int], item: int) -> list[Address]:
+    """Each address moved by so many elements."""
+    return [Address(at.memory, at.offset + number * item) for at, number in zip(addresses, by, strict=True)]
 
 
 def _by_strides(term: Term, arrays: Sequence[_Strided]) -> Term:

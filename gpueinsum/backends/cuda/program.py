@@ -1,11 +1,11 @@
-"""A plan made ready for a device: a flat list of launches on memory known by number and offset; holds no array."""
+"""A plan made ready for a device: a flat list of launches on memories known by number and offset; holds no array."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from gpueinsum.backends.cuda.source import Kernel, Struct
+from gpueinsum.backends.cuda.source import THREADS, Kernel, Struct
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.schedule.gemm import Gemm, reads_packs
 
@@ -19,13 +19,20 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One kernel: what it is to do, where it reads and, last, where it writes."""
+    """One launch of a kernel: its argument, where it reads and, last, where it writes.
+
+    Strides alone decide about the kernel, its blocks and its argument; the addresses come later, by `at`.
+    """
 
     kernel: Kernel
     blocks: int
-    threads: int
     job: Struct
-    addresses: tuple[Address, ...]
+    addresses: tuple[Address, ...] = ()
+    threads: int = THREADS  # of a block
+
+    def at(self, *addresses: Address) -> Launch:
+        """The launch with these addresses."""
+        return replace(self, addresses=addresses)
 
     def __str__(self) -> str:
         return f"{self.kernel.name}, {self.blocks} x {self.threads} threads"
@@ -33,47 +40,30 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One cuBLAS call, on A, B and C."""
+    """One cuBLAS call on A, B and C, whose addresses these are.
+
+    A call `by_pointers` takes three arrays of pointers, to every A, every B and every C, which a kernel wrote before.
+    Its addresses are those of the three arrays, then those of the memories that hold A, B and C.
+    """
 
     gemm: Gemm
     dtype: str
     precision: str | None
-    addresses: tuple[Address, Address, Address]
-
-    def __str__(self) -> str:
-        return _text(self.gemm)
-
-
-@dataclass(frozen=True, slots=True)
-class PointerProduct:
-    """One cuBLAS call on arrays of pointers to every A, every B and every C, which a kernel wrote before.
-
-    Its addresses are those three arrays', and those of the memories that A, B and C lie in.
-    """
-
-    gemm: Gemm  # without strides
-    dtype: str
-    precision: str | None
     addresses: tuple[Address, ...]
-
-    @property
-    def reads_packs(self) -> bool:
-        return reads_packs(self.dtype, self.precision)
+    by_pointers: bool = False
 
     def __str__(self) -> str:
-        return f"{_text(self.gemm)}, by pointers"
+        gemm = self.gemm
+        a, b = (
+            ("T" if transposed else "N") + "*" * conjugated
+            for transposed, conjugated in ((gemm.transpose_a, gemm.conjugate_a), (gemm.transpose_b, gemm.conjugate_b))
+        )
+        batch, adds = f"{gemm.batch} of " if gemm.batch > 1 else "", ", added" if gemm.accumulate else ""
+        how = ", by pointers" if self.by_pointers else ""
+        return f"gemm {a}{b}, {batch}{gemm.m} x {gemm.n} x {gemm.k}{adds}{how}"
 
 
-def _text(gemm: Gemm) -> str:
-    a, b = (
-        ("T" if transposed else "N") + "*" * conjugated
-        for transposed, conjugated in ((gemm.transpose_a, gemm.conjugate_a), (gemm.transpose_b, gemm.conjugate_b))
-    )
-    batch, adds = f"{gemm.batch} of " if gemm.batch > 1 else "", ", added" if gemm.accumulate else ""
-    return f"gemm {a}{b}, {batch}{gemm.m} x {gemm.n} x {gemm.k}{adds}"
-
-
-Work = Launch | Product | PointerProduct
+Work = Launch | Product
 
 
 class Span(NamedTuple):
@@ -115,8 +105,9 @@ class Program:
     @property
     def packed_operands(self) -> tuple[int, ...]:
         """The operands that cuBLAS reads in packs through pointers, so that they must begin at one."""
-        products = [work for work in self.work if isinstance(work, PointerProduct)]
-        memories = {memory for work in products if work.reads_packs for memory, _ in work.addresses}
+        by_pointers = [work for work in self.work if isinstance(work, Product) and work.by_pointers]
+        packed = [work for work in by_pointers if reads_packs(work.dtype, work.precision)]
+        memories = {memory for work in packed for memory, _ in work.addresses}
         return tuple([number for number in range(len(self.operands)) if number in memories])
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpueinsum.backends.cuda.cublas import CAPTURING, CapturableBlas, CupyBlas, Handle
-from gpueinsum.backends.cuda.program import Launch, PointerProduct, Product, Program, Work
+from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
 from gpueinsum.backends.cuda.source import Kernel, kernel_text
 from gpueinsum.backends.select import on_device
 from gpueinsum.errors import DeviceError, OperandError
@@ -202,7 +202,7 @@ class CupyRuntime:
             self.to_device(out)[...] = array
 
     def prepare(self, work: Work, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
-        if isinstance(work, Product | PointerProduct):
+        if isinstance(work, Product):
             return (self._own_blas if deterministic else self._blas).prepare(work)
         return self._prepared_launch(work)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from gpueinsum.backends.autotune import random_numbers
-from gpueinsum.backends.cuda.draft import in_turn
 from gpueinsum.backends.cuda.graph import Launches
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Program, Span
@@ -31,7 +30,7 @@ class CudaWays:
         item, processors, profile = item_bytes(dtype), self._runtime.processors, profile_for("cuda")
         strides = [tuple(stride * item for stride in own) for own in (case.lhs, case.rhs)]
         programs = {
-            name: in_turn(assemble(plan, strides, self._precision, processors, profile, _taking(way)))
+            name: assemble(plan, strides, self._precision, processors, profile, _taking(way))
             for name, way in ways.items()
         }
         spans = next(iter(programs.values())).operands

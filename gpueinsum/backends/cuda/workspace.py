@@ -1,19 +1,43 @@
-"""One workspace for all that a program keeps for a while: from lifetimes to offsets."""
+"""Where the memories of a program lie: from work on memories by number to offsets in one workspace."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from gpueinsum.backends.cuda.program import Address, Work
 
 ALIGNMENT = 256  # bytes, as CUDA's own allocations: every vectorised load and cuBLAS' fastest kernels are content
 
 
 class Lifetime(NamedTuple):
-    """So many bytes, from the first step that touches them to the last, both included."""
+    """So many bytes, from the first launch that touches them to the last, both included."""
 
     bytes: int
     first: int
     last: int
+
+
+def places(
+    work: Sequence[Work], operands: int, results: Iterable[int], nbytes: Sequence[int]
+) -> tuple[dict[int, Address], int]:
+    """The address of each memory that the work touches, and how many bytes the workspace has.
+
+    The first memories are the operands'. The `results` outlive a run and have memory of their own; all others are in
+    the workspace while they are needed. `nbytes` are those of each memory.
+    """
+    own = [*range(operands), *results]
+    places = {memory: Address(number, 0) for number, memory in enumerate(own)}
+    touched: dict[int, list[int]] = {}
+    for turn, launch in enumerate(work):
+        for address in launch.addresses:
+            if address.memory not in places:
+                touched.setdefault(address.memory, []).append(turn)
+    # A memory of no bytes has an address all the same.
+    lifetimes = [Lifetime(max(1, nbytes[memory]), turns[0], turns[-1]) for memory, turns in touched.items()]
+    starts, workspace = offsets(lifetimes)
+    places |= {memory: Address(len(own), start) for memory, start in zip(touched, starts, strict=True)}
+    return places, workspace
 
 
 def offsets(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:

@@ -16,7 +16,7 @@ from conftest import real_runtime
 
 import gpueinsum as ge
 from gpueinsum.backends.cuda.backend import CudaBackend
-from gpueinsum.backends.cuda.program import Launch, PointerProduct
+from gpueinsum.backends.cuda.program import Launch, Product
 from gpueinsum.backends.execute import PLAIN, Mode
 from gpueinsum.costs.counts import peak_bytes
 from gpueinsum.costs.profile import machine, tuned_path
@@ -466,7 +466,7 @@ HEADS = "bqhd,bkhd->bhqk"
 def launches(plan, arrays, mode=PLAIN):
     """How many cuBLAS calls by pointers the program for these arrays makes if they are aligned."""
     program = CudaBackend(real_runtime()).program(plan, [array.strides for array in arrays], mode.precision)
-    return sum(isinstance(work, PointerProduct) for work in program.work)
+    return sum(isinstance(work, Product) and work.by_pointers for work in program.work)
 
 
 def heads(cupy, dtype, *shapes, begins=0):
