@@ -4,7 +4,6 @@ With `tests/simulated/site` on PYTHONPATH a stand-in for CuPy makes the GPU test
 """
 
 import ctypes
-import dataclasses
 import functools
 import os
 
@@ -14,10 +13,8 @@ from simulated import SimulatedRuntime
 
 import gpueinsum
 import gpueinsum.backends.select
-from gpueinsum.backends.cuda import draft, lanes
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.runtime import CupyRuntime
-from gpueinsum.costs.profile import profile_for
 from gpueinsum.errors import DeviceError
 
 # Prices, and so plans, are those of the package, whatever this machine's user has measured.
@@ -55,14 +52,6 @@ def pytest_collection_modifyitems(config, items):
 def pytest_terminal_summary(terminalreporter, config):
     if missing_gpu() and not config.option.markexpr:
         terminalreporter.write_line(f"The GPU tests were not run (python -m pytest -m gpu): {missing_gpu()}")
-
-
-@pytest.fixture
-def always_lanes(monkeypatch):
-    """Launches run side by side wherever one needs nothing of another, whatever that saves and takes."""
-    monkeypatch.setattr(lanes, "MUST_SAVE", float("inf"))
-    monkeypatch.setattr(draft, "MOST_MEMORY", float("inf"))
-    monkeypatch.setattr(CudaBackend, "profile", dataclasses.replace(profile_for("cuda"), launch=0.0))
 
 
 REAL = pytest.param("gpu", marks=pytest.mark.gpu)

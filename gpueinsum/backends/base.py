@@ -9,6 +9,7 @@ import numpy as np
 
 from gpueinsum.costs.profile import Profile
 from gpueinsum.language.plan import Plan
+from gpueinsum.schedule.schedule import Schedule
 
 Array = Any  # numpy's or CuPy's
 
@@ -55,6 +56,9 @@ class Backend(Protocol):
 
     def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
         """`bind` for a plan of one output: that output itself."""
+
+    def load(self, schedule: Schedule) -> Callable[..., tuple[Array, ...]]:
+        """A function of operands that lie as the schedule says."""
 
     def arrange(self, result: Array, order: str) -> Array:
         """The result in C or F order, copied only if it is not."""

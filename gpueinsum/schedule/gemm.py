@@ -82,6 +82,11 @@ class Product:
         """How many matrix products it is."""
         return math.prod(axis.size for axis in (self.batch, *self.loops, *self.sums))
 
+    @property
+    def numbered(self) -> tuple[Axis, ...]:
+        """The axes along which its matrix products are numbered, the outermost first."""
+        return tuple(fuse([*self.sums, *self.loops, self.batch]))
+
     def starts(self) -> Iterator[tuple[tuple[int, int, int], bool]]:
         """Where lhs, rhs and out begin for each turn of the loops, and whether it adds to what an earlier one wrote."""
         around, first_sum = (*self.loops, *self.sums), len(self.loops)
@@ -98,7 +103,10 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One cuBLAS call: A is the right side if `swapped`; where each array begins."""
+    """One cuBLAS call: A is the right side if `swapped`; where each array begins, in elements.
+
+    By pointers, each is an array of pointers to the matrices, which begins at the number of a product.
+    """
 
     gemm: Gemm
     swapped: bool
@@ -106,16 +114,9 @@ class Call:
     rhs: int
     out: int
 
-
-class PointerCalls(NamedTuple):
-    """Products as cuBLAS takes them by arrays of pointers: numbered along `axes`, the outermost first.
-
-    Each call has the number of its first product; A is the right side if `swapped`.
-    """
-
-    axes: tuple[Axis, ...]
-    swapped: bool
-    calls: tuple[tuple[int, Gemm], ...]
+    @property
+    def starts(self) -> tuple[int, int, int]:
+        return self.lhs, self.rhs, self.out
 
 
 def reads_packs(dtype: str, precision: str | None) -> bool:
@@ -129,10 +130,14 @@ def holds(*sizes: int) -> bool:
 
 
 def blas_calls(product: Product) -> Iterator[Call]:
-    """The product as strided-batched calls, one unless it loops or a size is past what the arguments of one hold.
+    """The product as batched calls, one unless it loops or a size is past what the arguments of one hold.
 
     cuBLAS is column-major: a result that is row-major is computed as its transpose, sides swapped.
     """
+    return _pointer_calls(product) if product.pointers else _strided_calls(product)
+
+
+def _strided_calls(product: Product) -> Iterator[Call]:
     for offsets, adds in product.starts():
         for (rows, r), (columns, c), (middle, k), (batch, b) in itertools.product(
             _split(product.rows, INT_MAX),
@@ -145,15 +150,13 @@ def blas_calls(product: Product) -> Iterator[Call]:
             yield Call(gemm, swapped, *starts)
 
 
-def pointer_calls(product: Product) -> PointerCalls:
-    """A product by pointers as calls: one for each turn of its sums, unless it is of more products than one holds."""
+def _pointer_calls(product: Product) -> Iterator[Call]:
+    """A call for each turn of the sums, unless that is of more products than one call holds."""
     each = product.number // product.calls
-    swapped, calls = False, []
     for turn, start in itertools.product(range(product.calls), range(0, each, MAX_BATCH)):
         batch = Axis(min(MAX_BATCH, each - start), (0, 0, 0))
         swapped, gemm = _gemm(product.rows, product.columns, product.summed, batch, product.conjugated, turn > 0)
-        calls.append((turn * each + start, gemm))
-    return PointerCalls(tuple(fuse([*product.sums, *product.loops, product.batch])), swapped, tuple(calls))
+        yield Call(gemm, swapped, *[turn * each + start] * 3)
 
 
 def _gemm(
@@ -161,7 +164,7 @@ def _gemm(
 ) -> tuple[bool, Gemm]:
     """Whether A is the right side, and the arguments of one call."""
     how = reading(rows, columns, middle, conjugated)
-    assert how is not None  # `routing.fit` saw to it
+    assert how is not None  # whoever made the product has asked `reading`
     a, b = (RHS, LHS) if how.swapped else (LHS, RHS)
     m, n = (columns, rows) if how.swapped else (rows, columns)
     gemm = Gemm(

@@ -133,3 +133,9 @@ def c_strides(term: Term, size: Mapping[Label, int]) -> Strides:
         strides.append(step)
         step *= size[label]
     return tuple(reversed(strides))
+
+
+def axis_labels(term: Term, size: Mapping[Label, int]) -> tuple[Term, dict[Label, int]]:
+    """A label of its own and a size for each axis of an array: a label that repeats in its term is two axes."""
+    axes = "".join(letter for letter, _ in zip(alphabet(), term, strict=False))
+    return axes, {axis: size[label] for axis, label in zip(axes, term, strict=True)}

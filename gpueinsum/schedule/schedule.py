@@ -65,6 +65,7 @@ class Schedule:
     sizes: tuple[tuple[Label, int], ...]
     dtype: str
     profile: Profile
+    precision: str | None = None  # of products
 
     def term(self, register: int) -> Term:
         """The labels of a register, in the order of its axes."""
@@ -76,6 +77,13 @@ class Schedule:
         size = dict(self.sizes)
         return tuple(size[label] for label in self.term(register))
 
+    def owners(self) -> list[int]:
+        """For each register the one whose memory it lies in: its own, or that of the register it is a view of."""
+        owners = list(range(len(self.inputs)))
+        for register, step in enumerate(self.steps, len(self.inputs)):
+            owners.append(owners[step.sources[0]] if step.is_view else register)
+        return owners
+
     @property
     def seconds(self) -> float:
         """Predicted, of all steps one after the other."""
@@ -85,12 +93,9 @@ class Schedule:
     def peak_bytes(self) -> int:
         """The most bytes of intermediates, results and scratch that are alive at once, beside the operands."""
         operands, item, size = len(self.inputs), item_bytes(self.dtype), dict(self.sizes)
-        owners = list(range(operands))
-        for register, step in enumerate(self.steps, operands):
-            owners.append(owners[step.sources[0]] if step.is_view else register)
         nbytes = [0 if step.is_view else points(step.out, size) * item for step in self.steps]
         ends = last_uses(operands, [step.sources for step in self.steps], self.outputs)
-        return most_alive(owners, operands, nbytes, [step.taken.scratch for step in self.steps], ends)
+        return most_alive(self.owners(), operands, nbytes, [step.taken.scratch for step in self.steps], ends)
 
     def __str__(self) -> str:
         head = f"{self.dtype} on {self.profile.name}: {seconds_text(self.seconds)}, {bytes_text(self.peak_bytes)}"
@@ -139,7 +144,7 @@ def schedule(
         scheduled.append(made)
         layouts.append(made.taken.strides)
         is_operand.append(made.is_view and is_operand[made.sources[0]])
-    return Schedule(plan.inputs, own, tuple(scheduled), outputs, plan.sizes, plan.dtype, profile)
+    return Schedule(plan.inputs, own, tuple(scheduled), outputs, plan.sizes, plan.dtype, profile, precision)
 
 
 def alone(problem: Problem, order: Sequence[int], way: Candidate) -> Schedule:
@@ -154,7 +159,8 @@ def alone(problem: Problem, order: Sequence[int], way: Candidate) -> Schedule:
         tuple([problem.conjugated[place] for place in order]),
         (way,),
     )
-    return Schedule(terms, problem.strides, (step,), (len(terms),), problem.sizes, problem.dtype, problem.profile)
+    device = problem.dtype, problem.profile, problem.precision
+    return Schedule(terms, problem.strides, (step,), (len(terms),), problem.sizes, *device)
 
 
 def _chosen(

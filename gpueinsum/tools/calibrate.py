@@ -12,14 +12,18 @@ import numpy as np
 
 from gpueinsum.api.arguments import dtype_of
 from gpueinsum.backends import select as backends
-from gpueinsum.backends.base import Mode
-from gpueinsum.backends.cpu.loops import copy_to
+from gpueinsum.backends.base import Backend, Mode
+from gpueinsum.backends.cpu.copies import copy_to
 from gpueinsum.backends.cpu.threads import threads
 from gpueinsum.backends.stopwatch import Call, fastest, host_seconds
-from gpueinsum.costs.counts import item_bytes, step_costs
+from gpueinsum.costs.counts import einsum_cost, item_bytes
 from gpueinsum.costs.profile import Machine, Profile, Rate, machine
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Contract, Fused
+from gpueinsum.language.steps import Contract
+from gpueinsum.schedule.candidates import cheapest
+from gpueinsum.schedule.fusion import Fused
+from gpueinsum.schedule.predict import problem_of
+from gpueinsum.schedule.schedule import alone
 
 Shape = tuple[int, int, int, int]  # of a batch of products: how many, rows, columns, summed
 
@@ -183,32 +187,23 @@ def bench(kind: str) -> Bench:
 class _Steps:
     """Calls of single steps as a backend runs them, on arrays that it made."""
 
-    def __init__(self, kind: str, place: backends.Backend) -> None:
+    def __init__(self, kind: str, place: Backend) -> None:
         self.machine = machine(kind)
         self.memory_bytes = place.memory_bytes()
         self._place = place
 
     def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
         precision, dtype = ("tf32", "float32") if dtype == "tf32" else (None, dtype)
-        sizes = {"b": batch, "i": m, "j": k, "k": n}
-        if batch == 1:
-            return self._call(Contract(0, 1, "ij", "jk", "ik"), ("ij", "jk"), sizes, dtype, precision)
-        return self._call(Contract(0, 1, "bij", "bjk", "bik"), ("bij", "bjk"), sizes, dtype, precision)
+        sizes = (("b", batch), ("i", m), ("j", k), ("k", n))
+        pair = Contract(0, 1, "ij", "jk", "ik") if batch == 1 else Contract(0, 1, "bij", "bjk", "bik")
+        plan = Plan((pair.lhs_term, pair.rhs_term), (pair,), (2,), sizes, dtype)
+        arrays = [self._array(plan.shape(side), dtype) for side in (0, 1)]
+        return partial(self._place.bind_single(plan, Mode(precision)), *arrays)
 
     def loop(self, size: int) -> Call:
-        return self._call(_LOOP, _LOOP.terms, dict.fromkeys("ijkl", size), "float32")
-
-    def _call(
-        self,
-        step: Contract | Fused,
-        terms: tuple[str, ...],
-        size: Mapping[str, int],
-        dtype: str,
-        precision: str | None = None,
-    ) -> Call:
-        plan = Plan(terms, (step,), (len(terms),), tuple(size.items()), dtype)
-        arrays = [self._array(tuple(size[label] for label in term), dtype) for term in terms]
-        return partial(self._place.bind_single(plan, Mode(precision)), *arrays)
+        problem = problem_of(_LOOP, dict.fromkeys("ijkl", size), "float32", self._place.profile)
+        arrays = [self._array((size, size), "float32") for _ in _LOOP.terms]
+        return partial(self._place.load(alone(problem, *cheapest(problem))), *arrays)
 
     def _array(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Of random numbers, the same ones over and over: of all zeros or ones a GPU's clock is higher."""
@@ -220,8 +215,7 @@ _LOOP = Fused((0, 1, 2), ("ij", "jk", "kl"), "il", (False, False, False))
 
 
 def _loop_flops(size: int) -> int:
-    [cost] = step_costs(Plan(_LOOP.terms, (_LOOP,), (3,), tuple(dict.fromkeys("ijkl", size).items()), "float32"))
-    return cost.flops
+    return einsum_cost(_LOOP.terms, _LOOP.out, dict.fromkeys("ijkl", size), "float32").flops
 
 
 class HostBench(_Steps):

@@ -12,7 +12,7 @@ from gpueinsum.language.steps import Contract
 from gpueinsum.language.strides import contiguous
 from gpueinsum.schedule import gemm
 from gpueinsum.schedule import mapping as routing
-from gpueinsum.schedule.gemm import Call, Gemm, blas_calls, pointer_calls
+from gpueinsum.schedule.gemm import Call, Gemm, blas_calls
 from gpueinsum.schedule.mapping import Case, cheapest
 
 RNG = np.random.default_rng(0)
@@ -84,23 +84,25 @@ def compute(step, x, y):
         y = np.ascontiguousarray(y.transpose([step.rhs_term.index(label) for label in way.copy_rhs]))
         y = y.conj() if step.conj_rhs else y
     out = np.full([SIZES[label] for label in way.out], np.nan, x.dtype)
-    calls = list(products_by_pointers(way.product) if way.product.pointers else blas_calls(way.product))
-    for call in calls:
+    calls = list(blas_calls(way.product))
+    for call in products_by_pointers(way.product, calls) if way.product.pointers else calls:
         run(call, x.ravel(order="K"), y.ravel(order="K"), out.reshape(-1))
-    launches = 1 + len(pointer_calls(way.product).calls) if way.product.pointers else len(calls)
+    launches = len(calls) + way.product.pointers
     return out.transpose([way.out.index(label) for label in step.out]), launches, way
 
 
-def products_by_pointers(product):
+def products_by_pointers(product, calls):
     """The products of calls by pointers, one by one, in the order of the calls."""
-    axes, swapped, calls = pointer_calls(product)
-    for first, each in calls:
+    axes = product.numbered
+    for call in calls:
+        each = call.gemm
+        assert call.lhs == call.rhs == call.out
         assert (each.stride_a, each.stride_b, each.stride_c) == (0, 0, 0)
         assert each.batch <= gemm.MAX_BATCH
-        for number in range(first, first + each.batch):
+        for number in range(call.lhs, call.lhs + each.batch):
             index = np.unravel_index(number, [axis.size for axis in axes])
             places = [sum(i * axis.strides[side] for i, axis in zip(index, axes, strict=True)) for side in range(3)]
-            yield Call(replace(each, batch=1), swapped, *places)
+            yield Call(replace(each, batch=1), call.swapped, *places)
 
 
 NO_COPY = [  # equation, layouts of the sides in memory
@@ -291,9 +293,9 @@ def way_of(equation, dtype="float32", device="h200", precision=None, aligned=Tru
 def test_a_batch_of_axes_that_do_not_fuse_is_two_launches():
     way = way_of("bqhd,bkhd->bhqk", b=8, h=16, q=32, k=32, d=64)
     assert (way.copies, way.product.pointers, way.product.calls) == (0, True, 1)
-    axes, _, [(first, call)] = pointer_calls(way.product)
-    assert (first, call.batch, way.product.number) == (0, 8 * 16, 8 * 16)
-    assert math.prod(axis.size for axis in axes) == way.product.number
+    [call] = blas_calls(way.product)
+    assert (call.lhs, call.gemm.batch, way.product.number) == (0, 8 * 16, 8 * 16)
+    assert math.prod(axis.size for axis in way.product.numbered) == way.product.number
 
 
 def test_a_batch_of_one_stride_needs_no_pointers():
@@ -328,7 +330,7 @@ def test_a_loop_too_long_for_the_host_is_one_call_and_no_copy():
     way = way_of("bqhd,bkhd->bhqk", b=600, h=601, q=16, k=16, d=64)
     assert (way.copies, way.product.pointers) == (0, True)
     assert way.product.number == 600 * 601
-    assert len(pointer_calls(way.product).calls) == -(-600 * 601 // gemm.MAX_BATCH)
+    assert len(list(blas_calls(way.product))) == -(-600 * 601 // gemm.MAX_BATCH)
     assert way_of("bqhd,bkhd->bhqk", "float16", b=600, h=601, q=16, k=16, d=63).copies > 0
 
 
@@ -367,9 +369,9 @@ def test_sums_are_turns_of_pointers_that_add_up():
     [found] = [way.product for way in ways if not way.copies]
     assert found.pointers
     assert found.calls == math.prod(axis.size for axis in found.sums) == 7
-    _, _, calls = pointer_calls(found)
-    assert [each.accumulate for _, each in calls] == [False] + [True] * 6
-    assert [first for first, _ in calls] == [turn * found.number // 7 for turn in range(7)]
+    calls = list(blas_calls(found))
+    assert [call.gemm.accumulate for call in calls] == [False] + [True] * 6
+    assert [call.lhs for call in calls] == [turn * found.number // 7 for turn in range(7)]
 
 
 @pytest.mark.parametrize("sides", [(False, False), LEFT, RIGHT])

@@ -4,14 +4,12 @@ Its kernels are the very `.cu` texts, compiled for the host (`host.py`, `shim.h`
 raw memory (`cublas.py`).
 """
 
-import collections
 import ctypes
 import weakref
 
 import numpy as np
 
-from gpueinsum.backends.cuda.lanes import Start
-from gpueinsum.backends.cuda.program import PointerProduct, Product
+from gpueinsum.backends.cuda.program import Launch
 
 from . import cublas, host
 
@@ -25,9 +23,8 @@ class SimulatedRuntime:
     xp = np
     array_type = type(None)  # numpy's arrays are the host's, too
 
-    def __init__(self, processors=4, last_thread_first=False, choose_lane=max):
+    def __init__(self, processors=4, last_thread_first=False):
         self.processors = processors  # few, so that grids are small
-        self.choose_lane = choose_lane  # which of the lanes that wait for nothing runs its next launch
         self.last_thread_first = last_thread_first  # the order in which the threads of a block take turns
         self.calls = []
         self._allocations = weakref.WeakValueDictionary()  # address -> Allocation
@@ -61,39 +58,14 @@ class SimulatedRuntime:
     def prepare(self, work, deterministic=False):
         return lambda addresses: self._run(work, [addresses[memory] + offset for memory, offset in work.addresses])
 
-    def branched(self, program, deterministic=False):
-        """Lanes are ahead of each other and behind as far as the program lets them."""
-        launches = [self.prepare(work) for work in program.work]
-
-        def launch_all(addresses):
-            for number in self._order(program.starts):
-                launches[number](addresses)
-
-        return launch_all
-
-    def _order(self, starts):
-        """The launches one after the other, those of a lane in their order, each after those that it waits for."""
-        queues, done = {}, set()
-        for number, start in enumerate(starts):
-            queues.setdefault(start.lane, collections.deque()).append(number)
-        while queues:
-            free = [lane for lane, queue in queues.items() if done.issuperset(starts[queue[0]].after)]
-            assert free, "lanes wait for each other"
-            lane = self.choose_lane(free)
-            done.add(number := queues[lane].popleft())
-            yield number
-            if not queues[lane]:
-                del queues[lane]
-
     def capture(self, program, addresses):
         """A graph keeps the addresses, not the memory: freed memory is found when it is replayed."""
         launches, addresses = [self.prepare(work) for work in program.work], tuple(addresses)
-        starts = program.starts or [Start(0, ())] * len(launches)
 
         def replay():
             self.calls.append(("replay", len(launches)))
-            for number in self._order(starts):
-                launches[number](addresses)
+            for launch in launches:
+                launch(addresses)
 
         return replay
 
@@ -112,12 +84,11 @@ class SimulatedRuntime:
         return (len(self.calls) - before) * 1e-6
 
     def _run(self, work, addresses):
-        if isinstance(work, Product):
-            self.gemm(work.gemm, work.dtype, *addresses, work.precision)
-        elif isinstance(work, PointerProduct):
-            self.pointer_gemm(work.gemm, work.dtype, *addresses[:3], work.precision)
-        else:
+        if isinstance(work, Launch):
             self.launch(work.kernel, work.blocks, work.threads, work.job, *addresses)
+        else:
+            multiply = self.pointer_gemm if work.by_pointers else self.gemm
+            multiply(work.gemm, work.dtype, *addresses[:3], work.precision)
 
     def empty(self, shape, dtype):
         """An array full of NaN, -1 or true, between guards."""

@@ -203,14 +203,10 @@ class FakeLibrary:
     def captured(self, multiply, handle, arguments):
         pointer, workspace = self.attached.get(handle.value, (None, None))
         [capture] = self.fake.capturing
-        streams = [stream for stream in capture.streams if stream.ptr == pointer]
-        if not streams or workspace is None:
+        if capture.origin.ptr != pointer or workspace is None:
             return 1  # CUBLAS_STATUS_NOT_INITIALIZED
-        pointers = {stream.ptr for stream in capture.streams} - {pointer}
-        others = [theirs for stream, theirs in self.attached.values() if stream in pointers]
-        assert workspace not in others, "streams share a workspace"
         numbers, mode = [argument.value for argument in arguments], self.mode[handle.value]
-        streams[0].do(lambda: multiply(mode, *numbers))
+        capture.origin.do(lambda: multiply(mode, *numbers))
         return 0
 
     def multiply_by_pointers(self, handle, *arguments):

@@ -28,7 +28,7 @@ class Stream:
     def __init__(self, ptr, is_late=False):
         self.ptr, self.is_late = ptr, is_late
         self.queue = collections.deque()
-        self.capture, self.frontier = None, frozenset()  # the graph that it is captured in, and its latest nodes there
+        self.capture = None  # the graph that it is captured in
 
     def __eq__(self, other):
         return isinstance(other, Stream) and self.ptr == other.ptr
@@ -43,23 +43,15 @@ class Stream:
     def do(self, work, *needed):
         """Queue a call; what is `needed` lives as long as it waits."""
         if self.capture is not None:
-            self.frontier = frozenset([self.capture.add(work, self.frontier)])
+            self.capture.works.append(work)
             return
         self._append(work, None, needed)
 
     def wait_event(self, event):
         """Later work comes after what the event marked when it was recorded last, if it was."""
-        mark = event.mark
-        if isinstance(mark, CapturedMark):
-            if self.capture is None:
-                assert not self.queue, "a stream joins a capture while its own work waits"
-                self.capture = mark.capture
-                mark.capture.streams.append(self)
-            assert self.capture is mark.capture, "cudaErrorStreamCaptureMerge"
-            self.frontier |= mark.frontier
-        elif mark is not None:
-            assert self.capture is None, "cudaErrorStreamCaptureIsolation"
-            self._append(None, mark, ())
+        assert self.capture is None, "cudaErrorStreamCaptureIsolation"
+        if event.mark is not None:
+            self._append(None, event.mark, ())
 
     def synchronize(self):
         with LOCK:
@@ -115,10 +107,6 @@ class Mark:
         self.is_passed = True
 
 
-class CapturedMark(collections.namedtuple("CapturedMark", "capture frontier")):
-    """A place in a graph that is being captured."""
-
-
 class Event:
     """What was recorded last: a new place each time, so that who waits for an earlier one still does."""
 
@@ -126,11 +114,9 @@ class Event:
         self.mark = None
 
     def record(self, stream):
-        if stream.capture is not None:
-            self.mark = CapturedMark(stream.capture, stream.frontier)
-        else:
-            self.mark = Mark(stream)
-            stream.do(self.mark.passed)
+        assert stream.capture is None, "an event is recorded while its stream captures"
+        self.mark = Mark(stream)
+        stream.do(self.mark.passed)
 
     def synchronize(self):
         """Wait for what was queued before it was recorded last."""
@@ -141,35 +127,16 @@ class Event:
 
 
 class Capture:
-    """A graph in the making: calls, and those that each comes after."""
+    """A graph in the making: the work of one stream in its order."""
 
     def __init__(self, origin):
-        self.origin, self.streams, self.nodes = origin, [origin], []
-
-    def add(self, work, before):
-        self.nodes.append((work, before))
-        return len(self.nodes) - 1
+        self.origin, self.works = origin, []
 
     def end(self):
-        """The graph's launch. All that was captured must have come back to the stream where it began."""
-        seen, waiting = set(), list(self.origin.frontier)
-        while waiting:
-            node = waiting.pop()
-            if node not in seen:
-                seen.add(node)
-                waiting += self.nodes[node][1]
-        unjoined = [stream for stream in self.streams if not stream.frontier <= seen]
-        for stream in self.streams:
-            stream.capture, stream.frontier = None, frozenset()
-        if unjoined:
-            raise RuntimeError("cudaErrorStreamCaptureUnjoined: capturing stream has unjoined work")
+        """The graph's launch."""
+        self.origin.capture = None
         return self.launch
 
     def launch(self):
-        """Each call after those that it must come after, and of several the one that was captured last."""
-        done, left = set(), set(range(len(self.nodes)))
-        while left:
-            node = max(node for node in left if self.nodes[node][1] <= done)
-            self.nodes[node][0]()
-            done.add(node)
-            left.remove(node)
+        for work in self.works:
+            work()

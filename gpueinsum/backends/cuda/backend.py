@@ -1,10 +1,9 @@
 """CuPy: plans as programs of cuBLAS calls and kernels of ours; asynchronous on the current device and stream.
 
-A plan is assembled once for operands of the same strides (`assemble.py`), into a flat list of launches on one workspace
-and one memory for each result (`draft.py`, `program.py`); a call resolves addresses and launches, on several streams
-where branches of the plan gain by it (`lanes.py`). The GPU is reached through one small object, `Runtime`, and through
-nothing else, so that the tests can put a simulated device in its place and run this whole module on a machine without a
-GPU.
+A plan is assembled once for operands of the same strides (`lower.py`), into a flat list of launches on one workspace
+and one memory for each result (`program.py`). A call resolves addresses and launches. The GPU is reached through one
+small object, `Runtime`, and through nothing else, so that the tests can put a simulated device in its place and run
+this whole module on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -15,21 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from gpueinsum.backends.autotune import Tuner, choices_for
+from gpueinsum.backends.autotune import Tuner, choices_for, random_numbers
 from gpueinsum.backends.base import PLAIN, Mode
-from gpueinsum.backends.cuda.draft import in_turn, on_lanes
 from gpueinsum.backends.cuda.graph import Launches, is_worth_a_graph, replaying
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Program
 from gpueinsum.backends.cuda.runtime import Memory, Runtime
 from gpueinsum.backends.cuda.source import KERNELS
-from gpueinsum.backends.cuda.timed import CudaWays
 from gpueinsum.backends.select import HOST, on_device
+from gpueinsum.backends.stopwatch import Call
+from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile, profile_for
 from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.language.plan import Plan
+from gpueinsum.language.subscripts import Shape
+from gpueinsum.schedule.candidates import cheapest
 from gpueinsum.schedule.gemm import PACK_BYTES
-from gpueinsum.schedule.layouts import route_for
+from gpueinsum.schedule.problem import Strides
+from gpueinsum.schedule.schedule import Schedule, schedule
 
 Array = Any  # CuPy's, or the simulated device's
 
@@ -112,35 +114,47 @@ class CudaBackend:
         plan: Plan,
         strides: Sequence[tuple[int, ...]],
         precision: str | None = None,
-        is_graph: bool = False,
-    ) -> Program:
-        """What runs the plan for operands of these strides (in bytes) on the current device, launched or as a graph.
-
-        It counts on `Program.packed_operands` beginning at multiples of 16 bytes.
-        """
-        return self.programs(plan, strides, precision)(is_graph)
-
-    def programs(
-        self,
-        plan: Plan,
-        strides: Sequence[tuple[int, ...]],
-        precision: str | None,
         autotune: bool = False,
         aligned: bool = True,
-    ) -> Callable[[bool], Program]:
-        """`program` by whether it is a graph, of the same work; unless `aligned`, of operands that begin anywhere.
+    ) -> Program:
+        """What runs the plan for operands of these strides (in bytes) on the current device.
 
-        With `autotune` the ways of products are chosen by the clock.
+        If `aligned`, it counts on `Program.packed_operands` beginning at multiples of 16 bytes. With `autotune` the
+        way of each product is chosen by the clock.
         """
-        profile, processors = self.profile, self.runtime.processors
-        choose = self._tuner(precision).route_for if autotune else route_for
-        draft = assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned)
-        turns = in_turn(draft)
-        return lambda is_graph: on_lanes(draft, turns, processors, profile, 0.0 if is_graph else profile.launch)
+        item = item_bytes(plan.dtype)
+        elements = [tuple([stride // item for stride in own]) for own in strides]
+        choose = Tuner(self, choices_for("cuda")).choose if autotune else cheapest
+        made = schedule(plan, self.profile, elements, precision, aligned, choose)
+        return assemble(made, self.runtime.processors)
 
-    def _tuner(self, precision: str | None) -> Tuner:
-        ways = CudaWays(self.runtime, precision, lambda program: _launching(program, self.runtime, deterministic=False))
-        return Tuner(ways, choices_for("cuda"))
+    def load(self, schedule: Schedule) -> Callable[..., tuple[Array, ...]]:
+        """A schedule as a function of operands that lie as it says, each at a multiple of 16 bytes."""
+        program = assemble(schedule, self.runtime.processors)
+        run = _running(program, self.runtime, _launching(program, self.runtime, deterministic=False))
+        return lambda *operands: run(operands)
+
+    def random(self, shape: Shape, strides: Strides, dtype: str) -> Array:
+        """An array of random numbers with these strides, in elements. Raises MemoryError.
+
+        What is uploaded is copied behind itself until the memory is full.
+        """
+        runtime, some = self.runtime, random_numbers(dtype)
+        ends = [(size - 1) * stride for size, stride in zip(shape, strides, strict=True)]
+        before, item = -sum(end for end in ends if end < 0), some.itemsize
+        elements = before + sum(end for end in ends if end > 0) + 1
+        memory, full = runtime.allocate(elements * item), min(some.size, elements) * item
+        runtime.copy(memory.ptr, runtime.pointer(runtime.to_device(some)), full)
+        while full < elements * item:
+            more = min(full, elements * item - full)
+            runtime.copy(memory.ptr + full, memory.ptr, more)
+            full += more
+        flat = runtime.array((elements,), some.dtype, memory, (item,))
+        return runtime.strided(flat[before:], shape, [stride * item for stride in strides])
+
+    def seconds(self, call: Call, count: int) -> float:
+        """Seconds that the device takes for so many calls, one after the other."""
+        return self.runtime.seconds(call, count)
 
     def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
         """A function of the device and the operands' strides, which keeps what it loaded last."""
@@ -161,17 +175,15 @@ class CudaBackend:
             )(operands)
 
         def ready(strides: Sequence[tuple[int, ...]], aligned: bool) -> tuple[Program, _Run]:
-            program_for = self.programs(plan, strides, precision, autotune, aligned)
-            program = program_for(False)
+            program = self.program(plan, strides, precision, autotune, aligned)
             launched = _launching(program, self.runtime, deterministic)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
-                launched = replaying(program_for(True), self.runtime, launched, warns=bool(graph))
+                launched = replaying(program, self.runtime, launched, warns=bool(graph))
             return program, _running(program, self.runtime, launched)
 
         return lru_cache(maxsize=_KEPT)(load)
 
 
-_scheduled = lru_cache(maxsize=256)(scheduled)  # once for operands of all strides
 _Run = Callable[[Sequence[Array]], tuple[Array, ...]]
 
 
@@ -195,11 +207,8 @@ def _running(program: Program, runtime: Runtime, launched: Launches) -> _Run:
 
 
 def _launching(program: Program, runtime: Runtime, deterministic: bool) -> Launches:
-    """From the operands' addresses to the results' memories, everything launched in turn or on its lanes."""
-    if program.starts:
-        launches = [runtime.branched(program, deterministic)]
-    else:
-        launches = [runtime.prepare(work, deterministic) for work in program.work]
+    """From the operands' addresses to the results' memories, everything launched in turn."""
+    launches = [runtime.prepare(work, deterministic) for work in program.work]
     allocate, sizes = runtime.allocate, program.results
     if program.workspace:
         sizes = (*sizes, program.workspace)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpueinsum.backends.cuda.program import PointerProduct, Product
+from gpueinsum.backends.cuda.program import Product
 from gpueinsum.errors import DeviceError
 
 # cudaDataType_t, cublasOperation_t, cublasComputeType_t, cublasMath_t and cublasGemmAlgo_t, from library_types.h and
@@ -73,7 +73,7 @@ Launch = Callable[[Sequence[int]], None]  # a product as a function of the addre
 
 
 def gemm_arguments(
-    work: Product | PointerProduct,
+    work: Product,
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """What cublasGemmStridedBatchedEx takes behind the handle: up to the address of A, up to B's, up to C's, after.
 
@@ -81,7 +81,7 @@ def gemm_arguments(
     """
     gemm, types = work.gemm, gemm_types(work.dtype, work.precision)
     strides = [(stride,) for stride in (gemm.stride_a, gemm.stride_b, gemm.stride_c)]
-    stride_a, stride_b, stride_c = strides if isinstance(work, Product) else [()] * 3
+    stride_a, stride_b, stride_c = [()] * 3 if work.by_pointers else strides
     op_a, op_b = _operation(gemm.transpose_a, gemm.conjugate_a), _operation(gemm.transpose_b, gemm.conjugate_b)
     alpha, beta = (_scalar(types.scalar, number).ctypes.data for number in (1, int(gemm.accumulate)))
     return (
@@ -113,12 +113,12 @@ class CupyBlas:
     def __init__(self, cublas: Any, handle_of: Callable[[], int], stream_of: Callable[[], int], major: int) -> None:
         self._cublas, self._handle_of, self._stream_of, self._major = cublas, handle_of, stream_of, major
 
-    def prepare(self, work: Product | PointerProduct) -> Launch:
+    def prepare(self, work: Product) -> Launch:
         """Raises DeviceError if this version of cuBLAS lacks the precision, or the library cannot be found."""
         types = gemm_types(work.dtype, work.precision)
         if types.version:
             self._check_version(work, types.version)
-        multiply = self._cublas.gemmStridedBatchedEx if isinstance(work, Product) else self._by_pointers()
+        multiply = self._by_pointers() if work.by_pointers else self._cublas.gemmStridedBatchedEx
         mode_of, set_mode = self._cublas.getMathMode, self._cublas.setMathMode
         before, between, behind, end = gemm_arguments(work)
         handle_of, mode = self._handle_of, types.mode
@@ -156,7 +156,7 @@ class CupyBlas:
 
         return multiply
 
-    def _check_version(self, work: Product | PointerProduct, needed: int) -> None:
+    def _check_version(self, work: Product, needed: int) -> None:
         version = self._cublas.getVersion(self._handle_of())
         if version < needed:
             raise DeviceError(
@@ -217,12 +217,12 @@ class CapturableBlas:
         self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream))
         self._call("cublasSetWorkspace_v2", self._handle, ctypes.c_void_p(workspace), ctypes.c_size_t(nbytes))
 
-    def prepare(self, work: Product | PointerProduct) -> Launch:
+    def prepare(self, work: Product) -> Launch:
         before, between, behind, end = gemm_arguments(work)
         mode = gemm_types(work.dtype, work.precision).mode
         (a, a_start), (b, b_start), (c, c_start) = work.addresses[:3]
         function, types = "cublasGemmStridedBatchedEx", _GEMM_TYPES
-        if isinstance(work, PointerProduct):
+        if work.by_pointers:
             function, types = "cublasGemmBatchedEx", _POINTER_GEMM_TYPES
 
         def launch(addresses: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""A program captured once as a CUDA graph and replayed, so that many short kernels cost one launch; lanes are branches.
+"""A program captured once as a CUDA graph and replayed, so that many short kernels cost one launch.
 
 A graph's addresses are fixed when it is captured. Operands that come to the same addresses again are used in place;
 others are copied into memory of the graph's own, where that takes fewer calls than the launches it saves. Results are
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from gpueinsum.backends.cuda.program import Launch, PointerProduct, Product, Program, Work
+from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
 from gpueinsum.backends.cuda.runtime import Memory, Runtime
 from gpueinsum.errors import DeviceError
 
@@ -41,7 +41,7 @@ def is_worth_a_graph(program: Program) -> bool:
 
 def _flops(work: Work) -> float:
     match work:
-        case Product() | PointerProduct():
+        case Product():
             return 2.0 * work.gemm.m * work.gemm.n * work.gemm.k * work.gemm.batch
         case Launch():
             return 0.0  # bound by what it moves

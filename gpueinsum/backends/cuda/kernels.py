@@ -1,4 +1,4 @@
-"""From strided arrays to kernels of ours: which one, how its work is shared among threads, and when it reads packs."""
+"""From strided arrays to launches without addresses: which kernel, how threads share its work, when it reads packs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from gpueinsum.backends.cuda.source import Kernel, Struct, accumulator, job, nest
+from gpueinsum.backends.cuda.program import Launch
+from gpueinsum.backends.cuda.source import THREADS, Kernel, accumulator, job, nest
 from gpueinsum.costs.counts import item_bytes
-from gpueinsum.language.steps import Expand
 from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 
 Sizes = tuple[tuple[Label, int], ...]
 
-THREADS = 256  # of a block
 _RESIDENT = 2048  # threads that one multiprocessor holds at the most
 _ROUNDS = 4  # times what a device holds at once, in blocks; from there on they take turns by themselves
 _MANY_TERMS = 32  # from here on, threads share an output (a warp reads 32 neighbours at once), or a sum is cut
@@ -34,30 +33,25 @@ class Source(NamedTuple):
     conjugated: bool = False
 
 
-class Task(NamedTuple):
-    """One kernel without its addresses."""
+class Sum(NamedTuple):
+    """The launches of a sum.
 
-    kernel: Kernel
-    blocks: int
-    job: Struct
+    Where threads alone would not fill the device, the first writes partial sums into so many bytes of `scratch`, and
+    the second adds them up.
+    """
 
-
-class SumTask(NamedTuple):
-    """A sum: into `parts` of the type `wide` for each result first if there is a second task, which adds them up."""
-
-    first: Task
-    second: Task | None
-    wide: str
-    parts: int
+    first: Launch
+    second: Launch | None = None
+    scratch: int = 0
 
 
 @lru_cache(maxsize=4096)
-def sum_products(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: str, processors: int) -> SumTask:
+def sum_products(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: str, processors: int) -> Sum:
     """`out[...] = sum of the product of the sources`, C-ordered, on so many multiprocessors; at least one element."""
     size = dict(sizes)
-    if points((label for label in size if label not in out), size) == 1:
-        return SumTask(_product_task(sources, out, size, dtype, processors), None, dtype, 1)
     outputs, terms = points(out, size), points((label for label in size if label not in out), size)
+    if terms == 1:
+        return Sum(_product(sources, out, size, dtype, processors))
     walked = [label_strides(source.term, source.strides) for source in sources]
     # The largest array's neighbours lie along the innermost loop; a sum does not mind the order.
     largest = max(range(len(sources)), key=lambda number: points(walked[number], size))
@@ -71,19 +65,20 @@ def sum_products(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: st
     loops = nest(*_columns(shared.kept, len(sources)), *_columns(shared.summed, len(sources)))
     wide, chunks = accumulator(dtype), shared.chunks
     kernel = Kernel(shared.kernel, dtype, dtype if chunks == 1 else wide, len(sources))
-    numbers = shared.outputs, shared.terms, shared.lanes, chunks, _bits(sources), *shared.packs
-    first = Task(kernel, _blocks(shared.outputs * shared.lanes * chunks, processors), job(loops, *numbers))
+    numbers = shared.outputs, shared.terms, shared.threads, chunks, _bits(sources), *shared.packs
+    first = Launch(kernel, _blocks(shared.outputs * shared.threads * chunks, processors), job(loops, *numbers))
     if chunks == 1:
-        return SumTask(first, None, wide, 1)
-    lanes = min(THREADS, _power_of_two(chunks))
-    rest = job(nest([outputs], [[chunks]], [chunks], [[1]]), outputs, chunks, lanes, 1, 0, *_NO_PACKS)
-    return SumTask(first, Task(Kernel("reduce", wide, dtype), _blocks(outputs * lanes, processors), rest), wide, chunks)
+        return Sum(first)
+    threads = min(THREADS, _power_of_two(chunks))
+    rest = job(nest([outputs], [[chunks]], [chunks], [[1]]), outputs, chunks, threads, 1, 0, *_NO_PACKS)
+    second = Launch(Kernel("reduce", wide, dtype), _blocks(outputs * threads, processors), rest)
+    return Sum(first, second, outputs * chunks * item_bytes(wide))
 
 
 @lru_cache(maxsize=4096)
-def add(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: str, processors: int) -> Task:
+def add(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: str, processors: int) -> Launch:
     """`out[...] = the sum of the sources`, C-ordered; all are of the term."""
-    return _map_task("add", sources, out, dict(sizes), dtype, processors)
+    return _map("add", sources, out, dict(sizes), dtype, processors)
 
 
 class _Shared(NamedTuple):
@@ -94,7 +89,7 @@ class _Shared(NamedTuple):
     summed: list[Axis]
     outputs: int
     terms: int
-    lanes: int  # threads that share an output
+    threads: int  # that share an output
     chunks: int  # parts that each sum is cut into
     packs: tuple[int, int]  # whether packs are read, and by a bit per array which has neighbours in them
 
@@ -123,30 +118,32 @@ def _by_rows(
     packed = _packed(summed, kept, dtype) if along_sum and terms else None
     if packed is not None:
         summed, packs, terms = packed[0], (1, packed[1]), terms // _width(dtype)
-    lanes = min(THREADS, _power_of_two(terms)) if is_shared else 1
-    chunks = _chunks(outputs * lanes, terms // lanes, processors)
-    return _Shared("reduce", kept, summed, outputs, terms, lanes, chunks, packs)
+    threads = min(THREADS, _power_of_two(terms)) if is_shared else 1
+    chunks = _chunks(outputs * threads, terms // threads, processors)
+    return _Shared("reduce", kept, summed, outputs, terms, threads, chunks, packs)
 
 
-def zeros(outputs: int, dtype: str, processors: int) -> Task:
+def zeros(outputs: int, dtype: str, processors: int) -> Launch:
     """A sum of no terms, which reads nothing."""
     numbers = outputs, 0, 1, 1, 0, *_NO_PACKS
-    return Task(Kernel("reduce", dtype, dtype), _blocks(outputs, processors), job(nest([], [[]], [], [[]]), *numbers))
+    return Launch(Kernel("reduce", dtype, dtype), _blocks(outputs, processors), job(nest([], [[]], [], [[]]), *numbers))
 
 
-def expand(step: Expand, strides: tuple[int, ...], size: Mapping[Label, int], dtype: str, processors: int) -> Task:
+def expand(
+    term: Term, out: Term, strides: tuple[int, ...], size: Mapping[Label, int], dtype: str, processors: int
+) -> Launch:
     """`term->out` where the result repeats or gains labels, C-ordered."""
-    source, apart = label_strides(step.term, strides), _apart(step.out, size)
-    walked = [source.pop(label, 0) for label in step.out]  # along the first of each label's loops
-    strided = zip(step.out, zip(walked, apart, strict=True), strict=True)
+    source, apart = label_strides(term, strides), _apart(out, size)
+    walked = [source.pop(label, 0) for label in out]  # along the first of each label's loops
+    strided = zip(out, zip(walked, apart, strict=True), strict=True)
     loops = fuse([Axis(size[label], both) for label, both in strided])
     last = loops.pop() if loops else Axis(1, (0, 0))
     is_packed = last.size % _width(dtype) == 0
     width = _width(dtype) if is_packed else 1
     packs = Axis(last.size // width, tuple([stride * width for stride in last.strides]))
-    nested, outputs = nest(*_columns([*loops, packs], 2), [], [[], []]), points(step.out, size) // width
+    nested, outputs = nest(*_columns([*loops, packs], 2), [], [[], []]), points(out, size) // width
     numbers = outputs, 0, int(is_packed), -1, *last.strides
-    return Task(Kernel("expand", dtype, dtype), _blocks(outputs, processors), job(nested, *numbers))
+    return Launch(Kernel("expand", dtype, dtype), _blocks(outputs, processors), job(nested, *numbers))
 
 
 def _apart(term: Term, size: Mapping[Label, int]) -> list[int]:
@@ -165,7 +162,7 @@ def _apart(term: Term, size: Mapping[Label, int]) -> list[int]:
     return strides
 
 
-def integer_gemm(batch: Axis, rows: Axis, columns: Axis, summed: Axis, dtype: str, processors: int) -> Task:
+def integer_gemm(batch: Axis, rows: Axis, columns: Axis, summed: Axis, dtype: str, processors: int) -> Launch:
     """A batched matrix product of types that cuBLAS lacks; the axes' strides are those of lhs, rhs and out."""
     strides = (
         *(axis.strides[0] for axis in (batch, rows, summed)),
@@ -174,35 +171,34 @@ def integer_gemm(batch: Axis, rows: Axis, columns: Axis, summed: Axis, dtype: st
     )
     tiles = batch.size * -(-rows.size // _TILE) * -(-columns.size // _TILE)
     numbers = job(batch.size, rows.size, columns.size, summed.size, *strides)
-    return Task(Kernel("integer_gemm", dtype, dtype, 2), _blocks(tiles * THREADS, processors), numbers)
+    return Launch(Kernel("integer_gemm", dtype, dtype, 2), _blocks(tiles * THREADS, processors), numbers)
 
 
-def pointers(matrices: tuple[Axis, ...], sides: tuple[int, int, int], item: int, processors: int) -> Task:
-    """Three arrays of pointers, one behind the other: to the matrices of these sides, along these axes."""
-    strides = [[axis.strides[side] * item for axis in matrices] for side in sides]
+def pointers(matrices: Sequence[Axis], item: int, processors: int) -> Launch:
+    """Three arrays of pointers, one behind the other: to the matrices of lhs, of rhs and of out, along these axes."""
+    loops = [Axis(axis.size, tuple([stride * item for stride in axis.strides])) for axis in matrices]
     number = math.prod(axis.size for axis in matrices)
-    loops = nest([axis.size for axis in matrices], strides, [], [[] for _ in sides])
-    return Task(Kernel("pointers", "uint8", "uint64", len(sides)), _blocks(number, processors), job(loops, number))
+    numbers = job(nest(*_columns(loops, 3), [], [[]] * 3), number)
+    return Launch(Kernel("pointers", "uint8", "uint64", 3), _blocks(number, processors), numbers)
 
 
 # ---------------------------------------------------------------- element by element
 
 
-def _product_task(
-    sources: tuple[Source, ...], out: Term, size: Mapping[Label, int], dtype: str, processors: int
-) -> Task:
+def _product(sources: tuple[Source, ...], out: Term, size: Mapping[Label, int], dtype: str, processors: int) -> Launch:
     """A product with nothing to sum; of one array that is written along another axis than it is read, by tiles."""
     if len(sources) == 1:
         [source] = sources
-        tiled = _permute_task(source, out, size, dtype, processors)
+        tiled = _permute(source, out, size, dtype, processors)
         if tiled is not None:
             return tiled
-    return _map_task("multiply", sources, out, size, dtype, processors)
+    return _map("multiply", sources, out, size, dtype, processors)
 
 
-def _map_task(
+def _map(
     name: str, sources: tuple[Source, ...], out: Term, size: Mapping[Label, int], dtype: str, processors: int
-) -> Task:
+) -> Launch:
+    """A kernel that makes each element of the result from one element of each source."""
     walked = [label_strides(source.term, source.strides) for source in sources]
     kept, outputs = fuse(axes(out, size, *walked)), points(out, size)
     packed, packs = _packed(kept, [], dtype), _NO_PACKS
@@ -210,10 +206,10 @@ def _map_task(
         kept, packs, outputs = packed[0], (1, packed[1]), outputs // _width(dtype)
     loops = nest(*_columns(kept, len(sources)), [], [[] for _ in sources])
     numbers = outputs, _bits(sources), *packs
-    return Task(Kernel(name, dtype, dtype, len(sources)), _blocks(outputs, processors), job(loops, *numbers))
+    return Launch(Kernel(name, dtype, dtype, len(sources)), _blocks(outputs, processors), job(loops, *numbers))
 
 
-def _permute_task(source: Source, out: Term, size: Mapping[Label, int], dtype: str, processors: int) -> Task | None:
+def _permute(source: Source, out: Term, size: Mapping[Label, int], dtype: str, processors: int) -> Launch | None:
     """A copy by tiles if the source is contiguous along another axis than the result, and both are long."""
     loops = fuse(axes(out, size, label_strides(source.term, source.strides), contiguous(out, size)))
     rows = next((loop for loop in loops if loop.strides[0] == 1), None)
@@ -228,7 +224,7 @@ def _permute_task(source: Source, out: Term, size: Mapping[Label, int], dtype: s
     numbers = turns, rows.size, columns.size, columns.strides[0], rows.strides[1], int(source.conjugated)
     edge = 32 if item_bytes(dtype) > 4 else 64  # of a tile, as in kernels/permute.cu
     tiles = turns * -(-rows.size // edge) * -(-columns.size // edge)
-    return Task(Kernel("permute", dtype, dtype), _blocks(tiles * THREADS, processors), job(nested, *numbers))
+    return Launch(Kernel("permute", dtype, dtype), _blocks(tiles * THREADS, processors), job(nested, *numbers))
 
 
 # ---------------------------------------------------------------- packs
@@ -262,14 +258,9 @@ def _packed(loops: list[Axis], others: list[Axis], dtype: str) -> tuple[list[Axi
 # ---------------------------------------------------------------- threads
 
 
-def blocks_at_once(processors: int) -> int:
-    """How many blocks a device holds."""
-    return processors * (_RESIDENT // THREADS)
-
-
 def _blocks(threads: int, processors: int) -> int:
     """As many blocks as there is work for, up to what the device holds at once several times over."""
-    return min(-(-threads // THREADS), blocks_at_once(processors) * _ROUNDS)
+    return min(-(-threads // THREADS), processors * (_RESIDENT // THREADS) * _ROUNDS)
 
 
 def _chunks(threads: int, terms: int, processors: int) -> int:

@@ -1,12 +1,11 @@
-"""A plan made ready for a device: a flat list of launches on memory known by number and offset; holds no array."""
+"""A plan made ready for a device: a flat list of launches on memories known by number and offset; holds no array."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from gpueinsum.backends.cuda.lanes import Start
-from gpueinsum.backends.cuda.source import Kernel, Struct
+from gpueinsum.backends.cuda.source import THREADS, Kernel, Struct
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.schedule.gemm import Gemm, reads_packs
 
@@ -20,18 +19,20 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One kernel: what it is to do, where it reads and, last, where it writes."""
+    """One launch of a kernel: its argument, where it reads and, last, where it writes.
+
+    Strides alone decide about the kernel, its blocks and its argument; the addresses come later, by `at`.
+    """
 
     kernel: Kernel
     blocks: int
-    threads: int
     job: Struct
-    addresses: tuple[Address, ...]
+    addresses: tuple[Address, ...] = ()
+    threads: int = THREADS  # of a block
 
-    @property
-    def touched(self) -> tuple[Address, ...]:
-        """Where it reads or writes; the kernel that writes pointers takes the addresses of what they point to alone."""
-        return self.addresses[-1:] if self.kernel.name == "pointers" else self.addresses
+    def at(self, *addresses: Address) -> Launch:
+        """The launch with these addresses."""
+        return replace(self, addresses=addresses)
 
     def __str__(self) -> str:
         return f"{self.kernel.name}, {self.blocks} x {self.threads} threads"
@@ -39,55 +40,30 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One cuBLAS call, on A, B and C."""
+    """One cuBLAS call on A, B and C, whose addresses these are.
+
+    A call `by_pointers` takes three arrays of pointers, to every A, every B and every C, which a kernel wrote before.
+    Its addresses are those of the three arrays, then those of the memories that hold A, B and C.
+    """
 
     gemm: Gemm
     dtype: str
     precision: str | None
-    addresses: tuple[Address, Address, Address]
-
-    @property
-    def touched(self) -> tuple[Address, ...]:
-        return self.addresses
-
-    def __str__(self) -> str:
-        return _text(self.gemm)
-
-
-@dataclass(frozen=True, slots=True)
-class PointerProduct:
-    """One cuBLAS call on arrays of pointers to every A, every B and every C, which a kernel wrote before.
-
-    Its addresses are those three arrays', and those of the memories that A, B and C lie in.
-    """
-
-    gemm: Gemm  # without strides
-    dtype: str
-    precision: str | None
     addresses: tuple[Address, ...]
-
-    @property
-    def reads_packs(self) -> bool:
-        return reads_packs(self.dtype, self.precision)
-
-    @property
-    def touched(self) -> tuple[Address, ...]:
-        return self.addresses
+    by_pointers: bool = False
 
     def __str__(self) -> str:
-        return f"{_text(self.gemm)}, by pointers"
+        gemm = self.gemm
+        a, b = (
+            ("T" if transposed else "N") + "*" * conjugated
+            for transposed, conjugated in ((gemm.transpose_a, gemm.conjugate_a), (gemm.transpose_b, gemm.conjugate_b))
+        )
+        batch, adds = f"{gemm.batch} of " if gemm.batch > 1 else "", ", added" if gemm.accumulate else ""
+        how = ", by pointers" if self.by_pointers else ""
+        return f"gemm {a}{b}, {batch}{gemm.m} x {gemm.n} x {gemm.k}{adds}{how}"
 
 
-def _text(gemm: Gemm) -> str:
-    a, b = (
-        ("T" if transposed else "N") + "*" * conjugated
-        for transposed, conjugated in ((gemm.transpose_a, gemm.conjugate_a), (gemm.transpose_b, gemm.conjugate_b))
-    )
-    batch, adds = f"{gemm.batch} of " if gemm.batch > 1 else "", ", added" if gemm.accumulate else ""
-    return f"gemm {a}{b}, {batch}{gemm.m} x {gemm.n} x {gemm.k}{adds}"
-
-
-Work = Launch | Product | PointerProduct
+Work = Launch | Product
 
 
 class Span(NamedTuple):
@@ -110,9 +86,8 @@ class Output(NamedTuple):
 class Program:
     """Work in order, for operands of certain strides; all memory is taken at once, and its bytes are known before.
 
-    An output lies in a result's memory, or in an operand's, of which it is a view. Where launches run side by side,
-    `starts` says of each its lane and what it waits for; else everything runs in turn on the caller's stream. Printed,
-    each launch is a line: `%0` is an operand, `r0` a result, `w+512` a place in the workspace, `#3` a launch.
+    All work runs on the caller's stream. An output lies in a result's memory, or in an operand's, of which it is a
+    view. Printed, each launch is a line: `%0` is an operand, `r0` a result, `w+512` a place in the workspace.
     """
 
     work: tuple[Work, ...]
@@ -121,7 +96,6 @@ class Program:
     workspace: int  # bytes
     outputs: tuple[Output, ...]
     dtype: str
-    starts: tuple[Start, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -131,8 +105,9 @@ class Program:
     @property
     def packed_operands(self) -> tuple[int, ...]:
         """The operands that cuBLAS reads in packs through pointers, so that they must begin at one."""
-        products = [work for work in self.work if isinstance(work, PointerProduct)]
-        memories = {memory for work in products if work.reads_packs for memory, _ in work.addresses}
+        by_pointers = [work for work in self.work if isinstance(work, Product) and work.by_pointers]
+        packed = [work for work in by_pointers if reads_packs(work.dtype, work.precision)]
+        memories = {memory for work in packed for memory, _ in work.addresses}
         return tuple([number for number in range(len(self.operands)) if number in memories])
 
     def __str__(self) -> str:
@@ -146,14 +121,8 @@ class Program:
             return f"{name}+{offset}" if offset else name
 
         taken = f"{self.workspace} bytes of workspace, {sum(self.results)} of results"
-        lanes = {start.lane for start in self.starts}
-        launches = f"{len(self.work)} launches" + (f" on {len(lanes)} lanes" if lanes else "")
-        lines = [f"{self.dtype}, {launches}, {taken}"]
-        for number, work in enumerate(self.work):
+        lines = [f"{self.dtype}, {len(self.work)} launches, {taken}"]
+        for work in self.work:
             *sources, out = map(named, work.addresses)
-            place, after = "", ""
-            if self.starts:
-                place = f"#{number} lane {self.starts[number].lane}: "
-                after = "".join(f", after #{other}" for other in self.starts[number].after)
-            lines.append(f"  {place}{out} = {work}  of {', '.join(sources)}{after}")
+            lines.append(f"  {out} = {work}  of {', '.join(sources)}")
         return "\n".join(lines)

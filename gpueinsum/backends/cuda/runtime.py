@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from gpueinsum.backends.cuda.cublas import CAPTURING, CapturableBlas, CupyBlas, Handle
-from gpueinsum.backends.cuda.lanes import LANES
-from gpueinsum.backends.cuda.program import Launch, PointerProduct, Product, Program, Work
+from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
 from gpueinsum.backends.cuda.source import Kernel, kernel_text
-from gpueinsum.backends.cuda.streams import LaneStreams, current, forked, one_by_one
 from gpueinsum.backends.select import on_device
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.language.subscripts import Shape
@@ -78,17 +76,10 @@ class Runtime(Protocol):
         the cuBLAS at hand does not have.
         """
 
-    def branched(self, program: Program, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
-        """All work of a program with lanes, each lane on a stream; what comes next on the current stream waits for it.
-
-        A function of addresses as those of `prepare`, which raises what they raise.
-        """
-
     def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
         """All its work at these addresses as one graph, to be launched on the stream that is current now.
 
-        Lanes become its branches. Raises DeviceError, saying why, if it cannot be captured. Everything must have been
-        launched once before.
+        Raises DeviceError, saying why, if it cannot be captured. Everything must have been launched once before.
         """
 
     def copy(self, out: int, source: int, nbytes: int) -> None:
@@ -135,14 +126,7 @@ class CupyRuntime:
         handle = lru_cache(maxsize=_STREAMS)(lambda context, thread: Handle(cublas))
         self._own_blas = blas(lambda: handle(self.context(), threading.get_ident()))
         self._capturable_blas = lru_cache(maxsize=None)(self._new_capturable_blas)
-        self._capture_workspace = lru_cache(maxsize=_STREAMS * LANES)(self._new_capture_workspace)
-
-        def blas_of_its_own() -> CupyBlas:
-            handle = Handle(cublas)
-            return blas(lambda: handle)
-
-        self._blas_of_its_own = blas_of_its_own
-        self._lanes: dict[Hashable, LaneStreams] = {}
+        self._capture_workspace = lru_cache(maxsize=_STREAMS)(self._new_capture_workspace)
 
     @property
     def processors(self) -> int:
@@ -218,7 +202,7 @@ class CupyRuntime:
             self.to_device(out)[...] = array
 
     def prepare(self, work: Work, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
-        if isinstance(work, Product | PointerProduct):
+        if isinstance(work, Product):
             return (self._own_blas if deterministic else self._blas).prepare(work)
         return self._prepared_launch(work)
 
@@ -250,44 +234,6 @@ class CupyRuntime:
         stop.synchronize()
         return float(cuda.get_elapsed_time(start, stop)) / 1e3
 
-    def branched(self, program: Program, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
-        """In turn where there are no more lanes, or no memory for their handles."""
-
-        def wired(context: Hashable) -> Callable[[Sequence[int]], None]:
-            lanes = self._lanes_of(context)
-            if lanes is not None:
-                with contextlib.suppress(RuntimeError):  # cuBLAS' own; what is wrong otherwise shows in turn, too
-                    return self._wired(program, deterministic, lanes)
-            return one_by_one([self.prepare(work, deterministic) for work in program.work])
-
-        known = lru_cache(maxsize=_STREAMS)(wired)
-        return lambda addresses: known(self.context())(addresses)
-
-    def _lanes_of(self, context: Hashable) -> LaneStreams | None:
-        """Those beside the current stream. So many streams have some, and keep them: to make handles anew is slow."""
-        if context not in self._lanes and len(self._lanes) < _STREAMS:
-            streams = [self._cupy.cuda.Stream(non_blocking=True) for _ in range(1, LANES)]
-            self._lanes[context] = LaneStreams(streams, self._blas_of_its_own)
-        return self._lanes.get(context)
-
-    def _wired(self, program: Program, deterministic: bool, lanes: LaneStreams) -> Callable[[Sequence[int]], None]:
-        """`branched` for calls on the current stream."""
-
-        def prepared(work: Work, lane: int) -> Callable[[Sequence[int]], None]:
-            if not lane or isinstance(work, Launch):
-                return self.prepare(work, deterministic)
-            return lanes.blas(lane).prepare(work)
-
-        launches = [prepared(work, start.lane) for work, start in zip(program.work, program.starts, strict=True)]
-        streams = [self._cupy.cuda.get_current_stream(), *lanes.streams]
-        launch_all = forked(self._cupy.cuda, program.starts, launches, streams)
-
-        def launch(addresses: Sequence[int]) -> None:
-            with lanes.lock:
-                launch_all(addresses)
-
-        return launch
-
     def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
         """Its products go past CuPy's binding, which refuses a stream that is capturing."""
         try:
@@ -296,48 +242,57 @@ class CupyRuntime:
             raise DeviceError(f"this cannot be captured as a CUDA graph: {error}") from error
 
     def _captured(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
-        lane_of = [start.lane for start in program.starts] or [0] * len(program.work)
-        multiply = {lane for work, lane in zip(program.work, lane_of, strict=True) if not isinstance(work, Launch)}
-        blas = {lane: self._capturable_blas(self.device(), lane) for lane in multiply}
-        workspaces = {lane: self._capture_workspace(self.context(), lane) for lane in multiply}
+        stream, blas = self._cupy.cuda.Stream(non_blocking=True), self._capturable_blas
         launches = [
-            self.prepare(work) if isinstance(work, Launch) else blas[lane].prepare(work)
-            for work, lane in zip(program.work, lane_of, strict=True)
+            self.prepare(work) if isinstance(work, Launch) else blas(self.device()).prepare(work)
+            for work in program.work
         ]
-        streams = [self._cupy.cuda.Stream(non_blocking=True) for _ in range(1 + max(lane_of))]
-        launch_all = (
-            forked(self._cupy.cuda, program.starts, launches, streams) if program.starts else one_by_one(launches)
-        )
-        stream = streams[0]
-        with CAPTURING, current(self._cupy.cuda, stream):
-            for lane in multiply:
-                blas[lane].attach(streams[lane].ptr, workspaces[lane].ptr, _CAPTURE_WORKSPACE)
+        workspace = None
+        with CAPTURING, contextlib.ExitStack() as stack:
+            if any(not isinstance(work, Launch) for work in program.work):
+                workspace = self._capture_workspace(self.context())
+                blas(self.device()).attach(stream.ptr, workspace.ptr, _CAPTURE_WORKSPACE)
+            stack.enter_context(self._current(stream))
             stream.begin_capture()
             try:
-                launch_all(addresses)
+                for launch in launches:
+                    launch(addresses)
             except BaseException:
                 with contextlib.suppress(RuntimeError):
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
 
-        def launch_graph(_: Any = workspaces) -> None:  # which the graph's products use
+        def launch_graph(_: Any = workspace) -> None:  # which the graph's products use
             graph.launch()
 
         return launch_graph
 
-    def _new_capturable_blas(self, _: int, __: int) -> CapturableBlas:
-        """One for every device and lane."""
+    @contextlib.contextmanager
+    def _current(self, stream: Any) -> Iterator[None]:
+        """This stream as the current one, and then the one before.
+
+        CuPy's own `with` forgets what `use()` made current: see cupy/cupy#8377.
+        """
+        before = self._cupy.cuda.get_current_stream()
+        stream.use()
+        try:
+            yield
+        finally:
+            before.use()
+
+    def _new_capturable_blas(self, _: int) -> CapturableBlas:
+        """One for every device."""
         self._cupy.cuda.device.get_cublas_handle()  # so that the library is loaded
         return CapturableBlas(self._cupy.cuda.runtime.runtimeGetVersion() // 1000)
 
-    def _new_capture_workspace(self, _: Hashable, __: int) -> Memory:
-        """One for every stream, on which its graphs wait for each other, and lane."""
+    def _new_capture_workspace(self, _: Hashable) -> Memory:
+        """One for every stream, on which its graphs wait for each other."""
         return self.allocate(_CAPTURE_WORKSPACE)
 
 
 _CAPTURE_WORKSPACE = 32 << 20  # bytes: what cuBLAS' documentation recommends from Hopper on
-_STREAMS = 8  # whose own handles, lanes and workspaces for capturing are kept
+_STREAMS = 8  # whose own handles and workspaces for capturing are kept
 _DEVICE_TO_DEVICE = 3  # cudaMemcpyKind
 _PER_THREAD_STREAM = 2  # cudaStreamPerThread
 

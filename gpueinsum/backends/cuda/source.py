@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_LOOPS = 64  # as in kernels/common.cuh: numpy's 64 axes
+THREADS = 256  # of a block, as MAX_THREADS in kernels/common.cuh
 MAX_OPERANDS = 4  # of one kernel: with more, its loops would not fit the 4 KiB of arguments that every driver takes
 
 CUDA_TYPES = {  # signed integers are absent: their kernels are the unsigned ones, bit for bit

@@ -1,56 +1,46 @@
-"""One workspace for all that a program keeps for a while: from lifetimes to offsets."""
+"""Where the memories of a program lie: from work on memories by number to offsets in one workspace."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import lt
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
+
+from gpueinsum.backends.cuda.program import Address, Work
 
 ALIGNMENT = 256  # bytes, as CUDA's own allocations: every vectorised load and cuBLAS' fastest kernels are content
 
 
-class Life(Protocol):
-    """So many bytes, and when they are needed."""
-
-    @property
-    def bytes(self) -> int: ...
-    def beside(self: Any, placed: Iterable[tuple[int, int, Any]]) -> list[tuple[int, int]]:
-        """Where those of `placed` (start, end, life) lie that may be needed while this one is."""
-
-
 class Lifetime(NamedTuple):
-    """So many bytes, from the first step that touches them to the last, both included."""
+    """So many bytes, from the first launch that touches them to the last, both included."""
 
     bytes: int
     first: int
     last: int
 
-    def beside(self, placed: Iterable[tuple[int, int, Lifetime]]) -> list[tuple[int, int]]:
-        _, first, last = self
-        return [(start, end) for start, end, other in placed if other.first <= last and first <= other.last]
 
+def places(
+    work: Sequence[Work], operands: int, results: Iterable[int], nbytes: Sequence[int]
+) -> tuple[dict[int, Address], int]:
+    """The address of each memory that the work touches, and how many bytes the workspace has.
 
-class LaneLifetime(NamedTuple):
-    """So many bytes that several lanes may touch (`lanes.py`).
-
-    By lane, `last` is the last launch that touches them (-1: none), and all launches before `first` are certain to have
-    ended before any launch touches them. So one life is over before another begins if each `last` is before `first`.
+    The first memories are the operands'. The `results` outlive a run and have memory of their own; all others are in
+    the workspace while they are needed. `nbytes` are those of each memory.
     """
+    own = [*range(operands), *results]
+    places = {memory: Address(number, 0) for number, memory in enumerate(own)}
+    touched: dict[int, list[int]] = {}
+    for turn, launch in enumerate(work):
+        for address in launch.addresses:
+            if address.memory not in places:
+                touched.setdefault(address.memory, []).append(turn)
+    # A memory of no bytes has an address all the same.
+    lifetimes = [Lifetime(max(1, nbytes[memory]), turns[0], turns[-1]) for memory, turns in touched.items()]
+    starts, workspace = offsets(lifetimes)
+    places |= {memory: Address(len(own), start) for memory, start in zip(touched, starts, strict=True)}
+    return places, workspace
 
-    bytes: int
-    first: tuple[int, ...]
-    last: tuple[int, ...]
 
-    def beside(self, placed: Iterable[tuple[int, int, LaneLifetime]]) -> list[tuple[int, int]]:
-        _, first, last = self
-        return [
-            (start, end)
-            for start, end, other in placed
-            if not (all(map(lt, other.last, first)) or all(map(lt, last, other.first)))
-        ]
-
-
-def offsets(lifetimes: Sequence[Life]) -> tuple[list[int], int]:
+def offsets(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
     """Where each lies, in bytes, so that no two that live at once overlap, and how many bytes that takes together.
 
     The largest goes first; each goes to the tightest gap that its contemporaries leave (best fit). Every size counts in
@@ -60,11 +50,12 @@ def offsets(lifetimes: Sequence[Life]) -> tuple[list[int], int]:
     ([0, 1024, 0], 1536)
     """
     starts = [0] * len(lifetimes)
-    placed: list[tuple[int, int, Life]] = []  # start, end
+    placed: list[tuple[int, int, Lifetime]] = []  # start, end
     for number in sorted(range(len(lifetimes)), key=lambda number: -lifetimes[number].bytes):
         life = lifetimes[number]
         size = -(-life.bytes // ALIGNMENT) * ALIGNMENT
-        starts[number] = _tightest_gap(sorted(life.beside(placed)), size)
+        taken = [(start, end) for start, end, other in placed if other.first <= life.last and life.first <= other.last]
+        starts[number] = _tightest_gap(sorted(taken), size)
         placed.append((starts[number], starts[number] + size, life))
     return starts, max((end for _, end, _ in placed), default=0)
 

@@ -7,7 +7,6 @@ import pytest
 from gpueinsum.backends.execute import Mode
 from simulated import SimulatedRuntime
 from simulated.cupy import stand_in
-from simulated.streams import Capture, Stream
 
 import gpueinsum as ge
 from gpueinsum.backends.cuda.backend import CudaBackend
@@ -317,73 +316,13 @@ def test_the_cpu_ignores_a_graph(rng):
     np.testing.assert_allclose(expression(*hosts), np.linalg.multi_dot(hosts))
 
 
-# ---- Lanes
-
-
-def tree(rng, cupy):
-    """The plan of the gradients of a product by halves, its operands, and its results."""
-    hosts = [rng.random(shape) for shape in [*SHAPES[:8], (SIZES[0], SIZES[8])]]
-    plan = ge.einsum_plan("ab,bc,cd,de,ef,fg,gh,hi->ai", *hosts[:8], optimize=[(0, 1)] * 7).vjp()
-    return plan, [cupy.asarray(host) for host in hosts], ge.backends.select.HOST.bind(plan)(*hosts)
-
-
-def test_lanes_are_captured_as_branches(cupy, rng, always_lanes, monkeypatch):
-    plan, arrays, expected = tree(rng, cupy)
-    captures, end = [], Capture.end
-    monkeypatch.setattr(Capture, "end", lambda capture: captures.append(capture) or end(capture))
-    run = CudaBackend(CupyRuntime()).bind(plan, Mode(graph=True))
-    for _ in range(4):
-        for result, wanted in zip(run(*arrays), expected, strict=True):
-            np.testing.assert_allclose(result.get(), wanted)
-    [capture] = captures
-    assert len(capture.nodes) == 20
-    assert sum(not before for _, before in capture.nodes) > 3  # that wait for nothing
-    assert len(capture.streams) == len(cupy.library.attached) == 4
-    assert len({workspace for _, workspace in cupy.library.attached.values()}) == 4
-
-
-def test_another_graph_of_the_stream_uses_the_same_handles_and_workspaces(cupy, rng, always_lanes):
-    plan, arrays, expected = tree(rng, cupy)
-    runtime, kept = CupyRuntime(), []
+def test_another_graph_of_the_stream_uses_the_same_handle_and_workspace(cupy, rng):
+    runtime, hosts, kept = CupyRuntime(), matrices(rng, 3), []
+    arrays = [cupy.asarray(host) for host in hosts]
     for _ in range(2):
-        run = CudaBackend(runtime).bind(plan, Mode(graph=True))
+        run = CudaBackend(runtime).bind_single(chain(3), Mode(graph=True))
         for _ in range(3):
-            results = run(*arrays)
+            np.testing.assert_allclose(run(*arrays).get(), np.linalg.multi_dot(hosts))
         kept.append({handle: workspace for handle, (_, workspace) in cupy.library.attached.items()})
     assert kept[0] == kept[1]
-    np.testing.assert_allclose(results[0].get(), expected[0])
-
-
-def test_lanes_that_share_a_workspace_are_found(cupy, rng, always_lanes, monkeypatch):
-    plan, arrays, _ = tree(rng, cupy)
-    runtime = CupyRuntime()
-    shared = runtime.allocate(32 << 20)
-    monkeypatch.setattr(runtime, "_capture_workspace", lambda context, lane: shared)
-    run = CudaBackend(runtime).bind(plan, Mode(graph=True))
-    run(*arrays)
-    with pytest.raises(AssertionError, match="streams share a workspace"):
-        run(*arrays)
-
-
-@pytest.mark.parametrize("join", [0, 1, 2])
-def test_a_capture_whose_lanes_do_not_come_back_is_launched(cupy, rng, always_lanes, monkeypatch, join):
-    plan, arrays, expected = tree(rng, cupy)
-    run = CudaBackend(CupyRuntime()).bind(plan, Mode(graph=True))
-    run(*arrays)
-    wait_event, origin = Stream.wait_event, []
-
-    def wait(stream, event):
-        if stream.capture is not None and stream.capture.origin is stream:
-            origin.append(event)
-            if len(origin) == joins - join:
-                return
-        wait_event(stream, event)
-
-    starts = CudaBackend(CupyRuntime()).program(plan, [array.strides for array in arrays], is_graph=True).starts
-    joins = 3 + sum(len(start.after) for start in starts if start.lane == 0)
-    monkeypatch.setattr(Stream, "wait_event", wait)
-    with pytest.warns(RuntimeWarning, match="StreamCaptureUnjoined"):
-        results = run(*arrays)
-    assert len(origin) == joins
-    for result, wanted in zip(results, expected, strict=True):
-        np.testing.assert_allclose(result.get(), wanted)
+    assert len(kept[0]) == 1

@@ -21,7 +21,7 @@ def strides_of(term, size):
     return tuple(reversed(strides[: len(term)]))
 
 
-def tasks_of(equation, dtype="float32", strides=(), **size):
+def launches_of(equation, dtype="float32", strides=(), **size):
     terms, out = equation.split("->")
     terms = terms.split(",")
     given = [*strides, *[strides_of(term, size) for term in terms[len(strides) :]]]
@@ -29,9 +29,9 @@ def tasks_of(equation, dtype="float32", strides=(), **size):
     return sum_products(sources, out, tuple(size.items()), dtype, PROCESSORS)
 
 
-def is_wide(task):
+def is_wide(launch):
     """Whether it reads packs: the last number but one of its job."""
-    return bool(task.job[0][-2])
+    return bool(launch.job[0][-2])
 
 
 @pytest.mark.parametrize(
@@ -63,23 +63,23 @@ def is_wide(task):
     ],
 )
 def test_every_expression_has_its_kernel_and_reads_packs_where_it_can(equation, size, kernel, wide):
-    task = tasks_of(equation, **size).first
-    assert (task.kernel.name, task.kernel.operands) == (kernel, equation.count(",") + 1)
+    launch = launches_of(equation, **size).first
+    assert (launch.kernel.name, launch.kernel.operands) == (kernel, equation.count(",") + 1)
     if wide is not None:
-        assert is_wide(task) == wide
+        assert is_wide(launch) == wide
 
 
 def test_sixteen_bytes_are_a_pack_whatever_the_type():
     for dtype, width in {"bool": 16, "float16": 8, "float32": 4, "complex64": 2}.items():
-        assert is_wide(tasks_of("ij,ij->ij", dtype, i=7, j=width).first)
-        assert not is_wide(tasks_of("ij,ij->ij", dtype, i=7, j=width // 2).first)
+        assert is_wide(launches_of("ij,ij->ij", dtype, i=7, j=width).first)
+        assert not is_wide(launches_of("ij,ij->ij", dtype, i=7, j=width // 2).first)
 
 
 def test_packs_that_would_not_be_aligned_are_not_read():
     rows_apart = [(68, 1), (66, 1), (68, 2)]
-    assert [is_wide(tasks_of("ij->ij", strides=[own], i=7, j=64).first) for own in rows_apart] == [True, False, False]
-    sums = [is_wide(tasks_of("ij->i", strides=[own], i=7, j=64).first) for own in rows_apart]
-    assert sums == [True, False, False]
+    for equation in ("ij->ij", "ij->i"):
+        wide = [is_wide(launches_of(equation, strides=[own], i=7, j=64).first) for own in rows_apart]
+        assert wide == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_packs_that_would_not_be_aligned_are_not_read():
 )
 def test_a_diagonal_is_written_in_packs_where_rows_are_whole_ones(equation, size, outputs, loops):
     term, out = equation.split("->")
-    task = expand(Expand(0, term, out), strides_of(term, size), size, "float32", PROCESSORS)
-    nested, given, _, wide, *_ = task.job[0]
+    launch = expand(Expand(0, term, out), strides_of(term, size), size, "float32", PROCESSORS)
+    nested, given, _, wide, *_ = launch.job[0]
     assert (given, bool(wide), nested["kept"]) == (outputs, outputs < math.prod(size[label] for label in out), loops)
 
 
@@ -108,24 +108,22 @@ def test_labels_are_apart_unless_every_one_stands_at_one_place():
 
 
 def test_a_short_sum_is_one_threads_and_a_long_one_shared():
-    blocks = [tasks_of("bc,bc->b", b=1000, c=terms).first.blocks for terms in (31, 33, 1 << 20)]
+    blocks = [launches_of("bc,bc->b", b=1000, c=terms).first.blocks for terms in (31, 33, 1 << 20)]
     assert blocks[0] == math.ceil(1000 / 256)
     assert blocks[0] < blocks[1] < blocks[2]
 
 
-def test_few_long_sums_are_cut_into_parts_which_a_second_task_adds_up():
-    task = tasks_of("i,i->", "float16", i=1 << 24)
-    assert task.parts > 1
-    assert task.wide == "float32"
-    assert (task.first.kernel.result, task.second.kernel.source, task.second.kernel.result) == ("float32",) * 2 + (
-        "float16",
-    )
-    assert tasks_of("bc,bc->b", b=1 << 20, c=64).second is None
+def test_few_long_sums_are_cut_into_parts_which_a_second_launch_adds_up():
+    launches = launches_of("i,i->", "float16", i=1 << 24)
+    first, second = launches.first.kernel, launches.second.kernel
+    assert (first.result, second.source, second.result) == ("float32", "float32", "float16")
+    assert launches.scratch > 4  # bytes, of several parts of float32
+    assert launches_of("bc,bc->b", b=1 << 20, c=64).second is None
 
 
 def test_no_launch_has_more_blocks_than_its_work_or_than_a_device_holds_several_times():
-    assert tasks_of("ij,ij->ij", i=3, j=4).first.blocks == 1
-    assert tasks_of("ij,ij->ij", i=1 << 15, j=1 << 15).first.blocks == PROCESSORS * 8 * 4
+    assert launches_of("ij,ij->ij", i=3, j=4).first.blocks == 1
+    assert launches_of("ij,ij->ij", i=1 << 15, j=1 << 15).first.blocks == PROCESSORS * 8 * 4
     assert add((Source("i", (1,)),) * 2, "i", (("i", 1024),), "float32", PROCESSORS).blocks == 1
     rows, columns = Axis(65, (1, 0, 1)), Axis(129, (0, 1, 65))
     assert integer_gemm(ONE, rows, columns, Axis(7, (1, 1, 0)), "int8", PROCESSORS).blocks == 2 * 3

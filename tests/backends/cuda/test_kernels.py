@@ -81,7 +81,7 @@ def numpy_einsum(subscripts, *arrays, dtype):
 def launch(runtime, kernel, blocks, threads, job, *arrays):
     """One kernel, prepared as a program's are, on the device's arrays; the last is written."""
     places = tuple(Address(number, 0) for number in range(len(arrays)))
-    runtime.prepare(Launch(kernel, blocks, threads, job, places))([runtime.pointer(array) for array in arrays])
+    runtime.prepare(Launch(kernel, blocks, job, places, threads))([runtime.pointer(array) for array in arrays])
 
 
 def empty(runtime, shape, dtype):
@@ -352,8 +352,8 @@ def expand_on_device(runtime, subscripts, array, sizes=SIZES, threads=37, shift=
     shape = [sizes[label] for label in out]
     memory = empty(runtime, (int(np.prod(shape)) + shift,), array.dtype)
     strides = tuple(stride // array.dtype.itemsize for stride in array.strides)
-    task = expand(Expand(0, term, out), strides, sizes, array.dtype.name, 1)
-    launch(runtime, task.kernel, task.blocks, threads, task.job, array, memory[shift:])
+    made = expand(Expand(0, term, out), strides, sizes, array.dtype.name, 1)
+    launch(runtime, made.kernel, made.blocks, threads, made.job, array, memory[shift:])
     return runtime.to_host(memory[shift:]).reshape(shape)
 
 

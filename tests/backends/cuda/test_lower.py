@@ -1,22 +1,25 @@
 """From plans to programs: what a program takes is known to the byte, is taken at once, and nothing else is."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
-from gpueinsum.backends.execute import Mode
 from simulated import SimulatedRuntime
 
 import gpueinsum as ge
 from gpueinsum.backends.cuda import backend as cuda
 from gpueinsum.backends.cuda.backend import CudaBackend
-from gpueinsum.backends.cuda.program import Launch, PointerProduct, Product
+from gpueinsum.backends.cuda.program import Launch, Product
+from gpueinsum.backends.execute import Mode
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Fused, Reduce
 from gpueinsum.schedule import gemm
 from gpueinsum.schedule import mapping as routing
 
 DTYPES = ["bool", "int16", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
+SHAPES = [*itertools.pairwise([29, 31, 37, 41, 43, 47, 53, 59, 61])]
+TREE = ge.einsum_plan("ab,bc,cd,de,ef,fg,gh,hi->ai", *SHAPES, optimize=[(0, 1)] * 7)
 PLANS = {
     "a chain": ge.einsum_plan("ij,jk,kl,lm->im", (7, 11), (11, 13), (13, 17), (17, 19)),
     "its gradients": ge.einsum_plan("ij,jk,kl->il", (7, 11), (11, 13), (13, 17)).vjp(),
@@ -29,6 +32,9 @@ PLANS = {
     "a gradient of sums": ge.einsum_plan("ijk->j", (7, 12, 16)).vjp(),
     "repeated output": ge.einsum_plan("ij,j->iji", (7, 11), (11,)),
     "products by pointers": ge.einsum_plan("bqhd,bkhd->bhqk", (3, 2, 5, 7), (3, 11, 5, 7)),
+    "a tree": TREE,
+    "a tree's gradients": TREE.vjp(),
+    "sums of tensors": ge.einsum_plan("abc,cde,efa->", (31, 7, 41), (41, 11, 47), (47, 5, 31)).vjp(),
     "nothing to sum over": ge.einsum_plan("ij,jk->ik", (7, 0), (0, 11)),
     "an empty result": ge.einsum_plan("ij,jk->ik", (0, 7), (7, 11)),
     "nothing at all": ge.einsum_plan("ij,jk,kl->il", (0, 0), (0, 0), (0, 7)),
@@ -40,6 +46,10 @@ def run_on(device, plan, *hosts):
     arrays = [device.to_device(host) for host in hosts]
     backend = CudaBackend(device)
     return backend.bind(plan)(*arrays), backend.program(plan, [array.strides for array in arrays])
+
+
+def products_by_pointers(program):
+    return [work for work in program.work if isinstance(work, Product) and work.by_pointers]
 
 
 def operands_of(rng, plan):
@@ -68,13 +78,15 @@ def test_the_count_sees_another_allocation(rng):
     del kept
 
 
+@pytest.mark.parametrize("mode", [Mode(), Mode(graph=True), Mode(deterministic=True)], ids=str)
 @pytest.mark.parametrize("name", PLANS)
-def test_a_program_gives_what_the_cpu_gives(rng, name):
-    plan = PLANS[name]
+def test_a_program_gives_what_the_cpu_gives(rng, name, mode):
+    plan, device = PLANS[name], SimulatedRuntime()
     hosts = operands_of(rng, plan)
-    results, _ = run_on(SimulatedRuntime(), plan, *hosts)
-    for result, expected in zip(results, ge.backends.select.HOST.bind(plan)(*hosts), strict=True):
-        np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-9)
+    arrays, run = [device.to_device(host) for host in hosts], CudaBackend(device).bind(plan, mode)
+    for _ in range(3):
+        for result, expected in zip(run(*arrays), ge.backends.select.HOST.bind(plan)(*hosts), strict=True):
+            np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-9)
 
 
 def test_intermediates_take_turns_in_the_workspace():
@@ -114,7 +126,7 @@ def test_every_address_lies_in_its_memory():
         program = CudaBackend(SimulatedRuntime()).program(plan, strides)
         sizes = [*(span.bytes for span in program.operands), *program.results, program.workspace]
         for work in program.work:
-            assert isinstance(work, Launch | Product | PointerProduct)
+            assert isinstance(work, Launch | Product)
             for memory, offset in work.addresses:
                 assert 0 <= offset <= sizes[memory]
 
@@ -140,8 +152,8 @@ def test_a_program_by_pointers_prints_where_they_lie():
     program = CudaBackend(SimulatedRuntime()).program(plan, [np.empty(plan.shape(number)).strides for number in (0, 1)])
     assert str(program).split("\n") == [
         "float64, 2 launches, 512 bytes of workspace, 2640 of results",
-        "  w+0 = pointers, 1 x 256 threads  of %1, %0, r0",
-        "  r0 = gemm TN, 15 of 11 x 2 x 7, by pointers  of w+0, w+120, w+240, %1, %0",
+        "  w+0 = pointers, 1 x 256 threads  of %0, %1, r0",
+        "  r0 = gemm TN, 15 of 11 x 2 x 7, by pointers  of w+120, w+0, w+240, %1, %0",
     ]
 
 
@@ -195,7 +207,7 @@ def test_random_pairs_by_pointers_agree_with_numpy(free_pointers, dtype, most):
         expected = np.einsum(step.equation, *factors)
         np.testing.assert_array_equal(result.astype(complex), expected, err_msg=f"seed {seed}: {plan}")
         assert device.peak == program.bytes
-        products = [work for work in program.work if isinstance(work, PointerProduct)]
+        products = products_by_pointers(program)
         assert all(work.gemm.batch <= most for work in products)
         by_pointers += bool(products)
         adding += any(work.gemm.accumulate for work in products)
@@ -209,7 +221,7 @@ def test_pointers_live_no_longer_than_their_product(rng):
     hosts = operands_of(rng, plan)
     [result], program = run_on(SimulatedRuntime(), plan, *hosts)
     np.testing.assert_array_equal(result, np.einsum("bqhd,bkhd,bkhe->bqhe", *hosts, optimize=True))
-    first, second = (work.addresses[0] for work in program.work if isinstance(work, PointerProduct))
+    first, second = (min(work.addresses[:3]) for work in products_by_pointers(program))
     assert first == second
     pointers, intermediate = 3 * 3 * 7 * 8, 3 * 7 * 61 * 67 * 8
     assert program.workspace == sum(-(-nbytes // 256) * 256 for nbytes in (pointers, intermediate))
@@ -248,10 +260,9 @@ def test_intermediates_begin_at_a_pack_wherever_the_operands_do():
         plan = Plan(inputs, (*first, step), (2 + len(first),), tuple(size.items()), "float16")
         strides = [np.empty(plan.shape(number), np.float16).strides for number in (0, 1)]
         for aligned in (True, False):
-            program = CudaBackend(SimulatedRuntime()).programs(plan, strides, None, aligned=aligned)(False)
+            program = CudaBackend(SimulatedRuntime()).program(plan, strides, aligned=aligned)
             assert program.packed_operands == (packed if aligned else ())
-            by_pointers = any(isinstance(work, PointerProduct) for work in program.work)
-            assert by_pointers == (aligned or not packed)
+            assert bool(products_by_pointers(program)) == (aligned or not packed)
 
 
 @pytest.mark.parametrize(("back", "kind"), [(0, "pointer gemm"), (2, "gemm")])
@@ -276,7 +287,7 @@ def test_without_elements_there_are_no_pointers():
         hosts = [np.empty(plan.shape(number)) for number in (0, 1)]
         [result], program = run_on(SimulatedRuntime(), plan, *hosts)
         assert not result.any()
-        assert not any(isinstance(work, PointerProduct) for work in program.work)
+        assert not products_by_pointers(program)
 
 
 # ---- Products of several arrays

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gpueinsum.backends.execute import Mode
 from simulated.cupy import OPERATION_C, OPERATION_N, OPERATION_T, FakeArray, stand_in
 from simulated.streams import Stream
 
@@ -18,7 +17,7 @@ import gpueinsum.backends.select
 from gpueinsum.backends.cuda import cublas as blas
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.runtime import CupyRuntime
-from gpueinsum.backends.cuda.streams import LaneStreams
+from gpueinsum.backends.execute import Mode
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.language.steps import Contract
 from tests.backends.cuda.test_backend import bound
@@ -351,7 +350,7 @@ def test_missing_headers_are_said(cupy, monkeypatch):
         CupyRuntime()
 
 
-# ---- Lanes
+# ---- Streams
 
 
 CHAIN = "ab,bc,cd,de,ef,fg,gh,hi->ai"
@@ -364,58 +363,18 @@ def tree(rng, cupy):
     return plan, [cupy.asarray(host) for host in hosts], np.linalg.multi_dot(hosts)
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_lanes_are_streams_with_handles_of_their_own(cupy, rng, always_lanes, deterministic):
-    plan, arrays, expected = tree(rng, cupy)
-    runtime = CupyRuntime()
-    run = CudaBackend(runtime).bind_single(plan, Mode(deterministic=deterministic))
-    for _ in range(3):
-        np.testing.assert_allclose(run(*arrays).get(), expected)
-    handles = cupy.cublas.handles
-    assert len({cupy.cublas.streams[handle] for handle in handles}) == len(handles) == 3 + deterministic
-    assert (7 in cupy.cublas.used) != deterministic  # CuPy's
-    other = CudaBackend(runtime).bind_single(plan, Mode(deterministic=deterministic))
-    np.testing.assert_allclose(other(*arrays).get(), expected)
-    assert len(cupy.cublas.handles) == 3 + deterministic  # made once
-
-
-def test_callers_on_several_streams_have_lanes_of_their_own(cupy, rng, always_lanes):
+def test_callers_on_several_streams_wait_for_nobody(cupy, rng):
     plan, arrays, expected = tree(rng, cupy)
     streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
     run, results = CudaBackend(CupyRuntime()).bind_single(plan), []
     for stream in streams * 2:
         with stream:
             results.append(run(*arrays))
-    assert all(stream.queue for stream in streams)  # nobody has waited
+    assert all(stream.queue for stream in streams)
     for stream in streams:
         stream.synchronize()
     for result in results:
         np.testing.assert_allclose(result.get(), expected)
-    assert len(cupy.cublas.handles) == 6
-
-
-def test_where_no_handle_can_be_made_branches_run_in_turn(cupy, rng, always_lanes, monkeypatch):
-    plan, arrays, expected = tree(rng, cupy)
-
-    def full(*_):
-        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
-
-    monkeypatch.setattr(cupy.cublas, "create", full)
-    run = CudaBackend(CupyRuntime()).bind_single(plan)
-    np.testing.assert_allclose(run(*arrays).get(), expected)
-    assert set(cupy.cublas.used) == {7}  # CuPy's
-
-
-def test_the_ninth_stream_has_no_lanes_and_the_first_eight_keep_theirs(cupy, rng, always_lanes):
-    plan, arrays, expected = tree(rng, cupy)
-    run = CudaBackend(CupyRuntime()).bind_single(plan)
-    for stream in [cupy.cuda.Stream(non_blocking=True) for _ in range(9)] * 2:
-        with stream:
-            result = run(*arrays)
-        stream.synchronize()
-        np.testing.assert_allclose(result.get(), expected)
-    assert len(cupy.cublas.handles) == 8 * 3
-    assert max(cupy.cublas.handles) == 7 + 8 * 3  # none was made anew
 
 
 def test_a_handle_is_not_destroyed_while_a_graph_is_captured(cupy):
@@ -432,7 +391,7 @@ def test_a_handle_is_not_destroyed_while_a_graph_is_captured(cupy):
 
 
 @pytest.mark.parametrize("graph", [False, True])
-def test_a_stream_that_was_made_current_without_a_with_stays_current(cupy, rng, always_lanes, graph):
+def test_a_stream_that_was_made_current_without_a_with_stays_current(cupy, rng, graph):
     plan, arrays, expected = tree(rng, cupy)
     stream = cupy.cuda.Stream(non_blocking=True)
     run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(graph=graph))
@@ -442,73 +401,3 @@ def test_a_stream_that_was_made_current_without_a_with_stays_current(cupy, rng, 
         assert cupy.cuda.get_current_stream() is stream
     stream.synchronize()
     np.testing.assert_allclose(result.get(), expected)
-
-
-def test_every_wait_of_a_call_is_needed(cupy, rng, always_lanes, monkeypatch):
-    tree_plan, arrays, _ = tree(rng, cupy)
-    arrays.append(cupy.asarray(rng.random((29, 61))))
-    plan = tree_plan.vjp()
-    expected = ge.backends.select.HOST.bind(plan)(*[array.get() * 2 for array in arrays])
-    two = cupy.asarray(np.float64(2))
-
-    def is_right(number):
-        """Whether twice the arrays give what is expected without the wait of this number; and how many there are.
-
-        The stream that should wait is as early as it can be then, and the one that it should wait for as late.
-        """
-        waits, wait_event = [], Stream.wait_event
-
-        def wait(stream, event):
-            waits.append((stream, event.mark.stream))
-            if len(waits) - 1 != number:
-                wait_event(stream, event)
-
-        caller, run = cupy.cuda.Stream(non_blocking=True), CudaBackend(CupyRuntime()).bind(plan)
-        with monkeypatch.context() as patch, caller:
-            doubled = [ge.einsum("ij,->ij", array, two) for array in arrays]
-            patch.setattr(Stream, "wait_event", wait)
-            results = run(*doubled)
-        early, late = waits[number]
-        streams = {*itertools.chain(*waits)}
-        while caller.queue:
-            free = [stream for stream in streams if stream.can_step]
-            max(free, key=lambda stream: (stream != late, stream == early)).step()
-        return all(np.allclose(result.get(), wanted) for result, wanted in zip(results, expected, strict=True)), len(
-            waits
-        )
-
-    starts = CudaBackend(CupyRuntime()).program(plan, [array.strides for array in arrays]).starts
-    between = sum(len(start.after) for start in starts)
-    assert is_right(-1)[1] == 3 + between + 3
-    idle = [number for number in range(3 + between + 3) if is_right(number)[0]]
-    assert not idle
-
-
-def test_lanes_are_joined_when_a_launch_fails(cupy, rng, always_lanes, monkeypatch):
-    plan, arrays, _ = tree(rng, cupy)
-    run = CudaBackend(CupyRuntime()).bind_single(plan)
-    run(*arrays)
-    multiply, calls = cupy.cublas.gemmStridedBatchedEx, []
-
-    def fails(*arguments):
-        calls.append(arguments)
-        if len(calls) == 4:
-            raise RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED")
-        multiply(*arguments)
-
-    monkeypatch.setattr(cupy.cublas, "gemmStridedBatchedEx", fails)
-    backend = CudaBackend(CupyRuntime())
-    made, new_stream = [], cupy.cuda.Stream
-    monkeypatch.setattr(cupy.cuda, "Stream", lambda **options: made.append(new_stream(**options)) or made[-1])
-    with pytest.raises(RuntimeError, match="EXECUTION_FAILED"):
-        backend.bind_single(plan)(*arrays)
-    assert len(made) == 3
-    assert not any(stream.queue for stream in made)
-
-
-def test_a_handle_that_two_lanes_share_is_found(cupy, rng, always_lanes, monkeypatch):
-    plan, arrays, _ = tree(rng, cupy)
-    blas = LaneStreams.blas
-    monkeypatch.setattr(LaneStreams, "blas", lambda lanes, _: blas(lanes, 1))
-    with pytest.raises(AssertionError, match="streams share a handle"):
-        CudaBackend(CupyRuntime()).bind(plan)(*arrays)

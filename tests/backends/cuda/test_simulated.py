@@ -407,46 +407,28 @@ def test_who_waits_for_an_event_waits_for_what_was_recorded_then():
     assert done == ["second"]
 
 
-def captured(is_joined):
-    """Two branches of a capture."""
-    origin, lane, fork, end, done = Stream(1, is_late=True), Stream(2, is_late=True), Event(), Event(), []
-    origin.capture = capture = Capture(origin)
-    origin.do(lambda: done.append("before"))
-    fork.record(origin)
-    lane.wait_event(fork)
-    origin.do(lambda: done.append("origin"))
-    lane.do(lambda: done.append("lane"))
-    end.record(lane)
-    if is_joined:
-        origin.wait_event(end)
-        origin.do(lambda: done.append("after"))
-    return capture, origin, lane, done
-
-
-def test_a_graph_runs_what_was_captured_last_first_as_far_as_it_may():
-    capture, _, lane, done = captured(is_joined=True)
+def test_a_graph_runs_what_was_captured_at_each_launch_and_nothing_else():
+    stream, done = Stream(1, is_late=True), []
+    stream.capture = capture = Capture(stream)
+    stream.do(lambda: done.append("first"))
+    stream.do(lambda: done.append("second"))
     launch = capture.end()
+    stream.synchronize()
     assert not done
     launch()
     launch()
-    assert done == ["before", "lane", "origin", "after"] * 2
-    lane.do(lambda: done.append("not captured"))
-    lane.synchronize()
+    assert done == ["first", "second"] * 2
+    stream.do(lambda: done.append("not captured"))
+    stream.synchronize()
     assert done[-1] == "not captured"
 
 
-def test_a_capture_must_come_back_to_where_it_began():
-    capture, *_ = captured(is_joined=False)
-    with pytest.raises(RuntimeError, match="StreamCaptureUnjoined"):
-        capture.end()
-
-
 def test_a_capture_waits_for_nothing_from_outside():
-    outside, event = Stream(3, is_late=True), Event()
+    outside, event, stream = Stream(3, is_late=True), Event(), Stream(1, is_late=True)
     event.record(outside)
-    _, origin, _, _ = captured(is_joined=True)
+    stream.capture = Capture(stream)
     with pytest.raises(AssertionError, match="StreamCaptureIsolation"):
-        origin.wait_event(event)
+        stream.wait_event(event)
 
 
 # ---- The stand-in for CuPy

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from gpueinsum.backends.cuda.workspace import ALIGNMENT, LaneLifetime, Lifetime, offsets
+from gpueinsum.backends.cuda.workspace import ALIGNMENT, Lifetime, offsets
 
 
 def overlaps(lifetimes, starts):
@@ -62,20 +62,3 @@ def test_the_tightest_gap_is_taken():
     starts, nbytes = offsets([*around, Lifetime(300, 5, 6)])
     assert starts[-1] == starts[3]  # the gap of 768 bytes, not the one of 5,120
     assert nbytes == starts[-2] + 512
-
-
-@pytest.mark.parametrize("count", [2, 29, 113])
-def test_what_one_lane_touches_lies_as_what_is_touched_in_turn(rng, count):
-    lifetimes = random_lifetimes(rng, count)
-    on_a_lane = [LaneLifetime(life.bytes, (life.first, 0), (life.last, -1)) for life in lifetimes]
-    for life in on_a_lane:  # nothing of the second lane is known to have ended, and none of it touches them
-        assert life.last[1] < life.first[1]
-    assert offsets(on_a_lane) == offsets(lifetimes)
-
-
-def test_memory_of_another_lane_serves_again_when_its_last_launch_is_certain_to_have_ended():
-    first = LaneLifetime(1000, (0, 0), (-1, 3))  # launch 3, on lane 1, touches it last
-    racing = LaneLifetime(1000, (5, 3), (6, -1))  # launches 5 and 6 of lane 0, after what came before launch 3
-    waiting = racing._replace(first=(5, 4))
-    assert offsets([first, racing]) == ([0, 1024], 2048)
-    assert offsets([first, waiting]) == ([0, 0], 1024)
