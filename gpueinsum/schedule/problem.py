@@ -55,8 +55,11 @@ class Problem:
 
     @cached_property
     def is_pair(self) -> bool:
-        """Whether it is a contraction of two arrays, none of whose terms repeats a label."""
-        return len(self.terms) == 2 and all(len(set(term)) == len(term) for term in (*self.terms, self.out))
+        """Whether it is a contraction: no term repeats a label, and each label is in two of lhs, rhs and result."""
+        if len(self.terms) != 2 or any(len(set(term)) < len(term) for term in (*self.terms, self.out)):
+            return False
+        lhs, rhs = map(set, self.terms)
+        return lhs ^ rhs <= set(self.out)
 
     @cached_property
     def roles(self) -> tuple[Term, Term, Term, Term]:

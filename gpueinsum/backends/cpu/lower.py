@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,7 @@ def lowered(step: ScheduledStep, sizes: Sizes, dtype: str) -> Call:
             call = _exact(step, out, sizes, dtype)
         case Gemm() as way:
             call = routed(step.terms, step.out, way, sizes)
-    call = _conjugated(step, call, sizes)
-    return call if dtype != "object" else lambda *arrays: _boxed(call(*arrays), len(shape))
+    return _conjugated(step, call, sizes)
 
 
 def _boxed(result: Any, dimensions: int) -> Array:
@@ -61,12 +61,12 @@ def _boxed(result: Any, dimensions: int) -> Array:
 
 def _view(term: Term, out: Term) -> Call:
     """Labels that are lost or gained are of size 1."""
-    if len(set(term)) == len(term) == len(out) and set(term) == set(out):
-        axes = axes_of(term, out)
-        return lambda x: x.transpose(axes)
+    letters = {ord(label): letter for label, letter in zip(distinct(term), string.ascii_letters, strict=False)}
+    if set(term) == set(out) and len(letters) == len(set(term)):
+        return partial(loops.c_einsum, f"{term}->{out}".translate(letters))
     own = distinct(term)
     order = "".join([label for label in own if label not in out] + [label for label in out if label in own])
-    first = (0,) * sum(label not in out for label in own)
+    first = (*(0,) * sum(label not in out for label in own), ...)
     places = tuple(slice(None) if label in own else None for label in out)
     return lambda x: diagonal_view(x, term, order)[first][(*places, ...)]
 
@@ -124,19 +124,17 @@ def _pass(step: ScheduledStep, labels: Term, sizes: Sizes, dtype: str) -> Call:
     letters = {ord(label): letter for label, letter in zip(labels, string.ascii_letters, strict=False)}
     equation = f"{','.join(step.terms)}->{layout}".translate(letters)
     loop = loops.summing(equation, points(labels, sizes))
+    if dtype == "object":
+        return lambda *arrays: _boxed(loop(*arrays), len(axes)).transpose(axes)
     return loop if layout == step.out else lambda *arrays: loop(*arrays).transpose(axes)
 
 
 def _product(step: ScheduledStep, layout: Term, axes: tuple[int, ...], sizes: Sizes, dtype: str) -> Call:
-    """Each array is viewed with the result's axes, of size 1 where it lacks them; a repeated label is its diagonal."""
+    """Each array is viewed with the result's axes, of size 1 where it lacks them."""
     shape = [sizes[label] for label in layout]
-    own = [[label for label in layout if label in term] for term in step.terms]
-    orders = [
-        axes_of(term, labels) if len(set(term)) == len(term) else None
-        for term, labels in zip(step.terms, own, strict=True)
-    ]
+    orders = [axes_of(term, [label for label in layout if label in term]) for term in step.terms]
     index = [(*(slice(None) if label in term else None for label in layout), ...) for term in step.terms]
-    if len(step.terms) == 2 and None not in orders and points(layout, sizes) < _SMALL_PRODUCT:
+    if len(step.terms) == 2 and points(layout, sizes) < _SMALL_PRODUCT and dtype != "object":
         (first, second), (at, other) = orders, index
 
         def multiply(x: Array, y: Array) -> Array:
@@ -146,15 +144,7 @@ def _product(step: ScheduledStep, layout: Term, axes: tuple[int, ...], sizes: Si
         return multiply
 
     def product(*arrays: Array) -> Array:
-        factors = [
-            (x.transpose(order) if order is not None else diagonal_view(x, term, "".join(labels)))[at]
-            for x, term, order, labels, at in zip(arrays, step.terms, orders, own, index, strict=True)
-        ]
-        if dtype == "object":
-            result: Any = factors[0].copy() if len(factors) == 1 else factors[0] * factors[1]
-            for factor in factors[2:]:
-                result = result * factor
-            return np.broadcast_to(_boxed(result, len(layout)), shape).transpose(axes)
+        factors = [x.transpose(order)[at] for x, order, at in zip(arrays, orders, index, strict=True)]
         out = pool.empty(shape, arrays[0].dtype)
         loops.product(out, factors)
         return out.transpose(axes)
@@ -203,7 +193,7 @@ def _conjugated(step: ScheduledStep, call: Call, sizes: Sizes) -> Call:
     *sides, result = conjugates(step.conjugated, elements)
 
     def conjugated(*arrays: Array) -> Array:
-        made = call(*[_conjugate(x) if mark else x for x, mark in zip(arrays, sides, strict=True)])
+        made = np.asarray(call(*[_conjugate(x) if mark else x for x, mark in zip(arrays, sides, strict=True)]))
         return np.conjugate(made, out=made) if result else made
 
     return conjugated
