@@ -45,6 +45,7 @@ class Options(NamedTuple):
     deterministic: bool = False
     graph: bool | None = False
     autotune: bool = False
+    runs: int = 1  # the search for an order may take as long as so many runs could save
 
     @property
     def mode(self) -> Mode:
@@ -56,18 +57,23 @@ DEFAULT = Options()
 
 
 def options_of(
-    dtype: Any,
-    order: str | None,
-    casting: Any,
-    optimize: Optimize,
-    memory_limit: Any,
-    backend: str | None,
-    precision: Any,
+    *,
+    dtype: Any = None,
+    order: str | None = "K",
+    casting: Any = "safe",
+    optimize: Optimize = "auto",
+    memory_limit: Any = None,
+    backend: str | None = None,
+    precision: Any = None,
     deterministic: Any = False,
     autotune: Any = False,
     graph: Any = False,
+    runs: int = 1,
 ) -> Options:
-    """The options of a call, checked and hashable: a dtype as numpy's, a path in tuples. Raises DtypeError."""
+    """The options of a call, checked and hashable: a dtype as numpy's, a path in tuples. Raises DtypeError.
+
+    A search that stops by the clock would end with other plans at other times: there is none if `deterministic`.
+    """
     if order not in _ORDERS:
         raise _none_of("order", order, _ORDERS)
     if casting not in _CASTINGS:
@@ -92,7 +98,8 @@ def options_of(
         check_kind(dtype)
         dtype = dtype.newbyteorder("=")
     modes = precision, bool(deterministic), graph if graph is None else bool(graph), bool(autotune)
-    return Options(dtype, order, casting, _hashable(optimize), memory_limit, backend, *modes)
+    runs = 0 if deterministic else runs
+    return Options(dtype, order, casting, _hashable(optimize), memory_limit, backend, *modes, runs)
 
 
 def _none_of(name: str, value: Any, allowed: Iterable[Any]) -> ValueError:

@@ -44,6 +44,7 @@ from gpueinsum.language.rewrite import fold_constants
 from gpueinsum.language.steps import distinct
 from gpueinsum.language.subscripts import Shape, Subscripts
 from gpueinsum.planning.path import Optimize, Path, find_path
+from gpueinsum.planning.search import MANY_RUNS
 
 _BACKENDS: dict[str | None, str | None] = {
     **dict.fromkeys(("auto", "gpueinsum", None), None),
@@ -83,7 +84,15 @@ def contract(
     """
     expression, arrays = hashable_form(subscripts, operands)
     options = options_of(
-        dtype, order, casting, optimize, memory_limit, _backend(backend), precision, deterministic, autotune
+        dtype=dtype,
+        order=order,
+        casting=casting,
+        optimize=optimize,
+        memory_limit=memory_limit,
+        backend=_backend(backend),
+        precision=precision,
+        deterministic=deterministic,
+        autotune=autotune,
     )
     return evaluate(expression, arrays, out, options)
 
@@ -173,7 +182,17 @@ def contract_expression(
     core = resolve(expression, dimensions)
     is_auto = optimize in (True, "auto") and memory_limit is None
     path = "auto" if is_auto else _path(core, optimize, memory_limit)
-    options = options_of(dtype, order, casting, path, None, None, precision, deterministic, autotune, graph)
+    options = options_of(
+        dtype=dtype,
+        order=order,
+        casting=casting,
+        optimize=path,
+        precision=precision,
+        deterministic=deterministic,
+        autotune=autotune,
+        graph=graph,
+        runs=MANY_RUNS,
+    )
     return ContractExpression(expression, dimensions, fixed, options)
 
 
@@ -275,7 +294,7 @@ def _fold(
     check_out_shape(out, plan)
     first, rest = fold_constants(plan, tuple(constants))
     run = place.bind_single(rest, options.mode) if rest.steps else partial(_copied, rest.outputs[0])
-    call = Call(run, *casts(dtypes, compute, target))
+    call = Call(run, *casts(dtypes, compute, target), not plan.term(plan.outputs[0]))
     return call, place.bind(first, options._replace(graph=False).mode)(*call.cast(list(constants.values())))
 
 

@@ -27,6 +27,7 @@ from gpueinsum.errors import DtypeError, OperandError, PlanError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.planning.path import Optimize
+from gpueinsum.planning.search import MANY_RUNS
 
 
 def vjp(
@@ -202,7 +203,17 @@ def _options(
         if dtype is not None:
             raise PlanError(f"dtype={dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
         dtype, casting = dtype_of(asked.dtype), "same_kind" if casting == "safe" else casting
-    return options_of(dtype, order, casting, optimize, None, backend, precision, deterministic, autotune)
+    return options_of(
+        dtype=dtype,
+        order=order,
+        casting=casting,
+        optimize=optimize,
+        backend=backend,
+        precision=precision,
+        deterministic=deterministic,
+        autotune=autotune,
+        runs=MANY_RUNS,
+    )
 
 
 def _expression(subscripts: Any, operands: Sequence[Any]) -> Expression:

@@ -42,6 +42,7 @@ class Call:
     run: Callable[..., Any]
     compute: Dtype | None  # the dtype to cast operands to first; None if none needs it
     result: Dtype | None  # the dtype to cast the result to; None if it has it
+    is_scalar: bool  # whether the result has no axes: numpy's functions return it as a scalar
 
     def cast(self, arrays: Sequence[Array]) -> Sequence[Array]:
         compute = self.compute
@@ -72,11 +73,10 @@ def numpy_kinds(operands: Sequence[Any]) -> list[Any]:
 def ready(options: Options, expression: Expression, *kinds: Any) -> Callable[..., Array]:
     """`evaluate` for plain arrays of these shapes and dtypes, as a function of them: often nothing but numpy's own."""
     shapes = kinds[::2]
-    call = _call(expression, tuple(zip(shapes, kinds[1::2], strict=True)), None, options, HOST)
+    call = _new_call(expression, tuple(zip(shapes, kinds[1::2], strict=True)), None, options, HOST)
     run = call.run
     if is_plain(call, options):
-        is_scalar = not resolve(expression, shapes).output  # which numpy's functions return as one
-        return (lambda *arrays: run(*arrays)[()]) if is_scalar else run
+        return (lambda *arrays: run(*arrays)[()]) if call.is_scalar else run
     return lambda *arrays: conclude(call, HOST, run(*call.cast(arrays)), arrays, arrays, None, options)
 
 
@@ -154,8 +154,7 @@ def _is_fortran(operand: Any) -> bool:
     return len(array_shape(operand)) < 2 if flags is None else bool(flags.f_contiguous)
 
 
-@lru_cache(maxsize=4096)
-def _call(
+def _new_call(
     expression: Expression,
     operands: Signature,
     out: tuple[Shape, Dtype] | None,
@@ -168,12 +167,15 @@ def _call(
     check_dimensions(plan)
     check_out_shape(out, plan)
     run = place.bind_single(plan, options.mode)
-    is_view = plan.borrowed() and len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
+    output, is_borrowed = plan.term(plan.outputs[0]), len(shapes) == 1 and bool(plan.borrowed())
     as_it_is = options.dtype is None or options.dtype == dtypes[0]
-    if is_view and out is None and as_it_is:  # where numpy returns a view, so do we
-        return Call(run if plan.steps else _view, None, None)
-    own = (lambda *arrays: run(*arrays).copy()) if plan.borrowed() else run
-    return Call(own, *casts(dtypes, compute, target))
+    if is_borrowed and out is None and as_it_is and set(plan.inputs[0]) == set(output):  # numpy returns a view, too
+        return Call(run if plan.steps else _view, None, None, not output)
+    own = (lambda *arrays: run(*arrays).copy()) if is_borrowed else run
+    return Call(own, *casts(dtypes, compute, target), not output)
+
+
+_call = lru_cache(maxsize=4096)(_new_call)
 
 
 @lru_cache(maxsize=256)
@@ -183,7 +185,7 @@ def _plan_call(plan: Plan, operands: Signature, options: Options, place: Backend
     target, compute = call_dtypes(dtypes, None, options, place)
     check_dimensions(plan)
     run = bind_own(replace(plan, dtype=compute.name), place, options.mode)
-    return Call(run, *casts(dtypes, compute, target))
+    return Call(run, *casts(dtypes, compute, target), False)
 
 
 def bind_own(plan: Plan, place: Backend, mode: Mode, borrowing: int = 0) -> Callable[..., tuple[Array, ...]]:
@@ -215,10 +217,14 @@ def _view(array: Array) -> Array:
 
 
 def plan_for(
-    expression: Expression, shapes: tuple[Shape, ...], dtype: Dtype, options: Options, profile: Profile
+    expression: Expression,
+    shapes: tuple[Shape, ...],
+    dtype: Dtype,
+    options: Options,
+    profile: Profile,
 ) -> Plan:
     """The plan of an expression in its hashable form, for such a device, from the cache if it is there."""
-    return _plan(expression, shapes, dtype, options.optimize, options.memory_limit, profile)
+    return _plan(expression, shapes, dtype, options.optimize, options.memory_limit, profile, options.runs)
 
 
 @lru_cache(maxsize=4096)
@@ -229,10 +235,11 @@ def _plan(
     optimize: Optimize,
     memory_limit: int | str | None,
     profile: Profile,
+    runs: int,
 ) -> Plan:
     subscripts = resolve(expression, shapes)
     if optimize in ("auto", True, None) and memory_limit in (None, -1):
-        return cheapest_plan(subscripts, dtype.name, profile, lambda plan: schedule(plan, profile).seconds)
+        return cheapest_plan(subscripts, dtype.name, profile, lambda plan: schedule(plan, profile).seconds, runs)
     sizes = dict(subscripts.sizes)
 
     def order(inputs: tuple[Term, ...], output: Term) -> Path:

@@ -120,7 +120,7 @@ def backward_plan(
     listed = positions_of(wrt, len(plan.inputs))
     if not listed:
         raise OperandError(f"wrt={wrt!r} lists no operand, and a plan needs an output")
-    options_of(None, "K", "safe", optimize, None, None, None)  # refuses what is no way to optimize
+    options_of(optimize=optimize)  # refuses what is no way to optimize
     limit, plan = bytes_limit(memory_limit), once(plan)
     if limit is None:
         return grad.vjp(plan, listed, _search(optimize), values=False)

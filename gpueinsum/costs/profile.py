@@ -57,9 +57,15 @@ class Profile:
     memory_bytes: int
     processors: int  # multiprocessors of a GPU, cores of a CPU
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.device))  # profiles are keys of caches that small calls ask
+
     def rate(self, dtype: str) -> Rate | None:
         """The products of a dtype; None if the device has no library for them."""
-        return dict(self.rates).get(dtype)
+        for name, rate in self.rates:
+            if name == dtype:
+                return rate
+        return None
 
     def to_json(self) -> str:
         """The profile as JSON text, to be read back by `Profile.from_json`."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from gpueinsum.costs.counts import item_bytes, product_flops
+from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import SMALL, is_tiny, pass_seconds, product_seconds
-from gpueinsum.language.steps import distinct, within, without
+from gpueinsum.language.steps import distinct, roles, within, without
 from gpueinsum.language.strides import Axis, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.mapping import MEMORY_MUST_SAVE, Gemm, bytes_moved, gemms
@@ -103,12 +104,61 @@ def cheapest(problem: Problem) -> tuple[tuple[int, ...], Candidate]:
 
     The choice does not depend on how labels are named, nor on the order of the arrays.
     """
+    small = _small(problem)
+    if small:
+        return (0, 1), min(small, key=_seconds)
     same, spelling = canonical(problem)
     return spelling.order, _renamed(_cheapest(same), problem, spelling.letters)
 
 
+def _small(problem: Problem) -> list[Candidate]:
+    if len(problem.terms) != 2 or any(problem.conjugated) or not problem.is_pair:
+        return []
+    return _small_ways(*problem.terms, problem.out, problem.size, problem.dtype, problem.profile)
+
+
+def small_pair(
+    lhs: Term, rhs: Term, out: Term, size: Mapping[Label, int], dtype: str, profile: Profile
+) -> Candidate | None:
+    """On the CPU: the way to run a pair of small arrays, soon found, which takes them however they lie; else None."""
+    found = _small_ways(lhs, rhs, out, size, dtype, profile)
+    return min(found, key=_seconds) if found else None
+
+
+def _seconds(way: Candidate) -> float:
+    return way.seconds
+
+
+def _small_ways(
+    lhs: Term, rhs: Term, out: Term, size: Mapping[Label, int], dtype: str, profile: Profile
+) -> list[Candidate]:
+    """A loop, and a product if the pair is one; none if the arrays are not small."""
+    if profile.kind != "cpu" or len(lhs) + len(rhs) > MOST_LETTERS:
+        return []
+    labels = roles(lhs, rhs, out)
+    batch, rows, columns, middle = (points(role, size) for role in labels)
+    elements, products = batch * (rows * middle + middle * columns + rows * columns), batch * rows * columns * middle
+    rate = profile.rate(dtype)
+    if not 0 < elements < SMALL or (products > _FEW_POINTS and (rate is None or not labels[3])):
+        return []
+    larger = lhs if points(lhs, size) >= points(rhs, size) else rhs
+    inner = without(labels[3], larger) + within(larger, labels[3])
+    loop = _LOOP_LAUNCH * profile.launch + products * _APART
+    found = [Candidate(Pass(out + inner), c_strides(out, size), 0, loop)]
+    if labels[3] and rate is not None:
+        moved, is_plain = elements * item_bytes(dtype), not labels[0] and max(map(len, labels)) == 1
+        product = product_seconds(profile, dtype, batch, rows, columns, middle, moved)
+        product += 0.0 if is_plain else _GROUPED_LAUNCH * profile.launch
+        natural = _natural(out, *labels)
+        found.append(Candidate(Grouped(natural), _in_order(natural, out, size), 0, product))
+    return found
+
+
 def candidates(problem: Problem) -> tuple[tuple[int, ...], list[Candidate]]:
     """All ways to run a problem, the cheapest first, as `cheapest` gives the first of them."""
+    small = _small(problem)
+    if small:
+        return (0, 1), sorted(small, key=_seconds)
     same, spelling = canonical(problem)
     found = sorted(_candidates(same, every=True), key=lambda way: way.weight)
     return spelling.order, [_renamed(way, problem, spelling.letters) for way in found]
@@ -168,11 +218,15 @@ def _is_view(problem: Problem) -> bool:
 
 def _strides(problem: Problem, layout: Term) -> Strides:
     """Of a result whose labels lie in memory in this order, the outermost first."""
-    own = c_strides(layout, problem.size)
-    if layout == problem.out:
+    return _in_order(layout, problem.out, problem.size)
+
+
+def _in_order(layout: Term, out: Term, size: Mapping[Label, int]) -> Strides:
+    own = c_strides(layout, size)
+    if layout == out:
         return own
     strides = dict(zip(layout, own, strict=True))
-    return tuple([strides[label] for label in problem.out])
+    return tuple([strides[label] for label in out])
 
 
 # ---------------------------------------------------------------- CUDA
@@ -283,6 +337,9 @@ def _fastest(term: Term, strides: Sequence[int], problem: Problem) -> Label:
 # an item; of complex numbers; for each point of other arrays; each time that it turns back. 300 x 300 and 60 x 60 x 60,
 # one core of an AMD EPYC, numpy 2.4: float32 0.07, 0.5 and 3.3 ns, float64 0.18, complex64 0.7 to 1.4.
 _NEAR, _COMPLEX, _APART, _TURN = 0.02e-9, 1.0e-9, 0.5e-9, 3.3e-9
+# In launches of a profile: numpy's loop over two arrays, what a product takes besides `np.dot` to group axes.
+_LOOP_LAUNCH, _GROUPED_LAUNCH = 1.6, 2.3
+_FEW_POINTS = 1 << 11  # from here on the order of a loop matters
 _LARGEST_EXACT, _WIDE_EXACT = 1 << 16, 8  # products, and sides, from which on integers are multiplied as floats
 
 
@@ -296,7 +353,7 @@ def _on_cpu(problem: Problem, every: bool) -> list[Candidate]:
     if problem.profile.rate(problem.dtype) is None:
         exact = _exact(problem)
         return [exact] if exact else found or [_grouped(problem)]
-    if sum(problem.elements) < SMALL or not found:
+    if not found or sum(problem.elements) < SMALL:
         return [*found, _grouped(problem)]
     item = item_bytes(problem.dtype)
     for way, seconds in gemms(_unconjugated(problem), every):
@@ -333,15 +390,14 @@ def _conjugates(problem: Problem) -> int:
 def _grouped(problem: Problem) -> Candidate:
     """Its price is that of sides that lie as the product wants them."""
     seconds = product_seconds(problem.profile, problem.dtype, *problem.shape, bytes_moved(problem))
-    out = _natural(problem)
+    out = _natural(problem.out, *problem.roles)
     return Candidate(Grouped(out), _strides(problem, out), _conjugates(problem), seconds)
 
 
-def _natural(problem: Problem) -> Term:
-    """The order in which a product writes its result: rows before columns, or after if the result wants that."""
-    batch, left, right, _ = problem.roles
-    is_swapped = bool(right) and problem.out[len(batch) :].startswith(right)
-    return batch + (right + left if is_swapped else left + right)
+def _natural(out: Term, batch: Term, left: Term, right: Term, _: Term) -> Term:
+    """The order in which a product writes its result: the side first whose label comes first in `out`."""
+    first = next((label for label in out if label not in batch), "")
+    return batch + (right + left if first and first in right else left + right)
 
 
 def _exact(problem: Problem) -> Candidate | None:
@@ -351,7 +407,7 @@ def _exact(problem: Problem) -> Candidate | None:
         return None
     lhs, rhs, result = problem.elements
     seconds = product_seconds(problem.profile, "float64", *problem.shape, 3 * 8 * sum(problem.elements))
-    out = _natural(problem)
+    out = _natural(problem.out, *problem.roles)
     return Candidate(ExactGemm(out), _strides(problem, out), 8 * (lhs + rhs + result), seconds)
 
 
@@ -385,10 +441,10 @@ def _loop_seconds(problem: Problem, loops: Term, out: dict[Label, int]) -> float
     """Of numpy's loop: what memory gives, and what the loop takes along the axis on which it steps most often."""
     profile, item = problem.profile, item_bytes(problem.dtype)
     arrays = [label_strides(term, own) for term, own in zip(problem.terms, problem.strides, strict=True)]
-    axes = fuse([Axis(problem.size[label], tuple([a.get(label, 0) for a in (*arrays, out)])) for label in loops])
+    axes = _nested([Axis(problem.size[label], tuple([a.get(label, 0) for a in (*arrays, out)])) for label in loops])
     inner = axes[-1] if axes else Axis(1, (1,) * (len(arrays) + 1))
     total = points(loops, problem.size)
-    if problem.dtype.startswith("complex"):
+    if problem.dtype.startswith("complex") and problem.summed:
         point = _COMPLEX * item / 8
     elif (len(arrays) > 2 and problem.summed) or any(stride not in (0, 1) for stride in inner.strides):
         point = _APART
@@ -396,11 +452,30 @@ def _loop_seconds(problem: Problem, loops: Term, out: dict[Label, int]) -> float
         point = _NEAR * item
     busy = total * point + total / max(inner.size, 1) * _TURN
     moved = _moved(problem) * item
-    permuted = min(_crossed(problem, axes, arrays), moved // item) * item
-    return max(busy + profile.launch, pass_seconds(profile, moved, 0.0, permuted, len(arrays)))
+    permuted = min(_crossed(problem, axes), moved // item) * item
+    return max(busy + _LOOP_LAUNCH * profile.launch, pass_seconds(profile, moved, 0.0, permuted, len(arrays)))
 
 
-def _crossed(problem: Problem, axes: Sequence[Axis], arrays: Sequence[dict[Label, int]]) -> int:
+def _nested(axes: Sequence[Axis]) -> list[Axis]:
+    """The axes as numpy's iterator nests them: each within those of larger strides, if all arrays agree, and fused.
+
+    Source: `npyiter_find_best_axis_ordering` of numpy's nditer_constr.c.
+    """
+    order: list[Axis] = []  # innermost first
+    for axis in reversed(axes):
+        place = len(order)
+        for before in range(len(order) - 1, -1, -1):
+            pairs = zip(axis.strides, order[before].strides, strict=True)
+            outer = [abs(inner) <= abs(own) for own, inner in pairs if own and inner]
+            if outer and any(outer):
+                break
+            if outer:
+                place = before
+        order.insert(place, axis)
+    return fuse(order[::-1])
+
+
+def _crossed(problem: Problem, axes: Sequence[Axis]) -> int:
     """Elements of the arrays, and of the result, that the loop steps through along another axis than their fastest."""
     if not axes:
         return 0
