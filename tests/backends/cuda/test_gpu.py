@@ -17,7 +17,7 @@ from conftest import real_runtime
 import gpueinsum as ge
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.program import Launch, Product
-from gpueinsum.backends.execute import PLAIN, Mode
+from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.costs.counts import peak_bytes
 from gpueinsum.costs.profile import machine, tuned_path
 from gpueinsum.language.steps import Add, Contract

@@ -11,7 +11,7 @@ import gpueinsum as ge
 from gpueinsum.backends.cuda import backend as cuda
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.program import Launch, Product
-from gpueinsum.backends.execute import Mode
+from gpueinsum.backends.base import Mode
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Fused, Reduce
 from gpueinsum.schedule import gemm
