@@ -236,14 +236,14 @@ def _on_cuda(problem: Problem, every: bool) -> list[Candidate]:
     """One pass of a kernel; and products of cuBLAS', or of our kernel for integers, for a pair that is one.
 
     A pair of several rows, columns and summed elements is a pass only where it is tiny. Matrices that a product would
-    copy to multiply them with a vector are read once by a pass.
+    copy to multiply them with a vector are read once by a pass; so are those of integers, whose kernel works on tiles.
     """
     if not problem.is_pair:
         return [_kernel_pass(problem)]
     _, rows, columns, summed = problem.shape
-    if summed == 1 or rows == columns == 1:
+    is_matrix, is_blas = rows > 1 < columns, problem.profile.rate(problem.dtype) is not None
+    if summed == 1 or rows == columns == 1 or not (is_matrix or is_blas):
         return [_kernel_pass(problem)]
-    is_matrix = rows > 1 < columns
     item = item_bytes(problem.dtype)
     found = []
     for way, seconds in gemms(problem, every):

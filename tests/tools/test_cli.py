@@ -352,7 +352,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling every kernel takes seconds; tests/backends/cuda/test_kernels.py does it."""
+    """Compiling every kernel takes seconds; tests/backends/cuda/test_kernel_texts.py does it."""
     monkeypatch.setattr(doctor, "compile_text", lambda text, architecture: b"")
 
 

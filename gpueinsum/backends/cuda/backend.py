@@ -144,7 +144,8 @@ class CudaBackend:
         before, item = -sum(end for end in ends if end < 0), some.itemsize
         elements = before + sum(end for end in ends if end > 0) + 1
         memory, full = runtime.allocate(elements * item), min(some.size, elements) * item
-        runtime.copy(memory.ptr, runtime.pointer(runtime.to_device(some)), full)
+        source = runtime.to_device(some)  # which must live until it is copied
+        runtime.copy(memory.ptr, runtime.pointer(source), full)
         while full < elements * item:
             more = min(full, elements * item - full)
             runtime.copy(memory.ptr + full, memory.ptr, more)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from gpueinsum.backends.execute import Mode
+from gpueinsum.backends.base import Mode
 from simulated import SimulatedRuntime
 from simulated.cupy import stand_in
 
