@@ -55,7 +55,7 @@ class SimulatedRuntime:
     def array(self, shape, dtype, memory, strides):
         return np.ndarray(shape, dtype, memory, memory.first - host.address(memory), strides)
 
-    def prepare(self, work, deterministic=False):
+    def prepare(self, work):
         return lambda addresses: self._run(work, [addresses[memory] + offset for memory, offset in work.addresses])
 
     def capture(self, program, addresses):

@@ -92,10 +92,9 @@ class CudaBackend:
     def bind(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., tuple[Array, ...]]:
         """A plan as a function of its operands, assembled anew for operands of other strides and on other devices.
 
-        A graph is replayed from the second call on (`graph.py`). If `deterministic`, products have a cuBLAS handle that
-        no other stream uses: cuBLAS promises the same bits from run to run only to streams that do not share a handle's
-        workspace. A graph is refused by ValueError then, and None means none: its products may be chosen otherwise than
-        those of the first call. All else always gives the same bits.
+        A graph is replayed from the second call on (`graph.py`). Launched one by one, the same work gives the same bits
+        from run to run. cuBLAS may choose other kernels for the products of a graph: so a graph is refused by
+        ValueError if `deterministic`, and None means none.
         """
         loaded, device = self._loaded(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)
@@ -123,7 +122,7 @@ class CudaBackend:
         return assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned)
 
     def _tuner(self, precision: str | None) -> Tuner:
-        ways = CudaWays(self.runtime, precision, lambda program: _launching(program, self.runtime, deterministic=False))
+        ways = CudaWays(self.runtime, precision, lambda program: _launching(program, self.runtime))
         return Tuner(ways, choices_for("cuda"))
 
     def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
@@ -146,7 +145,7 @@ class CudaBackend:
 
         def ready(strides: Sequence[tuple[int, ...]], aligned: bool) -> tuple[Program, _Run]:
             program = self.program(plan, strides, precision, autotune, aligned)
-            launched = _launching(program, self.runtime, deterministic)
+            launched = _launching(program, self.runtime)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
                 launched = replaying(program, self.runtime, launched, warns=bool(graph))
             return program, _running(program, self.runtime, launched)
@@ -177,9 +176,9 @@ def _running(program: Program, runtime: Runtime, launched: Launches) -> _Run:
     return run
 
 
-def _launching(program: Program, runtime: Runtime, deterministic: bool) -> Launches:
+def _launching(program: Program, runtime: Runtime) -> Launches:
     """From the operands' addresses to the results' memories, everything launched in turn."""
-    launches = [runtime.prepare(work, deterministic) for work in program.work]
+    launches = [runtime.prepare(work) for work in program.work]
     allocate, sizes = runtime.allocate, program.results
     if program.workspace:
         sizes = (*sizes, program.workspace)
