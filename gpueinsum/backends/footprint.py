@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpueinsum.backends.cuda.lower import assemble
+from gpueinsum.backends.cuda.lower import assemble, c_ordered
 from gpueinsum.backends.execute import scheduled
 from gpueinsum.costs import counts as cost
 from gpueinsum.costs.counts import item_bytes
@@ -32,16 +32,9 @@ def bytes_on(plan: Plan, profile: Profile) -> int:
     least = cost.peak_bytes(plan)
     if least > profile.memory_bytes:
         return least
-    strides = [_c_strides(plan, number) for number in range(len(plan.inputs))]
+    item = item_bytes(plan.dtype)
+    strides = [tuple([item * step for step in c_ordered(plan.shape(number))]) for number in range(len(plan.inputs))]
     return assemble(plan, strides, None, profile.processors, profile).bytes
-
-
-def _c_strides(plan: Plan, operand: int) -> tuple[int, ...]:
-    strides, item = [], item_bytes(plan.dtype)
-    for size in reversed(plan.shape(operand)):
-        strides.append(item)
-        item *= size
-    return tuple(reversed(strides))
 
 
 def _copies_bytes(step: Step, plan: Plan, profile: Profile) -> int:

@@ -20,7 +20,7 @@ from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Program
 from gpueinsum.backends.cuda.runtime import Memory, Runtime
 from gpueinsum.backends.cuda.source import KERNELS
-from gpueinsum.backends.cuda.timed import CudaWays
+from gpueinsum.backends.cuda.timed import CudaBench
 from gpueinsum.backends.execute import PLAIN, Mode, scheduled
 from gpueinsum.backends.select import HOST, on_device
 from gpueinsum.costs.profile import Profile, profile_for
@@ -122,8 +122,8 @@ class CudaBackend:
         return assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned)
 
     def _tuner(self, precision: str | None) -> Tuner:
-        ways = CudaWays(self.runtime, precision, lambda program: _launching(program, self.runtime))
-        return Tuner(ways, choices_for("cuda"))
+        bench = CudaBench(self.runtime, precision, lambda program: _launching(program, self.runtime))
+        return Tuner(bench, choices_for("cuda"))
 
     def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
         """A function of the device and the operands' strides, which keeps what it loaded last."""

@@ -18,7 +18,7 @@ from gpueinsum.costs.profile import Profile
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Add, Contract, Expand, Fused, Reduce, Step, distinct
 from gpueinsum.language.strides import Axis, contiguous, label_strides, points
-from gpueinsum.language.subscripts import Label, Shape, Term, alphabet
+from gpueinsum.language.subscripts import Shape, Term, alphabet
 from gpueinsum.schedule.gemm import LHS, OUT, RHS, Call, blas_calls
 from gpueinsum.schedule.layouts import Chooser, route_for
 from gpueinsum.schedule.mapping import Route
@@ -171,8 +171,8 @@ class _Assembly:
                 zeros = kernels.zeros(points(step.out, self._size), self._dtype, self._processors)
                 self._launch(zeros, made.memory, made.memory)
             return made
-        term, size = self._axes(step.out)
-        layout = _by_strides(term, arrays)
+        term, shape = _axes(len(step.out)), self._shape(step.out)
+        size, layout = dict(zip(term, shape, strict=True)), _by_strides(term, arrays)
         strides = contiguous(layout, size)
         total = self._new(step.out)._replace(strides=tuple([strides[axis] for axis in term]))
         sizes = tuple((axis, size[axis]) for axis in layout)
@@ -270,19 +270,27 @@ class _Assembly:
 
     def _new(self, term: Term) -> _Strided:
         """A C-ordered array."""
-        axes, size = self._axes(term)
-        strides = contiguous(axes, size)
         memory = self._memory(points(term, self._size) * item_bytes(self._dtype))
-        return _Strided(memory, tuple([strides[axis] for axis in axes]))
+        return _Strided(memory, c_ordered(self._shape(term)))
 
-    def _axes(self, term: Term) -> tuple[Term, dict[Label, int]]:
-        """A label and a size for each axis of an array: a label that repeats in its term is two axes."""
-        axes = "".join(islice(alphabet(), len(term)))
-        return axes, {axis: self._size[label] for axis, label in zip(axes, term, strict=True)}
+    def _shape(self, term: Term) -> Shape:
+        return tuple([self._size[label] for label in term])
 
     def _memory(self, nbytes: int) -> int:
         self._bytes.append(nbytes)
         return len(self._bytes) - 1
+
+
+def c_ordered(shape: Shape) -> tuple[int, ...]:
+    """The strides of a C-ordered array, in elements."""
+    axes = _axes(len(shape))
+    strides = contiguous(axes, dict(zip(axes, shape, strict=True)))
+    return tuple([strides[axis] for axis in axes])
+
+
+def _axes(number: int) -> Term:
+    """A label for each of so many axes: a label that repeats in a term is two axes."""
+    return "".join(islice(alphabet(), number))
 
 
 def _moved(addresses: Sequence[Address], by: Sequence[int], item: int) -> list[Address]:

@@ -245,14 +245,12 @@ class CupyRuntime:
             raise DeviceError(f"this cannot be captured as a CUDA graph: {error}") from error
 
     def _captured(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
-        """On a stream of its own; its products use the workspace of the stream on which it is launched."""
+        """On a stream of its own; its products use the workspace of the stream on which the graph is launched."""
         launches = [self.prepare(work) for work in program.work]
-        stream, workspace = self._cupy.cuda.Stream(non_blocking=True), None
-        with contextlib.ExitStack() as stack:
-            if any(isinstance(work, Product) for work in program.work):
-                workspace = self._workspace(self.context())
-                stack.enter_context(self._attached(stream, workspace))
-            stack.enter_context(self._current(stream))
+        has_products = any(isinstance(work, Product) for work in program.work)
+        stream = self._cupy.cuda.Stream(non_blocking=True)
+        workspace = self._workspace(self.context()) if has_products else None
+        with self._current(stream), self._attached(workspace):
             stream.begin_capture()
             try:
                 for launch in launches:
@@ -269,11 +267,14 @@ class CupyRuntime:
         return launch_graph
 
     @contextlib.contextmanager
-    def _attached(self, stream: Any, workspace: Memory) -> Iterator[None]:
-        """Products of this thread alone, on this stream and in this workspace: a stream is set before it captures."""
-        cublas = self._cublas(self.device())
+    def _attached(self, workspace: Memory | None) -> Iterator[None]:
+        """cuBLAS serves this thread alone, on the current stream and in this workspace; without one, nothing changes."""
+        if workspace is None:
+            yield
+            return
+        cublas, context = self._cublas(self.device()), self.context()
         with cublas.lock:
-            cublas.attach((self.device(), stream, None), stream.ptr, workspace)
+            cublas.attach(context, context[1].ptr, workspace)
             try:
                 yield
             finally:

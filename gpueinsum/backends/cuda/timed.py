@@ -1,4 +1,4 @@
-"""Ways to run a pair on CUDA as programs on operands of random numbers, for `tune.py` to time."""
+"""Autotuning on CUDA: a pair as programs that differ in what they copy first, on operands of random numbers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from gpueinsum.schedule.layouts import Chooser
 from gpueinsum.schedule.mapping import Case, Route
 
 
-class CudaWays:
-    """Timed by the current GPU's events; `load` makes launches of a program."""
+class CudaBench:
+    """Programs are timed by the current GPU's events; `load` makes a program's launches."""
 
     def __init__(self, runtime: Runtime, precision: str | None, load: Callable[[Program], Launches]) -> None:
         self._runtime, self._precision, self._load = runtime, precision, load
 
-    def calls(self, case: Case, ways: Mapping[str, Route]) -> dict[str, Call]:
+    def calls(self, case: Case, routes: Mapping[str, Route]) -> dict[str, Call]:
         terms, dtype = (case.step.lhs_term, case.step.rhs_term), case.dtype
         plan = Plan(terms, (case.step,), (2,), case.sizes, dtype)
         item, processors, profile = item_bytes(dtype), self._runtime.processors, profile_for("cuda")
         strides = [tuple(stride * item for stride in own) for own in (case.lhs, case.rhs)]
         programs = {
-            name: assemble(plan, strides, self._precision, processors, profile, _taking(way))
-            for name, way in ways.items()
+            name: assemble(plan, strides, self._precision, processors, profile, _taking(route))
+            for name, route in routes.items()
         }
         spans = next(iter(programs.values())).operands
         sides = [self._random(span, dtype) for span in spans]
@@ -58,5 +58,5 @@ class CudaWays:
         return memory
 
 
-def _taking(way: Route) -> Chooser:
-    return lambda *_: way
+def _taking(route: Route) -> Chooser:
+    return lambda *_: route
