@@ -96,12 +96,12 @@ class CudaBackend:
         from run to run. cuBLAS may choose other kernels for the products of a graph: so a graph is refused by
         ValueError if `deterministic`, and None means none.
         """
-        loaded, device = self._loaded(plan, mode), self.runtime.device
+        loaded, device = self._load(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)
 
     def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
         """`bind` for a plan of one output: that output itself."""
-        loaded, device = self._loaded(plan, mode), self.runtime.device
+        loaded, device = self._load(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)[0]
 
     def program(
@@ -122,10 +122,10 @@ class CudaBackend:
         return assemble(_scheduled(plan, profile), strides, precision, processors, profile, choose, aligned)
 
     def _tuner(self, precision: str | None) -> Tuner:
-        bench = CudaBench(self.runtime, precision, lambda program: _launching(program, self.runtime))
+        bench = CudaBench(self.runtime, precision, lambda program: _launcher(program, self.runtime))
         return Tuner(bench, choices_for("cuda"))
 
-    def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
+    def _load(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
         """A function of the device and the operands' strides, which keeps what it loaded last."""
         precision, graph, deterministic, autotune = mode
         if graph and deterministic:
@@ -145,10 +145,10 @@ class CudaBackend:
 
         def ready(strides: Sequence[tuple[int, ...]], aligned: bool) -> tuple[Program, _Run]:
             program = self.program(plan, strides, precision, autotune, aligned)
-            launched = _launching(program, self.runtime)
+            launched = _launcher(program, self.runtime)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
                 launched = replaying(program, self.runtime, launched, warns=bool(graph))
-            return program, _running(program, self.runtime, launched)
+            return program, _runner(program, self.runtime, launched)
 
         return lru_cache(maxsize=_KEPT)(load)
 
@@ -157,7 +157,7 @@ _scheduled = lru_cache(maxsize=256)(scheduled)  # once for operands of all strid
 _Run = Callable[[Sequence[Array]], tuple[Array, ...]]
 
 
-def _running(program: Program, runtime: Runtime, launched: Launches) -> _Run:
+def _runner(program: Program, runtime: Runtime, launched: Launches) -> _Run:
     """The program as a function of its operands: their addresses, the launches, and arrays in the results' memories."""
     pointer, array, strided = runtime.pointer, runtime.array, runtime.strided
     dtype, outputs, results = np.dtype(program.dtype), program.outputs, len(program.operands)
@@ -176,7 +176,7 @@ def _running(program: Program, runtime: Runtime, launched: Launches) -> _Run:
     return run
 
 
-def _launching(program: Program, runtime: Runtime) -> Launches:
+def _launcher(program: Program, runtime: Runtime) -> Launches:
     """From the operands' addresses to the results' memories, everything launched in turn."""
     launches = [runtime.prepare(work) for work in program.work]
     allocate, sizes = runtime.allocate, program.results

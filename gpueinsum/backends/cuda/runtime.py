@@ -131,7 +131,7 @@ class CupyRuntime:
     def to_device(self, operand: Any) -> Array:
         if type(operand) is self.array_type and operand.data.device_id == self.device():
             return operand  # as most operands are
-        array = self._adopted(operand) if on_device(operand) else self._uploaded(operand)
+        array = self._adopt(operand) if on_device(operand) else self._upload(operand)
         current = self.device()
         if array.device.id != current:
             raise OperandError(
@@ -140,11 +140,11 @@ class CupyRuntime:
             )
         return array
 
-    def _uploaded(self, operand: Any) -> Array:
+    def _upload(self, operand: Any) -> Array:
         """An array of the host's; one without axes as if it had one, since CuPy makes 0 of a -0 there."""
         return self._cupy.asarray(operand) if operand.ndim else self._cupy.asarray(operand.reshape(1)).reshape(())
 
-    def _adopted(self, operand: Any) -> Array:
+    def _adopt(self, operand: Any) -> Array:
         """An array on a GPU as CuPy's, where it is: `cupy.asarray` would copy it to the current device."""
         cupy = self._cupy
         if isinstance(operand, cupy.ndarray):
@@ -195,9 +195,9 @@ class CupyRuntime:
             self.to_device(out)[...] = array
 
     def prepare(self, work: Work) -> Callable[[Sequence[int]], None]:
-        return self._prepared_product(work) if isinstance(work, Product) else self._prepared_launch(work)
+        return self._prepare_product(work) if isinstance(work, Product) else self._prepare_launch(work)
 
-    def _prepared_product(self, work: Product) -> Callable[[Sequence[int]], None]:
+    def _prepare_product(self, work: Product) -> Callable[[Sequence[int]], None]:
         cublas = self._cublas(self.device())
         multiply = cublas.prepare(work)
 
@@ -210,7 +210,7 @@ class CupyRuntime:
 
         return launch
 
-    def _prepared_launch(self, work: Launch) -> Callable[[Sequence[int]], None]:
+    def _prepare_launch(self, work: Launch) -> Callable[[Sequence[int]], None]:
         kernel, grid, block, places = _raw_kernel(work.kernel), (work.blocks,), (work.threads,), work.addresses
         # CuPy asks for its __array_interface__ at every launch, which lists all fields: that takes 8 to 10 us of
         # the host, without fields 1 us (numpy 2.5.2, AMD EPYC).
@@ -240,11 +240,11 @@ class CupyRuntime:
 
     def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
         try:
-            return self._captured(program, addresses)
+            return self._capture(program, addresses)
         except RuntimeError as error:  # CuPy's, CUDA's and cuBLAS' own are RuntimeErrors
             raise DeviceError(f"this cannot be captured as a CUDA graph: {error}") from error
 
-    def _captured(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
+    def _capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
         """On a stream of its own; its products use the workspace of the stream on which the graph is launched."""
         launches = [self.prepare(work) for work in program.work]
         has_products = any(isinstance(work, Product) for work in program.work)
@@ -268,7 +268,7 @@ class CupyRuntime:
 
     @contextlib.contextmanager
     def _attached(self, workspace: Memory | None) -> Iterator[None]:
-        """cuBLAS serves this thread alone, on the current stream and in this workspace; without one, nothing changes."""
+        """cuBLAS serves this thread alone, on the current stream and in this workspace, if one is needed."""
         if workspace is None:
             yield
             return
