@@ -399,9 +399,10 @@ def test_gradients_are_right_in_every_mode_and_read_their_operands_in_time(cupy,
             assert_all_close([result / factor for result in results], expected, dtype)
 
 
-def test_products_of_several_threads_and_streams_do_not_meet(cupy):
+@pytest.mark.parametrize("mode", [Mode(), Mode(graph=True)], ids=str)
+def test_products_of_several_threads_and_streams_do_not_meet(cupy, mode):
     plan, arrays, expected = by_halves(cupy)
-    run, failures = CudaBackend(real_runtime()).bind(plan), []
+    run, failures = CudaBackend(real_runtime()).bind(plan, mode), []
     cupy.cuda.Device().synchronize()
 
     def work(own):
