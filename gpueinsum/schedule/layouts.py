@@ -14,10 +14,11 @@ from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Expand, Reduce, Step, within, without
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidates import Candidate, cheapest
+from gpueinsum.schedule.candidate import Candidate
 from gpueinsum.schedule.mapping import orders
 from gpueinsum.schedule.predict import ideal_seconds, plan_seconds, problem_of
 from gpueinsum.schedule.problem import Problem, Strides, c_strides
+from gpueinsum.schedule.select import cheapest
 
 # Pairs of smaller arrays keep their terms: to weigh others takes about a millisecond, as long as to run them.
 _LARGE = 4 << 20  # bytes

@@ -12,9 +12,10 @@ from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidates import cheapest, small_pair
+from gpueinsum.schedule.cpu import small_pair
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.problem import Problem, Strides, c_strides
+from gpueinsum.schedule.select import cheapest
 
 
 def problem_of(

@@ -11,11 +11,13 @@ from gpueinsum.language.plan import Plan, last_uses
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label, Shape, Term
-from gpueinsum.schedule.candidates import Candidate, Sum, View, candidates, cheapest, small_pair
+from gpueinsum.schedule.candidate import Candidate, Sum, View
+from gpueinsum.schedule.cpu import small_pair
 from gpueinsum.schedule.fusion import Fused, fuse
 from gpueinsum.schedule.layouts import choose_layouts, is_large
 from gpueinsum.schedule.predict import add_seconds, problem_of, read, step_seconds
 from gpueinsum.schedule.problem import Problem, Strides, c_strides
+from gpueinsum.schedule.select import candidates, cheapest
 from gpueinsum.text import bytes_text, seconds_text
 
 Choose = Callable[[Problem], tuple[tuple[int, ...], Candidate]]  # as `candidates.cheapest`

@@ -20,10 +20,10 @@ from gpueinsum.costs.counts import einsum_cost, item_bytes
 from gpueinsum.costs.profile import Machine, Profile, Rate, machine
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract
-from gpueinsum.schedule.candidates import cheapest
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.predict import problem_of
 from gpueinsum.schedule.schedule import alone
+from gpueinsum.schedule.select import cheapest
 
 Shape = tuple[int, int, int, int]  # of a batch of products: how many, rows, columns, summed
 

@@ -11,8 +11,8 @@ import gpueinsum as ge
 from gpueinsum.backends import autotune as tune
 from gpueinsum.backends.autotune import Choices, Tuner
 from gpueinsum.costs.profile import machine, profile, tuned_path
-from gpueinsum.schedule.candidates import candidates
 from gpueinsum.schedule.problem import Problem, c_strides
+from gpueinsum.schedule.select import candidates
 
 # Sides that fit a product as they lie, and with either of them or both copied.
 EQUATION, TERMS = "abc,cbd->abd", ("abc", "cbd")
@@ -192,9 +192,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def arrays(rng):
-    return [
-        rng.standard_normal([SIZES[label] for label in term]).astype("f4") for term in TERMS
-    ]
+    return [rng.standard_normal([SIZES[label] for label in term]).astype("f4") for term in TERMS]
 
 
 def clear():

@@ -20,9 +20,9 @@ from gpueinsum.errors import OperandError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Shape
-from gpueinsum.schedule.candidates import cheapest
 from gpueinsum.schedule.problem import Strides, c_strides
 from gpueinsum.schedule.schedule import Schedule, schedule
+from gpueinsum.schedule.select import cheapest
 
 Array = np.ndarray[Any, Any]
 _KEPT = 16  # programs of a bound plan, for the strides that it was called with last

@@ -15,7 +15,8 @@ from gpueinsum.backends.cpu.gemm import axes_of, grouped, routed
 from gpueinsum.language.steps import distinct
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidates import ExactGemm, Grouped, Pass, Scatter, Sum, View, Zeros, conjugates
+from gpueinsum.schedule.candidate import ExactGemm, Grouped, Pass, Scatter, Sum, View, Zeros
+from gpueinsum.schedule.cpu import conjugates
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.schedule import ScheduledStep
 

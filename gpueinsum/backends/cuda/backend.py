@@ -28,10 +28,10 @@ from gpueinsum.costs.profile import Profile, profile_for
 from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape
-from gpueinsum.schedule.candidates import cheapest
 from gpueinsum.schedule.gemm import PACK_BYTES
 from gpueinsum.schedule.problem import Strides
 from gpueinsum.schedule.schedule import Schedule, schedule
+from gpueinsum.schedule.select import cheapest
 
 Array = Any  # CuPy's, or the simulated device's
 
