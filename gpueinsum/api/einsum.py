@@ -21,9 +21,9 @@ from gpueinsum.api.arguments import (
     options_of,
     shape_of,
 )
-from gpueinsum.api.dispatch import evaluate, evaluate_plan, numpy_kinds, plan_for, usual
-from gpueinsum.backends.select import choose, on_device
-from gpueinsum.costs.profile import profile_for
+from gpueinsum.api.dispatch import cached_numpy_call, evaluate, evaluate_plan, numpy_signature, plan_for
+from gpueinsum.backends.select import backend_for, on_device
+from gpueinsum.costs.machine import profile_for
 from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.language.subscripts import alphabet
 from gpueinsum.planning.path import Optimize
@@ -84,9 +84,9 @@ def einsum(
         out is dtype is backend is precision is None and optimize is _AUTO and order == "K" and casting == "safe"
     )
     if no_options and not deterministic and not autotune and type(subscripts) is str:
-        kinds = numpy_kinds(operands)
+        kinds = numpy_signature(operands)
         if kinds:
-            return usual(subscripts, *kinds)(*operands)
+            return cached_numpy_call(subscripts, *kinds)(*operands)
     expression, arrays = hashable_form(subscripts, operands)
     options = options_of(
         dtype=dtype,
@@ -201,4 +201,4 @@ def _listed(axes: Any) -> tuple[list[int], list[int]]:
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Array:
     """numpy's `transpose`: a view of x with its axes permuted, reversed by default."""
-    return choose(None, [x]).asarray(x).transpose(axes)
+    return backend_for(None, [x]).asarray(x).transpose(axes)

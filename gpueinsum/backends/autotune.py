@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpueinsum.backends.stopwatch import Call, fastest
-from gpueinsum.costs.profile import machine, tuned_path, write_text
+from gpueinsum.costs.machine import machine, tuned_path
 from gpueinsum.costs.seconds import SMALL
+from gpueinsum.files import write_text
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.schedule.candidate import Candidate
 from gpueinsum.schedule.mapping import Gemm

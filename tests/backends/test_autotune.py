@@ -10,7 +10,8 @@ from conftest import simulated_backend
 import gpueinsum as ge
 from gpueinsum.backends import autotune as tune
 from gpueinsum.backends.autotune import Choices, Tuner
-from gpueinsum.costs.profile import machine, profile, tuned_path
+from gpueinsum.costs.machine import machine, tuned_path
+from gpueinsum.costs.profile import profile
 from gpueinsum.schedule.problem import Problem, c_strides
 from gpueinsum.schedule.select import candidates
 
@@ -199,7 +200,7 @@ def clear():
     """Forget what is bound, not what is on disk."""
     from gpueinsum.api import dispatch as call
 
-    for cached in (call._call, call._plan_call, call.usual, tune._choices):
+    for cached in (call._call, call._plan_call, call.cached_numpy_call, tune._choices):
         cached.cache_clear()
 
 

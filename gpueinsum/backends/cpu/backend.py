@@ -14,7 +14,8 @@ from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.backends.cpu import copies, pool
 from gpueinsum.backends.cpu.program import program
 from gpueinsum.backends.stopwatch import Call, host_seconds
-from gpueinsum.costs.profile import Profile, profile_for
+from gpueinsum.costs.machine import profile_for
+from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import SMALL
 from gpueinsum.errors import OperandError
 from gpueinsum.language.plan import Plan

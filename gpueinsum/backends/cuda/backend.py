@@ -24,7 +24,8 @@ from gpueinsum.backends.cuda.source import KERNELS
 from gpueinsum.backends.select import HOST, on_device
 from gpueinsum.backends.stopwatch import Call
 from gpueinsum.costs.counts import item_bytes
-from gpueinsum.costs.profile import Profile, profile_for
+from gpueinsum.costs.machine import profile_for
+from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape

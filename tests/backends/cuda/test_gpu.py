@@ -19,7 +19,7 @@ from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.program import Launch, Product
 from gpueinsum.costs.counts import peak_bytes
-from gpueinsum.costs.profile import machine, tuned_path
+from gpueinsum.costs.machine import machine, tuned_path
 from gpueinsum.language.steps import Add, Contract
 from gpueinsum.schedule import select as candidates
 from tests.backends.cuda.test_backend import bound, plan_of
