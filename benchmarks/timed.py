@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from gpueinsum.backends.execute import scheduled
 
 from benchmarks import libraries
 from benchmarks.devices import Call, Device
@@ -20,7 +21,6 @@ from benchmarks.peers import plan_of
 from benchmarks.results import ResultsError, check_times
 from benchmarks.run import Rows, families_in_turn
 from benchmarks.workloads import numpy_dtype, random_array
-from gpueinsum.backends.execute import scheduled
 from gpueinsum.costs.profile import Profile
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Add, Contract, Expand, Fused, Reduce, Step, sides

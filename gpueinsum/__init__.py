@@ -1,8 +1,9 @@
 """Einsum on GPUs: opt_einsum chooses the order, cuBLAS and CUDA kernels do the work, or numpy without a GPU."""
 
-from gpueinsum.api.contract import ContractExpression, contract, contract_expression, contract_path, einsum_path
+from gpueinsum.api.contract import ContractExpression, contract, contract_expression
 from gpueinsum.api.derivatives import Pullback, jvp, vjp
 from gpueinsum.api.einsum import einsum, einsum_plan, run_plan, tensordot, transpose
+from gpueinsum.api.paths import contract_path, einsum_path
 from gpueinsum.backends.cpu.pool import free_memory
 from gpueinsum.backends.select import array_module
 from gpueinsum.errors import (

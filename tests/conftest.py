@@ -63,7 +63,7 @@ def simulated_backend():
 
 
 def real_runtime():
-    """That of the package: one for all tests, since handles that streams of a graph need are never given back."""
+    """That of the package: one for all tests, since its cuBLAS handle is never given back."""
     if missing_gpu():
         pytest.skip(f"not run on a GPU: {missing_gpu()}")
     return gpueinsum.backends.select.cuda_backend().runtime

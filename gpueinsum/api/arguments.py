@@ -45,6 +45,7 @@ class Options(NamedTuple):
     deterministic: bool = False
     graph: bool | None = False
     autotune: bool = False
+    runs: int = 1  # the search for an order may take as long as so many runs could save
 
     @property
     def mode(self) -> Mode:
@@ -56,18 +57,23 @@ DEFAULT = Options()
 
 
 def options_of(
-    dtype: Any,
-    order: str | None,
-    casting: Any,
-    optimize: Optimize,
-    memory_limit: Any,
-    backend: str | None,
-    precision: Any,
+    *,
+    dtype: Any = None,
+    order: str | None = "K",
+    casting: Any = "safe",
+    optimize: Optimize = "auto",
+    memory_limit: Any = None,
+    backend: str | None = None,
+    precision: Any = None,
     deterministic: Any = False,
     autotune: Any = False,
     graph: Any = False,
+    runs: int = 1,
 ) -> Options:
-    """The options of a call, checked and hashable: a dtype as numpy's, a path in tuples. Raises DtypeError."""
+    """The options of a call, checked and hashable: a dtype as numpy's, a path in tuples. Raises DtypeError.
+
+    A search that stops by the clock would end with other plans at other times: there is none if `deterministic`.
+    """
     if order not in _ORDERS:
         raise _none_of("order", order, _ORDERS)
     if casting not in _CASTINGS:
@@ -92,7 +98,8 @@ def options_of(
         check_kind(dtype)
         dtype = dtype.newbyteorder("=")
     modes = precision, bool(deterministic), graph if graph is None else bool(graph), bool(autotune)
-    return Options(dtype, order, casting, _hashable(optimize), memory_limit, backend, *modes)
+    runs = 0 if deterministic else runs
+    return Options(dtype, order, casting, _hashable(optimize), memory_limit, backend, *modes, runs)
 
 
 def _none_of(name: str, value: Any, allowed: Iterable[Any]) -> ValueError:
@@ -106,12 +113,12 @@ def _hashable(optimize: Optimize) -> Optimize:
     if isinstance(optimize, list | tuple | np.ndarray):
         return tuple(tuple(step) if isinstance(step, list | set | np.ndarray) else step for step in optimize)
     if callable(optimize):
-        return Held(optimize)
+        return WeakOptimizer(optimize)
     # 1 would be True to the caches, and an unhashable value no key.
     raise OptimizerError(f"optimize={optimize!r} is no path, no optimizer and no name that opt_einsum knows")
 
 
-class Held:
+class WeakOptimizer:
     """A weak reference to an optimizer, which equals those to the same one."""
 
     def __init__(self, optimizer: Callable[..., Any]) -> None:
@@ -125,7 +132,7 @@ class Held:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Held) and self.get() is other.get() is not None
+        return isinstance(other, WeakOptimizer) and self.get() is other.get() is not None
 
 
 def hashable_form(subscripts: Any, operands: Sequence[Any]) -> tuple[Expression, Sequence[Any]]:
@@ -238,17 +245,17 @@ def positions_of(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, .
     return listed
 
 
-def bytes_limit(limit: Any, place: Backend | None = None) -> int | None:
-    """A number of bytes, from a number, a text such as "4GiB", or a share of the memory of `place` such as "80%"."""
+def bytes_limit(limit: Any, backend: Backend | None = None) -> int | None:
+    """A number of bytes, from a number, a text such as "4GiB", or a share of the memory of `backend` such as "80%"."""
     number: Any = limit
     if limit is None:
         return None
     if isinstance(limit, str):
         number, share = read_bytes(limit), read_share(limit)
-        if share is not None and place is None:
+        if share is not None and backend is None:
             raise PlanError(f"memory_limit={limit!r:.60} is a share of a device, and a plan has none: give bytes")
-        if share is not None and place is not None:
-            number = share * place.memory_bytes()
+        if share is not None and backend is not None:
+            number = share * backend.memory_bytes()
     is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
     if not (is_number and 0 <= number < math.inf):
         raise PlanError(f'memory_limit={limit!r:.60} is no number of bytes, "4GiB" or "80%"')
@@ -261,7 +268,7 @@ def _holds_numbers(dtype: Dtype) -> bool:
 
 
 def call_dtypes(
-    dtypes: Sequence[Dtype], out: tuple[Shape, Dtype] | None, options: Options, place: Backend
+    dtypes: Sequence[Dtype], out: tuple[Shape, Dtype] | None, options: Options, backend: Backend
 ) -> tuple[Dtype, Dtype]:
     """The dtypes of the result and of the computation; every cast that they ask for is checked."""
     for number, source in enumerate(dtypes):
@@ -276,7 +283,7 @@ def call_dtypes(
             raise DtypeError(f"operand {number} is {source}, which casting={casting!r} does not cast to {target}")
     if out is not None and not np.can_cast(target, out[1], casting):
         raise DtypeError(f"the result is {target}, which casting={casting!r} does not cast to out's {out[1]}")
-    return target, place.compute_dtype(target)
+    return target, backend.compute_dtype(target)
 
 
 def _common_dtype(dtypes: Sequence[Dtype]) -> Dtype:
@@ -287,7 +294,7 @@ def _common_dtype(dtypes: Sequence[Dtype]) -> Dtype:
     return common.newbyteorder("=")
 
 
-def check_out(out: Array, operands: Sequence[Any], place: Backend) -> None:
+def check_out(out: Array, operands: Sequence[Any], backend: Backend) -> None:
     """Refuse an `out=` that is no array, cannot be written, or lies where the operands do not."""
     if not isinstance(getattr(out, "dtype", None), np.dtype) or isinstance(out, np.generic):
         raise OperandError(f"out is of type {type(out).__name__}, not an array")
@@ -298,4 +305,4 @@ def check_out(out: Array, operands: Sequence[Any], place: Backend) -> None:
     if not on_device(out) and any(map(on_device, operands)):
         raise OutError("out is not on the GPU where the operands are")
     if on_device(out):
-        place.asarray(out)  # refused here if it is on another device
+        backend.asarray(out)  # refused here if it is on another device

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-import opt_einsum
-from opt_einsum.contract import PathInfo
 
 from gpueinsum.api.arguments import (
     Array,
@@ -26,24 +23,25 @@ from gpueinsum.api.arguments import (
 )
 from gpueinsum.api.dispatch import (
     Call,
-    casts,
     check_dimensions,
     check_out_shape,
-    conclude,
     evaluate,
+    finish_call,
     is_plain,
-    numpy_kinds,
+    needed_casts,
+    numpy_call,
+    numpy_signature,
     plan_for,
-    ready,
     resolve,
     signature,
 )
+from gpueinsum.api.paths import path_of
 from gpueinsum.backends.base import Backend
-from gpueinsum.backends.select import HOST, as_array, choose
+from gpueinsum.backends.select import HOST, as_array, backend_for
 from gpueinsum.language.rewrite import fold_constants
-from gpueinsum.language.steps import distinct
-from gpueinsum.language.subscripts import Shape, Subscripts
-from gpueinsum.planning.path import Optimize, Path, find_path
+from gpueinsum.language.subscripts import Shape
+from gpueinsum.planning.path import Optimize
+from gpueinsum.planning.search import MANY_RUNS
 
 _BACKENDS: dict[str | None, str | None] = {
     **dict.fromkeys(("auto", "gpueinsum", None), None),
@@ -52,7 +50,6 @@ _BACKENDS: dict[str | None, str | None] = {
 }
 _KEPT = 8  # constant parts that an expression keeps, of the devices, streams, shapes and dtypes it was called with last
 _SIZES = 128  # calls that an expression without constants keeps, of the shapes and dtypes it was called with last
-_NUMPY_OPTIMIZERS = {"greedy", "optimal"}
 
 
 def contract(
@@ -83,53 +80,17 @@ def contract(
     """
     expression, arrays = hashable_form(subscripts, operands)
     options = options_of(
-        dtype, order, casting, optimize, memory_limit, _backend(backend), precision, deterministic, autotune
+        dtype=dtype,
+        order=order,
+        casting=casting,
+        optimize=optimize,
+        memory_limit=memory_limit,
+        backend=_backend(backend),
+        precision=precision,
+        deterministic=deterministic,
+        autotune=autotune,
     )
     return evaluate(expression, arrays, out, options)
-
-
-def contract_path(
-    subscripts: Any,
-    *operands: Any,
-    use_blas: bool = True,
-    optimize: Optimize = True,
-    memory_limit: int | str | None = None,
-    shapes: bool = False,
-) -> tuple[list[tuple[int, ...]], PathInfo]:
-    """opt_einsum's `contract_path`: the path, and opt_einsum's `PathInfo` about it.
-
-    With `shapes` the operands are shapes rather than arrays.
-
-    >>> path, info = contract_path("ij,jk,kl->il", (2, 3), (3, 5), (5, 2), shapes=True)
-    >>> path, int(info.opt_cost)
-    ([(1, 2), (0, 1)], 84)
-    """
-    core = _core(subscripts, operands, shapes)
-    path = list(_path(core, optimize, memory_limit))
-    return opt_einsum.contract_path(  # type: ignore[no-any-return]  # opt_einsum has no types
-        _equation(core), *_shapes(core), use_blas=use_blas, optimize=path, shapes=True
-    )
-
-
-def einsum_path(subscripts: Any = "", *operands: Any, optimize: Optimize = "greedy") -> tuple[list[Any], str]:
-    """numpy's `einsum_path`: `["einsum_path", (0, 1), ...]` and a printable account of it.
-
-    What numpy's own optimizers accept is planned by them, so that the path is numpy's; the rest by opt_einsum.
-
-    >>> einsum_path("ij,jk,kl->il", np.ones((2, 3)), np.ones((3, 5)), np.ones((5, 2)))[0]
-    ['einsum_path', (1, 2), (0, 1)]
-    """
-    core = _core(subscripts, operands)
-    equation = _equation(core)
-    labels = dict.fromkeys("".join(core.inputs))
-    name = optimize[0] if isinstance(optimize, tuple | list) and optimize else optimize
-    is_numpys = not isinstance(name, str) or name in _NUMPY_OPTIMIZERS | {"einsum_path"}
-    if len(labels) > len(string.ascii_letters) or callable(optimize) or not is_numpys:
-        path, info = contract_path(subscripts, *operands, optimize=optimize)
-        return ["einsum_path", *path], str(info)
-    if not equation.isascii():
-        equation = equation.translate({ord(x): y for x, y in zip(labels, string.ascii_letters, strict=False)})
-    return np.einsum_path(equation, *(np.broadcast_to(0.0, shape) for shape in _shapes(core)), optimize=optimize)
 
 
 def contract_expression(
@@ -172,8 +133,18 @@ def contract_expression(
     dimensions = tuple(array_shape(x) if i in fixed else shape_listed(x) for i, x in enumerate(operands))
     core = resolve(expression, dimensions)
     is_auto = optimize in (True, "auto") and memory_limit is None
-    path = "auto" if is_auto else _path(core, optimize, memory_limit)
-    options = options_of(dtype, order, casting, path, None, None, precision, deterministic, autotune, graph)
+    path = "auto" if is_auto else path_of(core, optimize, memory_limit)
+    options = options_of(
+        dtype=dtype,
+        order=order,
+        casting=casting,
+        optimize=path,
+        precision=precision,
+        deterministic=deterministic,
+        autotune=autotune,
+        graph=graph,
+        runs=MANY_RUNS,
+    )
     return ContractExpression(expression, dimensions, fixed, options)
 
 
@@ -192,12 +163,12 @@ class ContractExpression:
         self._shapes = shapes
         self._constants = constants
         self._options = options
-        self._placed = lru_cache(maxsize=_KEPT)(partial(_place, constants))
-        self._folded = lru_cache(maxsize=_KEPT)(partial(_fold, expression, self._placed))
+        self._constants_on = lru_cache(maxsize=_KEPT)(partial(_constants_on, constants))
+        self._folded = lru_cache(maxsize=_KEPT)(partial(_fold, expression, self._constants_on))
         if constants:
-            self._usual = lru_cache(maxsize=_KEPT)(partial(_ready, constants, self._folded, options))
+            self._numpy_call = lru_cache(maxsize=_KEPT)(partial(_constant_numpy_call, constants, self._folded, options))
         else:
-            self._usual = lru_cache(maxsize=_SIZES)(partial(ready, options, expression))
+            self._numpy_call = lru_cache(maxsize=_SIZES)(partial(numpy_call, options, expression))
 
     @property
     def contraction(self) -> str:
@@ -221,80 +192,80 @@ class ContractExpression:
             counts = f"exactly {self.num_args} array arguments but received {len(arrays)}"
             raise ValueError(f"this `ContractExpression` takes {counts}: {self!r}")
         if out is None and backend == "auto":
-            kinds = numpy_kinds(arrays)
+            kinds = numpy_signature(arrays)
             if kinds:
-                return self._usual(*kinds)(*arrays)
+                return self._numpy_call(*kinds)(*arrays)
         options = self._options._replace(backend=_backend(backend))
         if not self._constants:
             return evaluate(self._expression, arrays, out, options)
         given = arrays or tuple(self._constants.values())
-        place = choose(options.backend, given)
-        if place is HOST:
-            choose(options.backend, _filled(self._constants, arrays))  # refuses constants on a GPU
+        chosen = backend_for(options.backend, given)
+        if chosen is HOST:
+            backend_for(options.backend, _filled(self._constants, arrays))  # refuses constants on a GPU
         if out is not None:
-            check_out(out, given, place)
+            check_out(out, given, chosen)
         numbers = [number for number in range(len(self._shapes)) if number not in self._constants]
-        late = [as_array(place, f"operand {number}", array) for number, array in zip(numbers, arrays, strict=True)]
-        call, kept = self._folded(place, place.context(), signature(late), _signature(out), options)
+        late = [as_array(chosen, f"operand {number}", array) for number, array in zip(numbers, arrays, strict=True)]
+        call, kept = self._folded(chosen, chosen.context(), signature(late), _signature(out), options)
         result = call.run(*call.cast(late), *kept)
-        return conclude(call, place, result, _filled(self._constants, arrays), given, out, options)
+        return finish_call(call, chosen, result, _filled(self._constants, arrays), given, out, options)
 
     def evaluate_constants(self, backend: str | None = "auto") -> None:
         """Compute now, for arrays of the planned shapes and the constants' dtype, what the first call would."""
         if not self._constants:
             return
         options = self._options._replace(backend=_backend(backend))
-        place = choose(options.backend, list(self._constants.values()))
-        constants = self._placed(place, place.context())
+        chosen = backend_for(options.backend, list(self._constants.values()))
+        constants = self._constants_on(chosen, chosen.context())
         dtype = np.result_type(*(array.dtype for array in constants.values()))
         late = tuple((shape, dtype) for i, shape in enumerate(self._shapes) if i not in constants)
-        self._folded(place, place.context(), late, None, options)
+        self._folded(chosen, chosen.context(), late, None, options)
 
 
-def _place(constants: Mapping[int, Any], place: Backend, context: Hashable) -> dict[int, Array]:
+def _constants_on(constants: Mapping[int, Any], backend: Backend, context: Hashable) -> dict[int, Array]:
     """The constants where they are computed with; `context` is what they can be used with only."""
-    return {i: as_array(place, f"operand {i}", array) for i, array in constants.items()}
+    return {i: as_array(backend, f"operand {i}", array) for i, array in constants.items()}
 
 
 def _fold(
     expression: Expression,
-    placed: Callable[[Backend, Hashable], Mapping[int, Array]],
-    place: Backend,
+    constants_on: Callable[[Backend, Hashable], Mapping[int, Array]],
+    backend: Backend,
     context: Hashable,
     late: Signature,
     out: tuple[Shape, Dtype] | None,
     options: Options,
 ) -> tuple[Call, tuple[Array, ...]]:
     """What remains to be run for other operands like these, and the constant part's results that it takes."""
-    constants = placed(place, context)
+    constants = constants_on(backend, context)
     known = {i: (array.shape, array.dtype) for i, array in constants.items()}
     shapes, dtypes = zip(*_filled(known, late), strict=True)
-    target, compute = call_dtypes(dtypes, out, options, place)
-    plan = plan_for(expression, shapes, compute, options, place.profile)
+    target, compute = call_dtypes(dtypes, out, options, backend)
+    plan = plan_for(expression, shapes, compute, options, backend.profile)
     check_dimensions(plan)
     check_out_shape(out, plan)
     first, rest = fold_constants(plan, tuple(constants))
-    run = place.bind_single(rest, options.mode) if rest.steps else partial(_copied, rest.outputs[0])
-    call = Call(run, *casts(dtypes, compute, target))
-    return call, place.bind(first, options._replace(graph=False).mode)(*call.cast(list(constants.values())))
+    run = backend.bind_single(rest, options.mode) if rest.steps else partial(_copied, rest.outputs[0])
+    call = Call(run, *needed_casts(dtypes, compute, target), not plan.term(plan.outputs[0]))
+    return call, backend.bind(first, options._replace(graph=False).mode)(*call.cast(list(constants.values())))
 
 
-def _ready(
+def _constant_numpy_call(
     constants: Mapping[int, Any],
     folded: Callable[..., tuple[Call, tuple[Array, ...]]],
     options: Options,
     *kinds: Any,
 ) -> Callable[..., Array]:
-    """`ready` for the operands that are no constants."""
+    """`numpy_call` for the operands that are no constants."""
     late = tuple(zip(kinds[::2], kinds[1::2], strict=True))
-    place = choose(options.backend, _filled(constants, [np.empty(0)] * len(late)))  # refuses constants on a GPU
-    call, kept = folded(place, place.context(), late, None, options)
+    backend = backend_for(options.backend, _filled(constants, [np.empty(0)] * len(late)))  # refuses constants on a GPU
+    call, kept = folded(backend, backend.context(), late, None, options)
     if is_plain(call, options):
-        return lambda *arrays: place.hand_back(call.run(*arrays, *kept), False)
+        return lambda *arrays: backend.hand_back(call.run(*arrays, *kept), False)
 
     def run(*arrays: Array) -> Array:
         result = call.run(*call.cast(arrays), *kept)
-        return conclude(call, place, result, _filled(constants, arrays), arrays, None, options)
+        return finish_call(call, backend, result, _filled(constants, arrays), arrays, None, options)
 
     return run
 
@@ -320,27 +291,6 @@ def _positions(constants: Collection[int] | None, operands: int) -> list[int]:
 def _copied(register: int, *operands: Array) -> Array:
     """Where nothing remains to be computed: what is kept stays the expression's own."""
     return operands[register].copy()
-
-
-def _core(subscripts: Any, operands: Sequence[Any], shapes: bool = False) -> Subscripts:
-    """A resolved expression, from operands or from their shapes."""
-    expression, operands = hashable_form(subscripts, operands)
-    return resolve(expression, tuple(map(shape_listed if shapes else array_shape, operands)))
-
-
-def _path(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path:
-    terms = tuple(distinct(term) for term in core.inputs)
-    return find_path(terms, distinct(core.output), dict(core.sizes), optimize, memory_limit)
-
-
-def _equation(core: Subscripts) -> str:
-    """The expression as opt_einsum and numpy take it, whose outputs repeat no label."""
-    return f"{','.join(core.inputs)}->{distinct(core.output)}"
-
-
-def _shapes(core: Subscripts) -> list[Shape]:
-    size = dict(core.sizes)
-    return [tuple(size[label] for label in term) for term in core.inputs]
 
 
 def _backend(name: str | None) -> str | None:

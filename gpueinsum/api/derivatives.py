@@ -19,14 +19,15 @@ from gpueinsum.api.arguments import (
     options_of,
     positions_of,
 )
-from gpueinsum.api.dispatch import hand_over, layout, one_or_all, signature, stays_on_device
-from gpueinsum.api.passes import BothPasses, both_passes, tangent_pass
+from gpueinsum.api.derivative_dispatch import BothPasses, both_passes, tangent_pass
+from gpueinsum.api.dispatch import finish_result, layout, one_or_all, signature, stays_on_device
 from gpueinsum.backends.base import Backend
-from gpueinsum.backends.select import HOST, as_array, on_device, placed
+from gpueinsum.backends.select import HOST, as_array, backend_and_arrays, on_device
 from gpueinsum.errors import DtypeError, OperandError, PlanError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.planning.path import Optimize
+from gpueinsum.planning.search import MANY_RUNS
 
 
 def vjp(
@@ -62,7 +63,7 @@ def vjp(
 
     Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays
     (of one for one operand), each of its operand's shape and dtype. It can be called any number of times, and keeps the
-    operands and intermediates that it needs until it goes: do not change operands in place before its last call. For a
+    operands and intermediates that it needs until it goes: do not change operands in chosen before its last call. For a
     plan of several outputs value and cotangent are tuples, and None among the cotangents stands for zeros.
 
     Raises what `einsum` raises; DtypeError for gradients of integers or bools; PlanError if no plan keeps to the limit.
@@ -76,28 +77,29 @@ def vjp(
     """
     asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
     options = _options(asked, dtype, order, casting, optimize, backend, precision, deterministic, autotune)
-    place, arrays = placed(backend, given)
+    chosen, arrays = backend_and_arrays(backend, given)
     call = both_passes(
-        asked, signature(arrays), positions_of(wrt, len(given)), options, bytes_limit(memory_limit, place), place
+        asked, signature(arrays), positions_of(wrt, len(given)), options, bytes_limit(memory_limit, chosen), chosen
     )
     outputs = call.forward(*call.cast(arrays))
     kept, values = outputs[: call.kept], outputs[call.kept :]
-    arranged, stays = layout(order, given), stays_on_device(place, given)
+    arranged, stays = layout(order, given), stays_on_device(chosen, given)
     handed = [
-        hand_over(value, kind, arranged, place, stays) for value, (_, kind) in zip(values, call.values, strict=True)
+        finish_result(value, kind, arranged, chosen, stays)
+        for value, (_, kind) in zip(values, call.values, strict=True)
     ]
-    return one_or_all(handed), Pullback(call, kept, place, arranged, stays)
+    return one_or_all(handed), Pullback(call, kept, chosen, arranged, stays)
 
 
 class Pullback:
     """From the cotangent of a value to the gradients of its operands: `pullback(cotangent) -> (gradient, ...)`."""
 
-    __slots__ = ("_call", "_kept", "_order", "_place", "_stays")
+    __slots__ = ("_backend", "_call", "_kept", "_order", "_stays")
 
-    def __init__(self, call: BothPasses, kept: Sequence[Array], place: Backend, order: str, stays: bool) -> None:
+    def __init__(self, call: BothPasses, kept: Sequence[Array], backend: Backend, order: str, stays: bool) -> None:
         self._call = call
         self._kept = kept
-        self._place = place
+        self._backend = backend
         self._order = order
         self._stays = stays
 
@@ -119,20 +121,20 @@ class Pullback:
 
     def __call__(self, cotangent: Any) -> tuple[Array, ...]:
         """The gradients for this cotangent; of several outputs for a tuple of them, in which None stands for zeros."""
-        call, place, stays = self._call, self._place, self._stays
+        call, backend, stays = self._call, self._backend, self._stays
         count = len(call.values)
         cotangents = [cotangent] if count == 1 else _listed(cotangent, count, "cotangents")
         arrays = []
         for k, (given, (shape, kind)) in enumerate(zip(cotangents, call.values, strict=True)):
             if given is None and count > 1:
-                arrays.append(place.asarray(np.zeros(shape, kind)))
+                arrays.append(backend.asarray(np.zeros(shape, kind)))
             else:
                 name = "the cotangent" if count == 1 else f"cotangent {k}"
-                arrays.append(_fitting(given, name, "the value", shape, kind, place, stays))
-        kept = map(place.asarray, self._kept)  # refused here if they are on another device than the current one
+                arrays.append(_fitting(given, name, "the value", shape, kind, backend, stays))
+        kept = map(backend.asarray, self._kept)  # refused here if they are on another device than the current one
         gradients = call.backward(*call.cast(arrays), *kept)
         return tuple(
-            hand_over(gradient, dtype, self._order, place, stays)
+            finish_result(gradient, dtype, self._order, backend, stays)
             for gradient, dtype in zip(gradients, call.dtypes, strict=True)
         )
 
@@ -169,17 +171,17 @@ def jvp(
     given = _listed(operands, None, "operands")
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
     options = _options(asked, dtype, order, casting, optimize, backend, precision, deterministic, autotune)
-    place, arrays = placed(backend, given)
-    kinds, stays = signature(arrays), stays_on_device(place, given)
+    chosen, arrays = backend_and_arrays(backend, given)
+    kinds, stays = signature(arrays), stays_on_device(chosen, given)
     moved: dict[int, Array] = {}  # the tangents that there are
     for k, (tangent, (shape, kind)) in enumerate(zip(_listed(tangents, len(given), "tangents"), kinds, strict=True)):
         if tangent is not None:
             check_differentiable(kind, f"operand {k}")
-            moved[k] = _fitting(tangent, f"tangent {k}", "its operand", shape, kind, place, stays)
-    call = tangent_pass(asked, kinds, tuple(moved), options, place)
+            moved[k] = _fitting(tangent, f"tangent {k}", "its operand", shape, kind, chosen, stays)
+    call = tangent_pass(asked, kinds, tuple(moved), options, chosen)
     outputs = call.run(*call.cast([*arrays, *moved.values()]))
     arranged = layout(order, given)
-    handed = [hand_over(output, call.target, arranged, place, stays) for output in outputs]
+    handed = [finish_result(output, call.target, arranged, chosen, stays) for output in outputs]
     middle = len(handed) // 2
     return one_or_all(handed[:middle]), one_or_all(handed[middle:])
 
@@ -202,7 +204,17 @@ def _options(
         if dtype is not None:
             raise PlanError(f"dtype={dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
         dtype, casting = dtype_of(asked.dtype), "same_kind" if casting == "safe" else casting
-    return options_of(dtype, order, casting, optimize, None, backend, precision, deterministic, autotune)
+    return options_of(
+        dtype=dtype,
+        order=order,
+        casting=casting,
+        optimize=optimize,
+        backend=backend,
+        precision=precision,
+        deterministic=deterministic,
+        autotune=autotune,
+        runs=MANY_RUNS,
+    )
 
 
 def _expression(subscripts: Any, operands: Sequence[Any]) -> Expression:
@@ -226,13 +238,13 @@ def _listed(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
     return arrays
 
 
-def _fitting(given: Any, name: str, owner: str, shape: Shape, dtype: Dtype, place: Backend, stays: bool) -> Array:
+def _fitting(given: Any, name: str, owner: str, shape: Shape, dtype: Dtype, backend: Backend, stays: bool) -> Array:
     """A tangent or cotangent as an array, where and of the shape that it must be, of a dtype that `dtype` can hold."""
-    if place is HOST and on_device(given):
+    if backend is HOST and on_device(given):
         raise OperandError(f"{name} is on a GPU, but the operands are not")
     if stays and isinstance(given, np.ndarray) and given.ndim and not on_device(given):
         raise OperandError(f"{name} is a numpy array, but the operands are on a GPU: move it (cupy.asarray(x))")
-    array = as_array(place, name, given)
+    array = as_array(backend, name, given)
     if array.shape != shape:
         raise OperandError(f"{name} has shape {array.shape}, but {owner} has {shape}")
     if not np.can_cast(array.dtype, dtype, "same_kind"):

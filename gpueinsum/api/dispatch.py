@@ -14,15 +14,15 @@ from gpueinsum.api.arguments import (
     Array,
     Dtype,
     Expression,
-    Held,
     Options,
     Signature,
+    WeakOptimizer,
     array_shape,
     call_dtypes,
     check_out,
 )
 from gpueinsum.backends.base import Backend, Mode
-from gpueinsum.backends.select import HOST, on_device, placed
+from gpueinsum.backends.select import HOST, backend_and_arrays, on_device
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import OutError, SubscriptsError
 from gpueinsum.language.plan import Plan, check_takes
@@ -37,11 +37,12 @@ _MAX_DIMENSIONS = 64  # numpy's
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An expression ready for operands of certain shapes and dtypes in one place."""
+    """An expression ready for operands of certain shapes and dtypes on one backend."""
 
     run: Callable[..., Any]
     compute: Dtype | None  # the dtype to cast operands to first; None if none needs it
     result: Dtype | None  # the dtype to cast the result to; None if it has it
+    is_scalar: bool  # whether the result has no axes: numpy's functions return it as a scalar
 
     def cast(self, arrays: Sequence[Array]) -> Sequence[Array]:
         compute = self.compute
@@ -50,15 +51,15 @@ class Call:
 
 def evaluate(expression: Expression, operands: Sequence[Any], out: Array | None, options: Options) -> Array:
     """`einsum`, for an expression in its hashable form."""
-    place, arrays = placed(options.backend, operands)
+    backend, arrays = backend_and_arrays(options.backend, operands)
     if out is not None:
-        check_out(out, operands, place)
-    call = _call(expression, signature(arrays), None if out is None else (out.shape, out.dtype), options, place)
+        check_out(out, operands, backend)
+    call = _call(expression, signature(arrays), None if out is None else (out.shape, out.dtype), options, backend)
     result = call.run(*call.cast(arrays))
-    return conclude(call, place, result, operands, operands, out, options)
+    return finish_call(call, backend, result, operands, operands, out, options)
 
 
-def numpy_kinds(operands: Sequence[Any]) -> list[Any]:
+def numpy_signature(operands: Sequence[Any]) -> list[Any]:
     """The shape and the dtype of each operand in turn; nothing unless all are plain arrays of numpy's."""
     kinds: list[Any] = []
     for operand in operands:
@@ -69,15 +70,14 @@ def numpy_kinds(operands: Sequence[Any]) -> list[Any]:
     return kinds
 
 
-def ready(options: Options, expression: Expression, *kinds: Any) -> Callable[..., Array]:
+def numpy_call(options: Options, expression: Expression, *kinds: Any) -> Callable[..., Array]:
     """`evaluate` for plain arrays of these shapes and dtypes, as a function of them: often nothing but numpy's own."""
     shapes = kinds[::2]
-    call = _call(expression, tuple(zip(shapes, kinds[1::2], strict=True)), None, options, HOST)
+    call = _new_call(expression, tuple(zip(shapes, kinds[1::2], strict=True)), None, options, HOST)
     run = call.run
     if is_plain(call, options):
-        is_scalar = not resolve(expression, shapes).output  # which numpy's functions return as one
-        return (lambda *arrays: run(*arrays)[()]) if is_scalar else run
-    return lambda *arrays: conclude(call, HOST, run(*call.cast(arrays)), arrays, arrays, None, options)
+        return (lambda *arrays: run(*arrays)[()]) if call.is_scalar else run
+    return lambda *arrays: finish_call(call, HOST, run(*call.cast(arrays)), arrays, arrays, None, options)
 
 
 def is_plain(call: Call, options: Options) -> bool:
@@ -85,52 +85,52 @@ def is_plain(call: Call, options: Options) -> bool:
     return call.compute is call.result is None and options.order in ("K", "k", None)
 
 
-# `ready` without options, which is what most calls need: 2 x 3 times 3 x 4 takes 1.3 us, np.einsum 1.9 us (medians).
-usual = lru_cache(maxsize=4096)(partial(ready, DEFAULT))
+# `numpy_call` without options, as most calls are: 2 x 3 times 3 x 4 takes 1.3 us, np.einsum 1.9 us (medians).
+cached_numpy_call = lru_cache(maxsize=4096)(partial(numpy_call, DEFAULT))
 
 
 def evaluate_plan(plan: Plan, operands: Sequence[Any], options: Options) -> Any:
     """The output of a plan for operands of its shapes, or a tuple of them if it has several."""
-    place, arrays = placed(options.backend, operands)
-    call = _plan_call(plan, signature(arrays), options, place)
+    backend, arrays = backend_and_arrays(options.backend, operands)
+    call = _plan_call(plan, signature(arrays), options, backend)
     results = call.run(*call.cast(arrays))
-    stays = stays_on_device(place, operands)
-    return one_or_all([hand_over(result, call.result, "K", place, stays) for result in results])
+    stays = stays_on_device(backend, operands)
+    return one_or_all([finish_result(result, call.result, "K", backend, stays) for result in results])
 
 
 def signature(arrays: Sequence[Array]) -> Signature:
     return tuple([(array.shape, array.dtype) for array in arrays])
 
 
-def conclude(
+def finish_call(
     call: Call,
-    place: Backend,
+    backend: Backend,
     result: Array,
     operands: Sequence[Any],
     given: Sequence[Any],
     out: Array | None,
     options: Options,
 ) -> Array:
-    """Give the result the dtype, layout and place that the call asks for, the place by the operands `given`."""
+    """The result in the dtype and layout that the call asks for; on a GPU if one of the operands `given` is there."""
     if out is not None:
-        place.store(result, out)
+        backend.store(result, out)
         return out
-    return hand_over(result, call.result, layout(options.order, operands), place, stays_on_device(place, given))
+    return finish_result(result, call.result, layout(options.order, operands), backend, stays_on_device(backend, given))
 
 
-def hand_over(result: Array, dtype: Dtype | None, order: str, place: Backend, stays: bool) -> Array:
+def finish_result(result: Array, dtype: Dtype | None, order: str, backend: Backend, stays: bool) -> Array:
     """A result as the caller gets it: of this dtype if one is given, in the order "C", "F" or "K" (as it is)."""
     if dtype is not None and dtype != result.dtype:
         with np.errstate(over="ignore"):  # halves become inf in silence, as in np.einsum
             if result.dtype.kind == "c" and dtype.kind != "c":  # the gradient of a real operand
                 result = result.real.astype(dtype)  # no view of it
             result = result.astype(dtype, copy=False)
-    return place.hand_back(result if order == "K" else place.arrange(result, order), stays)
+    return backend.hand_back(result if order == "K" else backend.arrange(result, order), stays)
 
 
-def stays_on_device(place: Backend, operands: Sequence[Any]) -> bool:
+def stays_on_device(backend: Backend, operands: Sequence[Any]) -> bool:
     """Whether results stay where they were computed, on a GPU, since an operand came from there."""
-    return place is not HOST and any(map(on_device, operands))
+    return backend is not HOST and any(map(on_device, operands))
 
 
 def one_or_all(results: Sequence[Array]) -> Any:
@@ -154,41 +154,45 @@ def _is_fortran(operand: Any) -> bool:
     return len(array_shape(operand)) < 2 if flags is None else bool(flags.f_contiguous)
 
 
-@lru_cache(maxsize=4096)
-def _call(
+def _new_call(
     expression: Expression,
     operands: Signature,
     out: tuple[Shape, Dtype] | None,
     options: Options,
-    place: Backend,
+    backend: Backend,
 ) -> Call:
     shapes, dtypes = zip(*operands, strict=True)
-    target, compute = call_dtypes(dtypes, out, options, place)
-    plan = plan_for(expression, shapes, compute, options, place.profile)
+    target, compute = call_dtypes(dtypes, out, options, backend)
+    plan = plan_for(expression, shapes, compute, options, backend.profile)
     check_dimensions(plan)
     check_out_shape(out, plan)
-    run = place.bind_single(plan, options.mode)
-    is_view = plan.borrowed() and len(shapes) == 1 and set(plan.inputs[0]) == set(plan.term(plan.outputs[0]))
+    run = backend.bind_single(plan, options.mode)
+    output, is_borrowed = plan.term(plan.outputs[0]), len(shapes) == 1 and bool(plan.borrowed())
     as_it_is = options.dtype is None or options.dtype == dtypes[0]
-    if is_view and out is None and as_it_is:  # where numpy returns a view, so do we
-        return Call(run if plan.steps else _view, None, None)
-    own = (lambda *arrays: run(*arrays).copy()) if plan.borrowed() else run
-    return Call(own, *casts(dtypes, compute, target))
+    if is_borrowed and out is None and as_it_is and set(plan.inputs[0]) == set(output):  # numpy returns a view, too
+        return Call(run if plan.steps else _view, None, None, not output)
+    own = (lambda *arrays: run(*arrays).copy()) if is_borrowed else run
+    return Call(own, *needed_casts(dtypes, compute, target), not output)
+
+
+_call = lru_cache(maxsize=4096)(_new_call)
 
 
 @lru_cache(maxsize=256)
-def _plan_call(plan: Plan, operands: Signature, options: Options, place: Backend) -> Call:
+def _plan_call(plan: Plan, operands: Signature, options: Options, backend: Backend) -> Call:
     check_takes(plan, tuple(shape for shape, _ in operands))
     dtypes = [dtype for _, dtype in operands]
-    target, compute = call_dtypes(dtypes, None, options, place)
+    target, compute = call_dtypes(dtypes, None, options, backend)
     check_dimensions(plan)
-    run = bind_own(replace(plan, dtype=compute.name), place, options.mode)
-    return Call(run, *casts(dtypes, compute, target))
+    run = bind_with_own_outputs(replace(plan, dtype=compute.name), backend, options.mode)
+    return Call(run, *needed_casts(dtypes, compute, target), False)
 
 
-def bind_own(plan: Plan, place: Backend, mode: Mode, borrowing: int = 0) -> Callable[..., tuple[Array, ...]]:
+def bind_with_own_outputs(
+    plan: Plan, backend: Backend, mode: Mode, borrowing: int = 0
+) -> Callable[..., tuple[Array, ...]]:
     """`bind` with outputs that are memory of their own, each, but for the first `borrowing`."""
-    run = place.bind(plan, mode)
+    run = backend.bind(plan, mode)
     copied = [position for position in plan.borrowed() if position >= borrowing]
     if not copied:
         return run
@@ -202,7 +206,7 @@ def bind_own(plan: Plan, place: Backend, mode: Mode, borrowing: int = 0) -> Call
     return run_and_copy
 
 
-def casts(dtypes: Sequence[Dtype], compute: Dtype, target: Dtype) -> tuple[Dtype | None, Dtype | None]:
+def needed_casts(dtypes: Sequence[Dtype], compute: Dtype, target: Dtype) -> tuple[Dtype | None, Dtype | None]:
     """What operands of these dtypes must be cast to, and what the result must be; None for what is so already."""
     return None if all(dtype == compute for dtype in dtypes) else compute, None if compute == target else target
 
@@ -215,10 +219,14 @@ def _view(array: Array) -> Array:
 
 
 def plan_for(
-    expression: Expression, shapes: tuple[Shape, ...], dtype: Dtype, options: Options, profile: Profile
+    expression: Expression,
+    shapes: tuple[Shape, ...],
+    dtype: Dtype,
+    options: Options,
+    profile: Profile,
 ) -> Plan:
     """The plan of an expression in its hashable form, for such a device, from the cache if it is there."""
-    return _plan(expression, shapes, dtype, options.optimize, options.memory_limit, profile)
+    return _plan(expression, shapes, dtype, options.optimize, options.memory_limit, profile, options.runs)
 
 
 @lru_cache(maxsize=4096)
@@ -229,14 +237,15 @@ def _plan(
     optimize: Optimize,
     memory_limit: int | str | None,
     profile: Profile,
+    runs: int,
 ) -> Plan:
     subscripts = resolve(expression, shapes)
     if optimize in ("auto", True, None) and memory_limit in (None, -1):
-        return cheapest_plan(subscripts, dtype.name, profile, lambda plan: schedule(plan, profile).seconds)
+        return cheapest_plan(subscripts, dtype.name, profile, lambda plan: schedule(plan, profile).seconds, runs)
     sizes = dict(subscripts.sizes)
 
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
-        search = optimize.get() if isinstance(optimize, Held) else optimize
+        search = optimize.get() if isinstance(optimize, WeakOptimizer) else optimize
         return find_path(inputs, output, sizes, search, memory_limit)
 
     return lower(subscripts, order, dtype.name)

@@ -21,12 +21,13 @@ from gpueinsum.api.arguments import (
     options_of,
     shape_of,
 )
-from gpueinsum.api.dispatch import evaluate, evaluate_plan, numpy_kinds, plan_for, usual
-from gpueinsum.backends.select import choose, on_device
-from gpueinsum.costs.profile import profile_for
+from gpueinsum.api.dispatch import cached_numpy_call, evaluate, evaluate_plan, numpy_signature, plan_for
+from gpueinsum.backends.select import backend_for, on_device
+from gpueinsum.costs.machine import profile_for
 from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.language.subscripts import alphabet
 from gpueinsum.planning.path import Optimize
+from gpueinsum.planning.search import MANY_RUNS
 
 _AUTO = "auto"
 
@@ -83,11 +84,20 @@ def einsum(
         out is dtype is backend is precision is None and optimize is _AUTO and order == "K" and casting == "safe"
     )
     if no_options and not deterministic and not autotune and type(subscripts) is str:
-        kinds = numpy_kinds(operands)
+        kinds = numpy_signature(operands)
         if kinds:
-            return usual(subscripts, *kinds)(*operands)
+            return cached_numpy_call(subscripts, *kinds)(*operands)
     expression, arrays = hashable_form(subscripts, operands)
-    options = options_of(dtype, order, casting, optimize, None, backend, precision, deterministic, autotune)
+    options = options_of(
+        dtype=dtype,
+        order=order,
+        casting=casting,
+        optimize=optimize,
+        backend=backend,
+        precision=precision,
+        deterministic=deterministic,
+        autotune=autotune,
+    )
     return evaluate(expression, arrays, out, options)
 
 
@@ -116,7 +126,7 @@ def einsum_plan(
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
     dtype = dtype_of(dtype)
     check_kind(dtype)
-    options = options_of(None, "K", "safe", optimize, memory_limit, None, None)
+    options = options_of(optimize=optimize, memory_limit=memory_limit, runs=MANY_RUNS)
     device = "cuda" if any(map(on_device, operands_or_shapes)) else "cpu"
     return plan_for(expression, shapes, dtype, options, profile_for(device))
 
@@ -138,7 +148,14 @@ def run_plan(
     Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
     """
     check_is_plan(plan)
-    options = options_of(plan.dtype, "K", "same_kind", "auto", None, backend, precision, deterministic, autotune)
+    options = options_of(
+        dtype=plan.dtype,
+        casting="same_kind",
+        backend=backend,
+        precision=precision,
+        deterministic=deterministic,
+        autotune=autotune,
+    )
     return evaluate_plan(plan, operands, options)
 
 
@@ -184,4 +201,4 @@ def _listed(axes: Any) -> tuple[list[int], list[int]]:
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Array:
     """numpy's `transpose`: a view of x with its axes permuted, reversed by default."""
-    return choose(None, [x]).asarray(x).transpose(axes)
+    return backend_for(None, [x]).asarray(x).transpose(axes)

@@ -13,13 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpueinsum.backends.stopwatch import Call, fastest
-from gpueinsum.costs.profile import machine, tuned_path, write_text
+from gpueinsum.costs.machine import machine, tuned_path
 from gpueinsum.costs.seconds import SMALL
+from gpueinsum.files import write_text
 from gpueinsum.language.subscripts import Shape
-from gpueinsum.schedule.candidates import Candidate, candidates, cheapest
+from gpueinsum.schedule.candidate import Candidate
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.problem import Problem, Strides, canonical
 from gpueinsum.schedule.schedule import Schedule, alone
+from gpueinsum.schedule.select import candidates, cheapest
 
 # Ways that are predicted to take so many times as long as the best one are not timed: no profile is that wrong.
 _HOPELESS = 4.0

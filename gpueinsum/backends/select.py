@@ -20,11 +20,11 @@ HOST = CpuBackend()
 _NUMPY = {np.ndarray}
 
 
-def placed(requested: str | None, operands: Sequence[object]) -> tuple[Backend, Sequence[Array]]:
-    """The backend that `choose` chooses for these operands, and the operands as its arrays."""
+def backend_and_arrays(requested: str | None, operands: Sequence[object]) -> tuple[Backend, Sequence[Array]]:
+    """The backend that `backend_for` chooses for these operands, and the operands as its arrays."""
     if requested is None and set(map(type, operands)) == _NUMPY:
         return HOST, operands  # most calls
-    backend = choose(requested, operands)
+    backend = backend_for(requested, operands)
     return backend, [as_array(backend, f"operand {number}", operand) for number, operand in enumerate(operands)]
 
 
@@ -40,10 +40,10 @@ def as_array(backend: Backend, name: str, operand: object) -> Array:
         raise OperandError(f"{name} is no array: {error}{hint}") from error
 
 
-def choose(requested: str | None, operands: Sequence[object]) -> Backend:
-    """The backend for these operands: where they live, unless the caller requests another place.
+def backend_for(requested: str | None, operands: Sequence[object]) -> Backend:
+    """The backend for these operands: where they live, unless the caller requests another.
 
-    Raises OperandError for operands that live in two places, DeviceError for CUDA where there is none, ValueError for
+    Raises OperandError for operands that live on both, DeviceError for CUDA where there is none, ValueError for
     a backend of another name.
     """
     if requested not in (None, "cpu", "cuda"):

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import platform
-import re
-import secrets
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -16,9 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gpueinsum.errors import DeviceError, ProfileError
+from gpueinsum.errors import ProfileError
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +49,15 @@ class Profile:
     memory_bytes: int
     processors: int  # multiprocessors of a GPU, cores of a CPU
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.device))  # profiles are keys of caches that small calls ask
+
     def rate(self, dtype: str) -> Rate | None:
         """The products of a dtype; None if the device has no library for them."""
-        return dict(self.rates).get(dtype)
+        for name, rate in self.rates:
+            if name == dtype:
+                return rate
+        return None
 
     def to_json(self) -> str:
         """The profile as JSON text, to be read back by `Profile.from_json`."""
@@ -90,9 +88,6 @@ def _positive(numbers: Mapping[str, Any]) -> dict[str, Any]:
 _MAY_BE_ZERO = {"rows", "columns", "summed", "launch", "each"}  # by the others is divided
 
 
-# ---------------------------------------------------------------- profiles that are there
-
-
 @cache
 def profile(name: str) -> Profile:
     """The profile of this name that comes with the package. Raises ProfileError, listing those there are."""
@@ -114,122 +109,3 @@ def read_profile(path: Path) -> Profile:
         return Profile.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ProfileError, or no UTF-8
         raise ProfileError(f"{path}: {error}") from error
-
-
-@cache
-def profile_for(kind: str) -> Profile:
-    """The profile of this machine's processor ("cpu") or current GPU ("cuda"): the one that `gpueinsum calibrate` kept.
-
-    Where it kept none, that of the package which fits best; an H200's for another GPU, and where there is none. A file
-    that holds no profile is warned of, and not used. Read once per process.
-    """
-    try:
-        here = machine(kind)
-    except DeviceError:
-        return profile("h200")
-    try:
-        return kept_profile(here) or _packaged(here)
-    except ProfileError as error:
-        warnings.warn(f"{error}; it is not used, gpueinsum calibrate writes it anew", stacklevel=2)
-        return _packaged(here)
-
-
-def _packaged(here: Machine) -> Profile:
-    if here.kind == "cpu":
-        return profile("cpu")
-    return profile("a100" if "A100" in here.name else "h200")
-
-
-# ---------------------------------------------------------------- this machine's, kept in the user's cache
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What a measured profile holds for: a device, and the libraries that compute on it."""
-
-    kind: str
-    name: str
-    versions: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name}; {', '.join(self.versions)}"
-
-
-@cache
-def machine(kind: str) -> Machine:
-    """The processor and numpy ("cpu"), or the current GPU and CuPy ("cuda"). Raises DeviceError where there is none."""
-    if kind == "cpu":
-        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-        versions = (f"numpy {np.__version__}", f"{blas['name']} {blas['version']}")
-        return Machine(kind, f"{_processor()}, {_threads()} threads", versions)
-    try:
-        import cupy
-
-        runtime = cupy.cuda.runtime
-        name = runtime.getDeviceProperties(runtime.getDevice())["name"].decode()
-        number = runtime.runtimeGetVersion()
-    except (ImportError, RuntimeError) as error:  # CuPy's errors are RuntimeErrors
-        raise DeviceError(f"CUDA needs CuPy and a device: {error}") from error
-    return Machine(kind, name, (f"cupy {cupy.__version__}", f"CUDA {number // 1000}.{number % 1000 // 10}"))
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _threads() -> int:
-    """How many threads BLAS may use: as many as it is told at its start, or one for each core of this process."""
-    told = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(told) if told.isdecimal() else cores
-
-
-def kept_profile(here: Machine) -> Profile | None:
-    """What was kept for this machine; None if nothing. Raises ProfileError for a file that holds no profile of it."""
-    path = profile_path(here)
-    if not path.exists():
-        return None
-    found = read_profile(path)
-    if found.kind != here.kind:
-        raise ProfileError(f"{path}: the profile of a {found.kind} device")
-    return found
-
-
-def keep(measured: Profile, path: Path) -> None:
-    """Write a profile."""
-    write_text(path, measured.to_json() + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or none: under another name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def profile_path(here: Machine) -> Path:
-    """The file in the user's cache for the profile of a machine with these versions of its libraries."""
-    return cache_folder() / f"{_words(here)}.json"
-
-
-def tuned_path(here: Machine) -> Path:
-    """The file in the user's cache for what was fastest there."""
-    return cache_folder() / f"tuned-{_words(here)}.json"
-
-
-def _words(here: Machine) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", f"{here.kind} {here}".lower())
-
-
-def cache_folder() -> Path:
-    """Where measured facts are kept: GPUEINSUM_CACHE, else `gpueinsum` in XDG_CACHE_HOME, else in ~/.cache."""
-    own, base = os.environ.get("GPUEINSUM_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(own) if own else Path(base or os.path.expanduser("~/.cache")) / "gpueinsum"

@@ -98,7 +98,7 @@ class Plan:
           %3 = ik,jk->ij  of %2, %1  left i=2, right j=3, summed k=5
           %4 = ik,ij->jk  of %2, %0  left k=5, right j=3, summed i=2
         """
-        from gpueinsum.api.passes import backward_plan  # which is made of plans
+        from gpueinsum.api.derivative_dispatch import backward_plan  # which is made of plans
 
         return backward_plan(self, wrt, optimize, memory_limit)
 
@@ -114,7 +114,7 @@ class Plan:
           %5 = ij,jk->ik  of %0, %3  left i=2, right k=5, summed j=3
           %6 = ik+ik->ik  of %4, %5
         """
-        from gpueinsum.api.passes import tangent_plan
+        from gpueinsum.api.derivative_dispatch import tangent_plan
 
         return tangent_plan(self, wrt)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -55,4 +54,7 @@ def contiguous(term: Term, sizes: Mapping[Label, int]) -> dict[Label, int]:
 
 def points(labels: Iterable[Label], sizes: Mapping[Label, int]) -> int:
     """How many index points these labels span."""
-    return math.prod([sizes[label] for label in labels])
+    total = 1
+    for label in labels:
+        total *= sizes[label]
+    return total

@@ -27,11 +27,12 @@ def lower(subscripts: Subscripts, order: FindPath, dtype: str) -> Plan:
     lowering.reduce_operands()
     terms = lowering.terms()
     held = set().union(*terms)
-    output = "".join(label for label in dict.fromkeys(subscripts.output) if label in held)
+    output = "".join([label for label in dict.fromkeys(subscripts.output) if label in held])
     path = order(terms, output)
-    empty = {label for label, size in subscripts.sizes if size == 0 and label not in subscripts.output}
-    if empty:
-        return _empty_sum(subscripts, empty, dtype)
+    if 0 in [size for _, size in subscripts.sizes]:
+        empty = {label for label, size in subscripts.sizes if size == 0 and label not in subscripts.output}
+        if empty:
+            return _empty_sum(subscripts, empty, dtype)
     for positions in path:
         lowering.contract(positions)
     return lowering.finish(dtype)
@@ -56,7 +57,10 @@ class _Lowering:
         self.steps: list[Step] = []
         self.operands: list[Operand] = list(enumerate(subscripts.inputs))
         # How many of the operands left, the output counted as one more, hold each label.
-        self.holders = Counter(label for term in (*subscripts.inputs, subscripts.output) for label in set(term))
+        self.holders: dict[Label, int] = {}
+        for term in (*subscripts.inputs, subscripts.output):
+            for label in set(term):
+                self.holders[label] = self.holders.get(label, 0) + 1
 
     def terms(self) -> tuple[Term, ...]:
         return tuple(term for _, term in self.operands)
@@ -65,9 +69,11 @@ class _Lowering:
         """Leave each operand the labels that another holds, or the output does, once each."""
         alone = len(self.operands) == 1
         for number, (register, term) in enumerate(self.operands):
-            needed = "".join([label for label in dict.fromkeys(term) if self.holders[label] > 1])
-            wanted = self.subscripts.output if alone and reduces(term, self.subscripts.output) else needed
-            self.operands[number] = self._reduced(register, term, wanted)
+            if alone and reduces(term, self.subscripts.output):
+                self.operands[number] = self._reduced(register, term, self.subscripts.output)
+            elif len(set(term)) < len(term) or min([self.holders[label] for label in term], default=2) < 2:
+                needed = "".join([label for label in dict.fromkeys(term) if self.holders[label] > 1])
+                self.operands[number] = self._reduced(register, term, needed)
 
     def contract(self, positions: tuple[int, ...]) -> None:
         """Contract the operands at these positions and put the result last; more than two in the best pairs."""

@@ -7,6 +7,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from time import perf_counter
 from typing import Any
 
 import opt_einsum
@@ -89,14 +90,14 @@ def priced_path(
     sizes: Mapping[Label, int],
     pair_seconds: Callable[[int, int, int, int], float],
     limit: float,
-    most_pairs: int,
+    end: float,
 ) -> Path:
     """The path whose pairs take the fewest seconds together, less than `limit`, of all that make no outer products.
 
     `pair_seconds` is the price of a pair by its sizes of batch, rows, columns and sum. Raises PlanError if no path
-    keeps to the limit, and if opt_einsum's dynamic programming would weigh more than so many pairs to find it.
+    keeps to the limit, or if none is found before `end`, a time of `time.perf_counter`.
     """
-    weighing = _Weighing(pair_seconds, limit, most_pairs)
+    weighing = _Weighing(pair_seconds, limit, end)
     search = opt_einsum.DynamicProgramming(minimize=weighing, cost_cap=_FIRST_CAP * limit)
     path = search([frozenset(term) for term in inputs], frozenset(output), _counted(sizes))
     return checked_path(path, len(inputs))
@@ -111,10 +112,10 @@ class _Weighing:
     A set is a bitmap, and found[set] is (its labels, its seconds, its pairs).
     """
 
-    def __init__(self, pair_seconds: Callable[[int, int, int, int], float], limit: float, most_pairs: int) -> None:
+    def __init__(self, pair_seconds: Callable[[int, int, int, int], float], limit: float, end: float) -> None:
         self._pair_seconds = cache(pair_seconds)
         self._limit = limit
-        self._left = most_pairs
+        self._end = end
         self._labels: dict[int, frozenset[int]] = {}  # of the array that each set is contracted to
 
     def __call__(
@@ -135,8 +136,7 @@ class _Weighing:
         lhs_pairs: Any,
         rhs_pairs: Any,
     ) -> None:
-        self._left -= 1
-        if self._left < 0 or cap > 100 * self._limit:  # opt_einsum would raise the cap for ever
+        if perf_counter() > self._end or cap > 100 * self._limit:  # opt_einsum would raise the cap for ever
             raise PlanError("no path is found within the limits")
         both = lhs | rhs
         cap = min(cap, self._limit, found[both][1] if both in found else cap)

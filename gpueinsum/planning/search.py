@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from time import perf_counter
 from typing import NamedTuple
 
 from gpueinsum.costs.profile import Profile
@@ -21,9 +22,9 @@ from gpueinsum.planning.path import Path, all_paths, find_path, greedy_path, pri
 Seconds = Callable[[Plan], float]  # predicted, of a plan on a device
 Search = Callable[[Sequence[Term], Term, Mapping[Label, int]], Path]
 
-# Searches may take so many times what they could save in one run, since a plan is made once and run over and over, but
-# no more than so many seconds.
-_RUNS, _MOST_SECONDS = 100, 10.0
+# A search may take as long as so many runs could save, since a plan is made once and run over and over, but no more
+# than so many seconds.
+MANY_RUNS, _MOST_SECONDS = 100, 10.0
 _MOST_ELEMENTS = 1 << 62  # of any array
 # An expression of fewer index points than this takes some 10 us in any order; to price a plan takes 100 us.
 _MANY_POINTS = 1 << 14
@@ -46,14 +47,21 @@ class _Priced(NamedTuple):
     seconds: float
 
 
-def cheapest_plan(subscripts: Subscripts, dtype: str, profile: Profile, seconds: Seconds) -> Plan:
+def cheapest_plan(
+    subscripts: Subscripts, dtype: str, profile: Profile, seconds: Seconds, runs: int = MANY_RUNS
+) -> Plan:
     """The plan of the least predicted time, of those that opt_einsum's "auto" and other searches lead to.
 
-    `seconds` predicts a plan's. All orders of few operands are tried, of more greedy ones and one by price, as far as
-    they could save, in 100 runs, more than they take.
+    `seconds` predicts a plan's. All orders of few operands are tried, of more greedy ones and one by price, as long as
+    they take no longer, by the clock, than `runs` of the plan found could save.
     """
     size = dict(subscripts.sizes)
     operands = len(subscripts.inputs)
+    start = perf_counter()
+
+    def time_left() -> float:
+        worth = min(runs * (best.seconds - profile.launch * len(best.plan.steps)), _MOST_SECONDS)
+        return worth - (perf_counter() - start)
 
     def lowered(search: Search) -> Plan:
         return lower(subscripts, lambda inputs, output: search(inputs, output, size), dtype)
@@ -63,23 +71,20 @@ def cheapest_plan(subscripts: Subscripts, dtype: str, profile: Profile, seconds:
         return first
     if max(points(step.out, size) for step in first.steps) > _MOST_ELEMENTS:
         return first  # which nobody runs
+    if runs * _ideal_seconds(first, profile) < operands * _ORDER_SECONDS:
+        return first
     best = _Priced(first, _seconds(first, profile, seconds))
-    for tried, search in enumerate(_searches(operands), 1):
-        if tried * operands * _ORDER_SECONDS > _worth(best, profile):
+    for search in _searches(operands):
+        if time_left() < operands * _ORDER_SECONDS:
             break
         best = _better(best, lowered(search), profile, seconds)
-    most_pairs = int(_worth(best, profile) / _PAIR_SECONDS)
-    if _ALL_ORDERS < operands <= _BY_PRICE and most_pairs > operands**2:
+    if _ALL_ORDERS < operands <= _BY_PRICE and time_left() > operands**2 * _PAIR_SECONDS:
         price = partial(pair_seconds, profile, dtype)
-        by_price = partial(priced_path, pair_seconds=price, limit=_BETTER * best.seconds, most_pairs=most_pairs)
+        end = perf_counter() + time_left()
+        by_price = partial(priced_path, pair_seconds=price, limit=_BETTER * best.seconds, end=end)
         with contextlib.suppress(PlanError):  # it finds nothing that is better, or not in time
             best = _better(best, lowered(by_price), profile, seconds)
     return best.plan
-
-
-def _worth(best: _Priced, profile: Profile) -> float:
-    """Seconds that another search may take: what the plan takes besides its launches, over and over."""
-    return min(_RUNS * (best.seconds - profile.launch * len(best.plan.steps)), _MOST_SECONDS)
 
 
 def _better(best: _Priced, plan: Plan, profile: Profile, seconds: Seconds) -> _Priced:

@@ -115,7 +115,7 @@ def _may_join(first: Step | Fused, second: Step | Fused, size: Sizes, dtype: str
     one, other, inner = (points(labels, size) for labels in (first.out, second.out, first.summed))
     outer = points(second.summed, size)
     grows = other * outer * inner > max(one * inner, other * outer)
-    return not grows or inner * outer <= _MOST_SUMMED
+    return not grows or (inner * outer <= _MOST_SUMMED and profile.kind == "cuda")
 
 
 def _is_tiny(step: Step | Fused, size: Sizes, dtype: str, profile: Profile) -> bool:

@@ -14,10 +14,11 @@ from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Expand, Reduce, Step, within, without
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidates import Candidate, cheapest
+from gpueinsum.schedule.candidate import Candidate
 from gpueinsum.schedule.mapping import orders
 from gpueinsum.schedule.predict import ideal_seconds, plan_seconds, problem_of
 from gpueinsum.schedule.problem import Problem, Strides, c_strides
+from gpueinsum.schedule.select import cheapest
 
 # Pairs of smaller arrays keep their terms: to weigh others takes about a millisecond, as long as to run them.
 _LARGE = 4 << 20  # bytes
@@ -51,10 +52,11 @@ def choose_layouts(plan: Plan, profile: Profile, strides: Sequence[Strides] | No
 
 def is_large(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
     """Whether the term of a pair's result is chosen: of a product of large arrays, but not of what no memory holds."""
-    sides = (step.lhs_term, step.rhs_term, step.out)
-    moved = sum(points(term, size) for term in sides) * item_bytes(dtype)
+    moved = points(step.lhs_term, size) + points(step.rhs_term, size) + points(step.out, size)
+    if not _LARGE <= moved * item_bytes(dtype) <= profile.memory_bytes:
+        return False
     is_product = all(points(labels, size) > 1 for labels in (step.left, step.right, step.summed))
-    return _LARGE <= moved <= profile.memory_bytes and is_product and profile.rate(dtype) is not None
+    return is_product and profile.rate(dtype) is not None
 
 
 class _Prices:

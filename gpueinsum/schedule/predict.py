@@ -12,9 +12,10 @@ from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidates import cheapest
+from gpueinsum.schedule.cpu import small_pair
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.problem import Problem, Strides, c_strides
+from gpueinsum.schedule.select import cheapest
 
 
 def problem_of(
@@ -57,6 +58,10 @@ def step_seconds(
     """Of one step whose result is to lie in the order of its term; `strides` are the sources', as in `problem_of`."""
     if isinstance(step, Add):
         return add_seconds(step, size, dtype, profile)
+    if isinstance(step, Contract) and not (step.conj_lhs or step.conj_rhs):
+        small = small_pair(step.lhs_term, step.rhs_term, step.out, size, dtype, profile)
+        if small is not None:
+            return small.seconds
     return cheapest(problem_of(step, size, dtype, profile, strides, is_ordered=True))[1].seconds
 
 

@@ -11,11 +11,13 @@ from gpueinsum.language.plan import Plan, last_uses
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label, Shape, Term
-from gpueinsum.schedule.candidates import Candidate, Sum, View, candidates, cheapest
+from gpueinsum.schedule.candidate import Candidate, Sum, View
+from gpueinsum.schedule.cpu import small_pair
 from gpueinsum.schedule.fusion import Fused, fuse
 from gpueinsum.schedule.layouts import choose_layouts, is_large
 from gpueinsum.schedule.predict import add_seconds, problem_of, read, step_seconds
 from gpueinsum.schedule.problem import Problem, Strides, c_strides
+from gpueinsum.schedule.select import candidates, cheapest
 from gpueinsum.text import bytes_text, seconds_text
 
 Choose = Callable[[Problem], tuple[tuple[int, ...], Candidate]]  # as `candidates.cheapest`
@@ -134,6 +136,8 @@ def schedule(
         sources = [layouts[source] for source in step.sources]
         if isinstance(step, Add):
             made = _sum(step, sources, size, plan.dtype, profile)
+        elif (small := _small(step, size, plan.dtype, profile)) is not None and not alternatives:
+            made = small
         else:
             begins = aligned or not any(is_operand[source] for source in step.sources)
             problem = problem_of(
@@ -145,6 +149,16 @@ def schedule(
         layouts.append(made.taken.strides)
         is_operand.append(made.is_view and is_operand[made.sources[0]])
     return Schedule(plan.inputs, own, tuple(scheduled), outputs, plan.sizes, plan.dtype, profile, precision)
+
+
+def _small(step: Step | Fused, size: dict[Label, int], dtype: str, profile: Profile) -> ScheduledStep | None:
+    """A pair of small arrays, which is soon scheduled."""
+    if not isinstance(step, Contract) or step.conj_lhs or step.conj_rhs:
+        return None
+    taken = small_pair(step.lhs_term, step.rhs_term, step.out, size, dtype, profile)
+    if taken is None:
+        return None
+    return ScheduledStep(step, step.sources, (step.lhs_term, step.rhs_term), step.out, (False, False), (taken,))
 
 
 def alone(problem: Problem, order: Sequence[int], way: Candidate) -> Schedule:

@@ -17,13 +17,15 @@ from gpueinsum.backends.cpu.copies import copy_to
 from gpueinsum.backends.cpu.threads import threads
 from gpueinsum.backends.stopwatch import Call, fastest, host_seconds
 from gpueinsum.costs.counts import einsum_cost, item_bytes
-from gpueinsum.costs.profile import Machine, Profile, Rate, machine
+from gpueinsum.costs.machine import Machine, machine
+from gpueinsum.costs.profile import Profile, Rate
 from gpueinsum.language.steps import Contract
-from gpueinsum.schedule.candidates import Grouped, candidates, cheapest
+from gpueinsum.schedule.candidate import Grouped
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.predict import problem_of
 from gpueinsum.schedule.schedule import alone
+from gpueinsum.schedule.select import candidates, cheapest
 
 Shape = tuple[int, int, int, int]  # of a batch of products: how many, rows, columns, summed
 
@@ -187,30 +189,30 @@ def bench(kind: str) -> Bench:
 class _Steps:
     """Calls of single steps as a backend runs them, on arrays that it made."""
 
-    def __init__(self, kind: str, place: Backend) -> None:
+    def __init__(self, kind: str, backend: Backend) -> None:
         self.machine = machine(kind)
-        self.memory_bytes = place.memory_bytes()
-        self._place = place
+        self.memory_bytes = backend.memory_bytes()
+        self._backend = backend
 
     def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
         precision, dtype = ("tf32", "float32") if dtype == "tf32" else (None, dtype)
         size = {"b": batch, "i": m, "j": k, "k": n}
         pair = Contract(0, 1, "ij", "jk", "ik") if batch == 1 else Contract(0, 1, "bij", "bjk", "bik")
-        problem = problem_of(pair, size, dtype, self._place.profile, precision=precision)
+        problem = problem_of(pair, size, dtype, self._backend.profile, precision=precision)
         order, found = candidates(problem)
         way = next(way for way in found if isinstance(way.way, Gemm | Grouped))  # even if a pass is faster
         arrays = [self._array([size[label] for label in problem.terms[place]], dtype) for place in (0, 1)]
-        return partial(self._place.load(alone(problem, order, way)), *arrays)
+        return partial(self._backend.load(alone(problem, order, way)), *arrays)
 
     def loop(self, size: int) -> Call:
-        problem = problem_of(_LOOP, dict.fromkeys("ijkl", size), "float32", self._place.profile)
+        problem = problem_of(_LOOP, dict.fromkeys("ijkl", size), "float32", self._backend.profile)
         arrays = [self._array((size, size), "float32") for _ in _LOOP.terms]
-        return partial(self._place.load(alone(problem, *cheapest(problem))), *arrays)
+        return partial(self._backend.load(alone(problem, *cheapest(problem))), *arrays)
 
     def _array(self, shape: Sequence[int], dtype: str) -> Any:
         """Of random numbers, the same ones over and over: of all zeros or ones a GPU's clock is higher."""
         draws = np.random.default_rng(0).standard_normal(min(math.prod(shape), _DRAWS), np.float32)
-        return self._place.asarray(np.resize(draws.astype(dtype_of(dtype)), shape))
+        return self._backend.asarray(np.resize(draws.astype(dtype_of(dtype)), shape))
 
 
 _LOOP = Fused((0, 1, 2), ("ij", "jk", "kl"), "il", (False, False, False))
@@ -251,12 +253,12 @@ class CudaBench(_Steps):
     dtypes: Sequence[str] = ("float16", "bfloat16", "tf32", "float32", "float64", "complex64", "complex128")
 
     def __init__(self) -> None:
-        place = backends.cuda_backend()
-        super().__init__("cuda", place)
+        backend = backends.cuda_backend()
+        super().__init__("cuda", backend)
         import cupy
 
-        self._runtime = place.runtime
-        self.processors = place.runtime.processors
+        self._runtime = backend.runtime
+        self.processors = backend.runtime.processors
         self._cupy = cupy
         self.cache_bytes = int(cupy.cuda.Device().attributes["L2CacheSize"])
 
@@ -268,7 +270,7 @@ class CudaBench(_Steps):
     def permuted_copy(self, nbytes: int) -> Call:
         side = math.isqrt(nbytes // 4)
         matrix = self._array((side, side), "float32").T
-        return lambda: self._place.arrange(matrix, "C")
+        return lambda: self._backend.arrange(matrix, "C")
 
     def time(self, call: Call, count: int) -> float:
         return self._runtime.seconds(call, count)

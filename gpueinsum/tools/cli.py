@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import secrets
 import sys
 import time
 import tokenize
@@ -16,8 +15,10 @@ from typing import Any
 import numpy as np
 
 import gpueinsum as ge
-from gpueinsum.costs.profile import Profile, keep, profile_path
+from gpueinsum.costs.machine import keep, profile_path
+from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DeviceError, DtypeError, OperandError, OutError, PlanError, ProfileError, SubscriptsError
+from gpueinsum.files import unfinished
 from gpueinsum.text import bytes_text, count_text
 from gpueinsum.tools import calibrate, doctor
 from gpueinsum.tools.examples import EXAMPLES, relative_error, tolerance
@@ -164,17 +165,12 @@ def _check_out(path: Path) -> None:
 
 
 def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
-    """Write a whole file or none: under another name first, which goes away if anything fails."""
-    path = path.resolve()  # what a link points to is replaced, not the link
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Write a whole file or none; what a link points to is replaced, not the link."""
     try:
-        with unfinished.open("xb") as file:
+        with unfinished(path.resolve()) as beside, beside.open("xb") as file:
             np.save(file, array, allow_pickle=False)
-        unfinished.replace(path)
     except ValueError as error:
         raise UsageError(f"an .npy file cannot hold {array.dtype}: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- explain

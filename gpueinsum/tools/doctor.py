@@ -15,7 +15,7 @@ import gpueinsum as ge
 from gpueinsum.api.arguments import dtype_of
 from gpueinsum.backends import select as backends
 from gpueinsum.backends.cuda.source import LARGEST, compile_text, program_text
-from gpueinsum.costs.profile import kept_profile, machine, profile_for, profile_path
+from gpueinsum.costs.machine import kept_profile, machine, profile_for, profile_path
 from gpueinsum.errors import DeviceError, DtypeError, ProfileError
 from gpueinsum.text import bytes_text
 
@@ -52,10 +52,10 @@ def examine(demanded: str | None = None) -> Iterator[Finding]:
         yield from device
         on_cuda = device[-1].status == OK
         yield from _kernels(_architecture() if on_cuda else _ARCHITECTURE)
-    place = "cuda" if on_cuda else "cpu"
-    yield _profile(place)
-    yield from _results(place)
-    yield from _true_float32(place)
+    backend = "cuda" if on_cuda else "cpu"
+    yield _profile(backend)
+    yield from _results(backend)
+    yield from _true_float32(backend)
 
 
 def summary(findings: Iterable[Finding]) -> str:
@@ -164,17 +164,19 @@ def _kernels(architecture: str) -> Iterator[Finding]:
             yield Finding(OK, f"kernel {name} compiles for {architecture}, {len(kernels)} type combinations")
 
 
-def _profile(place: str) -> Finding:
+def _profile(backend: str) -> Finding:
     """By which rates plans for this device are priced."""
     try:
-        here = machine(place)
+        here = machine(backend)
         if kept_profile(here) is not None:
-            return Finding(OK, f"profile of {place}: measured here, {profile_path(here)}")
+            return Finding(OK, f"profile of {backend}: measured here, {profile_path(here)}")
     except DeviceError as error:
-        return Finding(MISSING, f"profile of {place}: {_first_line(error)}")
+        return Finding(MISSING, f"profile of {backend}: {_first_line(error)}")
     except ProfileError as error:
-        return Finding(WRONG, f"profile of {place}: {_first_line(error)}; gpueinsum calibrate writes it anew")
-    return Finding(OK, f"profile of {place}: {profile_for(place).name}, of the package; gpueinsum calibrate measures")
+        return Finding(WRONG, f"profile of {backend}: {_first_line(error)}; gpueinsum calibrate writes it anew")
+    return Finding(
+        OK, f"profile of {backend}: {profile_for(backend).name}, of the package; gpueinsum calibrate measures"
+    )
 
 
 # ---------------------------------------------------------------- results
@@ -243,24 +245,24 @@ DERIVATIVE_CHECKS = (
 )
 
 
-def _results(place: str) -> Iterator[Finding]:
+def _results(backend: str) -> Iterator[Finding]:
     """For every dtype every check, on integers, which all sums here hold exactly: they are right to the last bit."""
     for dtype in _DTYPES:
         try:
             is_exact = _wide(dtype_of(dtype)) is np.int64
             checks = CHECKS if is_exact else CHECKS + DERIVATIVE_CHECKS
-            faults = {check: fault for check in checks if (fault := _fault(check, dtype, place))}
+            faults = {check: fault for check in checks if (fault := _fault(check, dtype, backend))}
         except DtypeError as error:  # bfloat16 without ml_dtypes
             yield Finding(MISSING, f"{dtype}: {_first_line(error)}")
             continue
         for check, fault in faults.items():
-            line = f"{dtype} on {place}: {check.what} {check.equation}: {fault}"
+            line = f"{dtype} on {backend}: {check.what} {check.equation}: {fault}"
             yield Finding(WRONG, f"{line}; please report it with this whole output")
         if not faults:
-            yield Finding(OK, f"{dtype} on {place}: {len(checks)} results equal numpy's")
+            yield Finding(OK, f"{dtype} on {backend}: {len(checks)} results equal numpy's")
 
 
-def _fault(check: Check, dtype_name: str, place: str) -> str:
+def _fault(check: Check, dtype_name: str, backend: str) -> str:
     """What is wrong with a result; nothing if it is right."""
     dtype = dtype_of(dtype_name)
     rng = np.random.default_rng(20261122)
@@ -268,7 +270,7 @@ def _fault(check: Check, dtype_name: str, place: str) -> str:
     wide = _wide(dtype)
     expected = np.asarray(check.reference(*(operand.astype(wide) for operand in operands))).astype(dtype)
     try:
-        result = np.asarray(check.compute(check.equation, *operands, backend=place))
+        result = np.asarray(check.compute(check.equation, *operands, backend=backend))
     except Exception as error:  # whatever a broken device raises is the finding
         return f"{type(error).__name__}: {_first_line(error)}"
     if result.shape != expected.shape or result.dtype != expected.dtype:
@@ -290,21 +292,21 @@ def _integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[
     return (numbers > 0 if dtype.kind == "b" else numbers).astype(dtype)
 
 
-def _true_float32(place: str) -> Iterator[Finding]:
+def _true_float32(backend: str) -> Iterator[Finding]:
     """Whether float32 products keep their 24 bits, where TF32 would keep 11."""
     rng = np.random.default_rng(20261122)
     x, y = (rng.standard_normal((256, 256)).astype(np.float32) for _ in range(2))
     exact = x.astype(float) @ y.astype(float)
     try:
-        result = np.asarray(ge.einsum("ij,jk->ik", x, y, backend=place))
+        result = np.asarray(ge.einsum("ij,jk->ik", x, y, backend=backend))
     except Exception as error:  # whatever a broken device raises is the finding
-        yield Finding(WRONG, f"precision of float32 on {place}: {type(error).__name__}: {_first_line(error)}")
+        yield Finding(WRONG, f"precision of float32 on {backend}: {type(error).__name__}: {_first_line(error)}")
         return
     error_norm = float(np.linalg.norm(result - exact) / np.linalg.norm(exact))
     if math.isfinite(error_norm) and error_norm < 3e-6:  # about 2e-7 in true float32, 3e-4 in TF32
-        yield Finding(OK, f"precision of float32 on {place}: relative error {error_norm:.1e}")
+        yield Finding(OK, f"precision of float32 on {backend}: relative error {error_norm:.1e}")
     else:
-        yield Finding(WRONG, f"precision of float32 on {place}: relative error {error_norm:.1e}; is TF32 forced?")
+        yield Finding(WRONG, f"precision of float32 on {backend}: relative error {error_norm:.1e}; is TF32 forced?")
 
 
 def _first_line(error: BaseException) -> str:

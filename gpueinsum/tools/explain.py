@@ -14,7 +14,7 @@ from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.language.steps import Contract, Reduce, Step
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidates import Way
+from gpueinsum.schedule.candidate import Way
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.gemm import Product
 from gpueinsum.schedule.mapping import Gemm

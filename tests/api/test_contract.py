@@ -110,9 +110,9 @@ def test_a_call_like_an_earlier_one_decides_nothing(constants, operands, monkeyp
     expression = ge.contract_expression(CHAIN, *shown, constants=constants)
     rest = [x for i, x in enumerate(operands) if i not in constants]
     expected = expression(*rest)
-    for name in ("evaluate", "choose", "conclude"):
+    for name in ("evaluate", "backend_for", "finish_call"):
         monkeypatch.setattr(sys.modules["gpueinsum.api.contract"], name, None)
-    monkeypatch.setattr(call, "_call", None)
+    monkeypatch.setattr(call, "_new_call", None)
     np.testing.assert_array_equal(expression(*rest), expected)
     with pytest.raises(TypeError):  # another dtype is another call
         expression(*[x.astype(np.float32) for x in rest])
@@ -166,7 +166,7 @@ def test_an_expression_keeps_few_constant_parts(operands, rng):
     for n in range(1, 30):
         assert expression(rng.random((5, n))).shape == (2, n)
     assert expression._folded.cache_info().currsize <= 8
-    assert expression._usual.cache_info().currsize <= 8
+    assert expression._numpy_call.cache_info().currsize <= 8
 
 
 def test_an_expression_may_be_called_from_many_threads(operands, rng):

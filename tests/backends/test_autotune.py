@@ -1,7 +1,7 @@
 """What autotuning times, chooses and remembers: of times that are known, on the CPU and on the simulated device."""
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,31 +10,41 @@ from conftest import simulated_backend
 import gpueinsum as ge
 from gpueinsum.backends import autotune as tune
 from gpueinsum.backends.autotune import Choices, Tuner
-from gpueinsum.costs.profile import machine, profile, tuned_path
-from gpueinsum.language.steps import Contract
-from gpueinsum.schedule.layouts import routes_for
-from gpueinsum.schedule.mapping import Case
+from gpueinsum.costs.machine import machine, tuned_path
+from gpueinsum.costs.profile import profile
+from gpueinsum.schedule.problem import Problem, c_strides
+from gpueinsum.schedule.select import candidates
 
 # Sides that fit a product as they lie, and with either of them or both copied.
-STEP = Contract(0, 1, "abc", "cbd", "abd")
+EQUATION, TERMS = "abc,cbd->abd", ("abc", "cbd")
 SIZES = {"a": 130, "b": 40, "c": 50, "d": 170}
-LHS, RHS = (2000, 50, 1), (6800, 170, 1)
+STRIDES = tuple([c_strides(term, SIZES) for term in TERMS])
 CPU = profile("cpu")
-CASE = Case(STEP, tuple(SIZES.items()), LHS, RHS, "float32", CPU)
-NAMES = [way.name for way in routes_for(CASE)]
+PAIR = Problem(TERMS, "abd", (False, False), STRIDES, tuple(SIZES.items()), "float32", CPU)
+NAMES = [way.way.name for way in candidates(PAIR)[1]]
 
 
-class KnownBench:
+class KnownDevice:
     """Ways take the seconds that are known of them; lists those that were timed."""
 
     def __init__(self, seconds, memory=True):
         self.known, self.memory, self.timed = seconds, memory, []
 
-    def calls(self, case, ways):
+    def random(self, shape, strides, dtype):
         if not self.memory:
             raise MemoryError
-        self.timed += ways
-        return {name: lambda name=name: name for name in ways}
+        return shape, strides, dtype
+
+    def load(self, schedule):
+        [step] = schedule.steps
+        self.timed.append(step.taken.way.name)
+        given = [(schedule.shape(place), own, schedule.dtype) for place, own in enumerate(schedule.strides)]
+
+        def run(*arrays):
+            assert [*arrays] == given
+            return step.taken.way.name
+
+        return run
 
     def seconds(self, call, count):
         return count * self.known[call()]
@@ -45,7 +55,8 @@ def seconds_of(fastest):
 
 
 def choose(tuner, **changes):
-    return tuner.route_for(CASE._replace(**changes))
+    """The way that a tuner takes for the pair; the order of its sides does not matter here."""
+    return tuner.choose(replace(PAIR, **changes))[1].way
 
 
 @pytest.fixture
@@ -61,57 +72,56 @@ def quick(monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_fastest_by_the_clock_is_taken_whatever_its_price(path, name):
-    bench = KnownBench(seconds_of(name))
-    way = choose(Tuner(bench, Choices(path)))
+    device = KnownDevice(seconds_of(name))
+    way = choose(Tuner(device, Choices(path)))
     assert way.name == name
-    assert way in routes_for(CASE)
-    assert sorted(bench.timed) == sorted(NAMES)
-    assert len(NAMES) == 4
+    assert way in [candidate.way for candidate in candidates(PAIR)[1]]
+    assert sorted(device.timed) == sorted(NAMES)
+    assert len(NAMES) == 5  # one pass, and products with copies of no side, of either and of both
 
 
 def test_what_was_timed_is_remembered_by_later_processes(path):
-    choose(Tuner(KnownBench(seconds_of(NAMES[-1])), Choices(path)))
+    choose(Tuner(KnownDevice(seconds_of(NAMES[-1])), Choices(path)))
     assert set(json.loads(path.read_text()).values()) == {NAMES[-1]}
-    later = KnownBench({})
+    later = KnownDevice({})
     assert choose(Tuner(later, Choices(path))).name == NAMES[-1]
     assert later.timed == []
     assert [file.name for file in path.parent.iterdir()] == ["tuned.json"]  # no unfinished one
 
 
-def test_labels_may_have_other_names_but_sizes_strides_types_and_precision_count(path):
-    bench = KnownBench(seconds_of(NAMES[0]))
+def test_labels_and_sides_may_have_other_names_and_order_but_sizes_strides_types_and_precision_count(path):
+    device = KnownDevice(seconds_of(NAMES[0]))
     choices = Choices(path)
-    choose(Tuner(bench, choices))
-    renamed = Contract(3, 7, "zyx", "xyw", "zyw")
-    choose(Tuner(bench, choices), step=renamed, sizes=tuple(zip("zyxw", SIZES.values(), strict=True)))
-    assert len(bench.timed) == len(NAMES)
+    choose(Tuner(device, choices))
+    renamed = {"terms": ("xyw", "zyx"), "out": "zyw", "strides": STRIDES[::-1]}
+    choose(Tuner(device, choices), **renamed, sizes=tuple(zip("zyxw", SIZES.values(), strict=True)))
+    assert len(device.timed) == len(NAMES)
     for other in (
         {"sizes": tuple((SIZES | {"d": 171}).items())},
-        {"rhs": (1, 50, 2000)},
+        {"strides": (STRIDES[0], (1, 50, 2000))},
         {"dtype": "float64"},
+        {"precision": "tf32"},
+        {"is_ordered": True},
     ):
-        before = len(bench.timed)
-        choose(Tuner(bench, choices), **other)
-        assert len(bench.timed) > before
-    before = len(bench.timed)
-    choose(Tuner(bench, choices), precision="tf32")
-    assert len(bench.timed) > before
-    choose(Tuner(KnownBench({}), choices), precision="highest")  # which is what None means
+        before = len(device.timed)
+        choose(Tuner(device, choices), **other)
+        assert len(device.timed) > before
+    choose(Tuner(KnownDevice({}), choices), precision="highest")  # which is what None means
 
 
 def test_conjugates_and_where_sides_begin_count_too(path):
-    bench, choices = KnownBench(seconds_of(NAMES[0])), Choices(path)
-    for step, aligned in ((STEP, True), (dataclasses.replace(STEP, conj_rhs=True), True), (STEP, False)):
-        before = len(bench.timed)
-        choose(Tuner(bench, choices), step=step, dtype="complex64", aligned=aligned)
-        assert len(bench.timed) > before
+    device, choices = KnownDevice(seconds_of(NAMES[0])), Choices(path)
+    for other in ({}, {"conjugated": (False, True)}, {"aligned": False}):
+        before = len(device.timed)
+        choose(Tuner(device, choices), dtype="complex64", **other)
+        assert len(device.timed) > before
     assert len(json.loads(path.read_text())) == 3
 
 
 def test_small_pairs_are_not_timed_on_any_device(path):
     for device in (CPU, profile("h200")):
         sizes = tuple(dict.fromkeys(SIZES, 7).items())
-        choose(Tuner(KnownBench({}), Choices(path)), sizes=sizes, lhs=(49, 7, 1), rhs=(49, 7, 1), profile=device)
+        choose(Tuner(KnownDevice({}), Choices(path)), sizes=sizes, strides=((49, 7, 1),) * 2, profile=device)
     assert not path.exists()
 
 
@@ -136,12 +146,12 @@ def test_a_broken_file_is_warned_of_and_written_anew(path, content):
 
 
 def test_a_name_that_is_no_way_any_more_is_timed_anew(path):
-    bench = KnownBench(seconds_of(NAMES[0]))
-    choose(Tuner(bench, Choices(path)))
+    device = KnownDevice(seconds_of(NAMES[0]))
+    choose(Tuner(device, Choices(path)))
     [key] = json.loads(path.read_text())
     Choices(path).put(key, "import os")
-    assert choose(Tuner(bench, Choices(path))).name == NAMES[0]
-    assert len(bench.timed) == 2 * len(NAMES)
+    assert choose(Tuner(device, Choices(path))).name == NAMES[0]
+    assert len(device.timed) == 2 * len(NAMES)
 
 
 def test_where_nothing_can_be_written_that_is_warned_of_once(tmp_path):
@@ -157,19 +167,19 @@ def test_where_nothing_can_be_written_that_is_warned_of_once(tmp_path):
 
 def test_without_memory_for_it_the_price_decides_and_nothing_is_remembered(path):
     choices = Choices(path)
-    assert choose(Tuner(KnownBench({}, memory=False), choices)).name == NAMES[0]
+    assert choose(Tuner(KnownDevice({}, memory=False), choices)).name == NAMES[0]
     assert not path.exists()
-    assert choose(Tuner(KnownBench(seconds_of(NAMES[-1])), choices)).name == NAMES[-1]
+    assert choose(Tuner(KnownDevice(seconds_of(NAMES[-1])), choices)).name == NAMES[-1]
 
 
 def test_what_is_predicted_to_be_hopeless_is_not_timed(path, monkeypatch):
-    ways = routes_for(CASE)
+    ways = candidates(PAIR)[1]
     monkeypatch.setattr(tune, "_HOPELESS", ways[1].seconds / ways[0].seconds * (1 + 1e-9))
-    bench = KnownBench(seconds_of(NAMES[-1]))
-    choose(Tuner(bench, Choices(path)))
-    assert bench.timed == NAMES[:2]
+    device = KnownDevice(seconds_of(NAMES[-1]))
+    choose(Tuner(device, Choices(path)))
+    assert device.timed == NAMES[:2]
     monkeypatch.setattr(tune, "_HOPELESS", 1 + 1e-9)
-    assert choose(Tuner(KnownBench({}), Choices(path.with_name("other")))).name == NAMES[0]
+    assert choose(Tuner(KnownDevice({}), Choices(path.with_name("other")))).name == NAMES[0]
 
 
 # ---------------------------------------------------------------- from the door
@@ -183,23 +193,21 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def arrays(rng):
-    return [
-        rng.standard_normal([SIZES[label] for label in term]).astype("f4") for term in (STEP.lhs_term, STEP.rhs_term)
-    ]
+    return [rng.standard_normal([SIZES[label] for label in term]).astype("f4") for term in TERMS]
 
 
 def clear():
     """Forget what is bound, not what is on disk."""
     from gpueinsum.api import dispatch as call
 
-    for cached in (call._call, call._plan_call, call.usual, tune._choices):
+    for cached in (call._call, call._plan_call, call.cached_numpy_call, tune._choices):
         cached.cache_clear()
 
 
 def test_on_the_cpu_each_way_gives_the_result_and_the_fastest_is_kept(cache, arrays):
     clear()
-    expected = ge.einsum(STEP.equation, *arrays)
-    got = ge.einsum(STEP.equation, *arrays, autotune=True)
+    expected = ge.einsum(EQUATION, *arrays)
+    got = ge.einsum(EQUATION, *arrays, autotune=True)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
     path = tuned_path(machine("cpu"))
     assert path.parent == cache
@@ -207,7 +215,7 @@ def test_on_the_cpu_each_way_gives_the_result_and_the_fastest_is_kept(cache, arr
     for name in NAMES:
         path.write_text(json.dumps({key: name}))
         clear()
-        got = ge.einsum(STEP.equation, *arrays, autotune=True)
+        got = ge.einsum(EQUATION, *arrays, autotune=True)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
         assert json.loads(path.read_text()) == {key: name}  # nothing was timed
 
@@ -221,16 +229,16 @@ def test_small_products_and_sums_are_not_tuned(cache):
 
 def test_gradients_and_expressions_and_plans_are_tuned(cache, arrays):
     clear()
-    y, pullback = ge.vjp(STEP.equation, *arrays, autotune=True)
+    y, pullback = ge.vjp(EQUATION, *arrays, autotune=True)
     pullback(y)
     assert len(json.loads(tuned_path(machine("cpu")).read_text())) == 3
-    expected = ge.einsum(STEP.equation, *arrays)
-    plan = ge.einsum_plan(STEP.equation, *arrays)
-    expression = ge.contract_expression(STEP.equation, *[x.shape for x in arrays], autotune=True)
+    expected = ge.einsum(EQUATION, *arrays)
+    plan = ge.einsum_plan(EQUATION, *arrays)
+    expression = ge.contract_expression(EQUATION, *[x.shape for x in arrays], autotune=True)
     for got in (
         ge.run_plan(plan, *arrays, autotune=True),
         expression(*arrays),
-        ge.contract(STEP.equation, *arrays, autotune=True),
+        ge.contract(EQUATION, *arrays, autotune=True),
     ):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
 
@@ -239,7 +247,7 @@ def test_gradients_and_expressions_and_plans_are_tuned(cache, arrays):
 def test_on_a_device_programs_are_timed_and_each_gives_the_result(cache, rng, monkeypatch, dtype):
     monkeypatch.setattr(ge.backends.select, "cuda_backend", simulated_backend)
     monkeypatch.setattr("gpueinsum.backends.autotune.machine", lambda kind: machine("cpu"))
-    equation, shapes = STEP.equation, [(60, 4, 50), (50, 4, 70)]
+    equation, shapes = EQUATION, [(60, 4, 50), (50, 4, 70)]
     x, y = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
     expected = ge.einsum(equation, x, y)
 
@@ -251,7 +259,7 @@ def test_on_a_device_programs_are_timed_and_each_gives_the_result(cache, rng, mo
     path = tuned_path(machine("cpu"))
     [(key, fastest)] = json.loads(path.read_text()).items()
     launched = {}
-    for name in ("copy nothing", "copy the left side", "copy the right side", "copy both sides"):
+    for name in NAMES:
         path.write_text(json.dumps({key: name}))
         simulated_backend().runtime.calls.clear()
         np.testing.assert_allclose(tuned(), expected, rtol=1e-4, atol=1e-4)

@@ -10,7 +10,7 @@ from simulated import SimulatedRuntime
 import gpueinsum as ge
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.costs.profile import profile
-from gpueinsum.schedule.predict import way_of
+from gpueinsum.schedule.schedule import schedule
 
 H200 = profile("h200")
 
@@ -50,10 +50,9 @@ def test_without_a_device_it_is_the_plans_own():
 
 def test_on_the_cpu_the_sides_that_are_copied_count():
     plan = ge.einsum_plan("abcd,ceb->ade", (30, 40, 50, 60), (50, 70, 40), dtype="f4")
-    [step] = plan.steps
-    way = way_of(step, dict(plan.sizes), plan.dtype, profile("cpu"))
+    [step] = schedule(plan, profile("cpu")).steps
     copied = {"copy the right side": 50 * 70 * 40, "copy both sides": 50 * 70 * 40 + 30 * 40 * 50 * 60}
-    assert plan.peak_bytes("cpu") - plan.peak_bytes() == 4 * copied[way.name]
+    assert plan.peak_bytes("cpu") - plan.peak_bytes() == 4 * copied[step.taken.way.name]
 
 
 def test_what_no_device_holds_is_said_without_being_laid_out():

@@ -5,19 +5,9 @@ import json
 
 import pytest
 
-from gpueinsum.costs import profile as profiles
-from gpueinsum.costs.profile import (
-    Machine,
-    Profile,
-    cache_folder,
-    device_profile,
-    keep,
-    kept_profile,
-    machine,
-    profile,
-    profile_for,
-    profile_path,
-)
+from gpueinsum.costs import machine as machines
+from gpueinsum.costs.machine import Machine, cache_folder, keep, kept_profile, machine, profile_for, profile_path
+from gpueinsum.costs.profile import Profile, device_profile, profile
 from gpueinsum.errors import DeviceError, ProfileError
 
 
@@ -144,7 +134,7 @@ def test_a_write_that_fails_leaves_what_was_there(cache, monkeypatch):
 
 def test_a_gpu_has_the_profile_of_its_name_or_else_an_h200s(cache, monkeypatch):
     for name, expected in (("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA H200", "h200"), ("NVIDIA L4", "h200")):
-        monkeypatch.setattr(profiles, "machine", lambda kind, name=name: Machine(kind, name, ()))
+        monkeypatch.setattr(machines, "machine", lambda kind, name=name: Machine(kind, name, ()))
         profile_for.cache_clear()
         assert profile_for("cuda") == profile(expected)
 
@@ -153,7 +143,7 @@ def test_without_a_gpu_cuda_is_an_h200(cache, monkeypatch):
     def none(kind):
         raise DeviceError("no device")
 
-    monkeypatch.setattr(profiles, "machine", none)
+    monkeypatch.setattr(machines, "machine", none)
     assert profile_for("cuda") == profile("h200")
 
 

@@ -13,10 +13,10 @@ from gpueinsum.costs.counts import einsum_cost, most_alive, step_cost
 from gpueinsum.costs.profile import profile
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Add, Contract, Reduce
-from gpueinsum.schedule.candidates import cheapest
 from gpueinsum.schedule.fusion import Fused, fuse
 from gpueinsum.schedule.predict import plan_seconds, problem_of, step_seconds
 from gpueinsum.schedule.schedule import alone
+from gpueinsum.schedule.select import cheapest
 
 CPU, H200 = profile("cpu"), profile("h200")
 BOTH = pytest.mark.parametrize("device", [CPU, H200], ids=["cpu", "h200"])

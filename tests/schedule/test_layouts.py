@@ -15,15 +15,15 @@ from gpueinsum.costs.profile import profile
 from gpueinsum.language.plan import Plan, check_plan
 from gpueinsum.language.steps import Contract, Reduce
 from gpueinsum.planning import derivatives as grad
-from gpueinsum.schedule import candidates as ways_to_run
 from gpueinsum.schedule import layouts
 from gpueinsum.schedule import predict as price
-from gpueinsum.schedule.candidates import candidates, cheapest
+from gpueinsum.schedule import select as ways_to_run
 from gpueinsum.schedule.layouts import choose_layouts
 from gpueinsum.schedule.mapping import gemms
 from gpueinsum.schedule.predict import plan_seconds, problem_of
 from gpueinsum.schedule.problem import c_strides
 from gpueinsum.schedule.schedule import schedule
+from gpueinsum.schedule.select import candidates, cheapest
 
 DEVICES = "h200", "a100", "cpu"
 

@@ -10,10 +10,11 @@ from expressions import EXPRESSIONS, arguments
 import gpueinsum as ge
 from gpueinsum.costs.profile import profile
 from gpueinsum.language.steps import Contract, distinct
-from gpueinsum.schedule.candidates import Grouped, Pass, cheapest
+from gpueinsum.schedule.candidate import Grouped, Pass
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.predict import problem_of
 from gpueinsum.schedule.problem import Problem, canonical
+from gpueinsum.schedule.select import cheapest
 
 LETTERS = "zaYbXcWdVeUfTgShαβγδεζ你漢😀mnopqrstuv"  # out of order on purpose
 

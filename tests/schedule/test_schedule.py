@@ -11,10 +11,10 @@ import gpueinsum as ge
 from gpueinsum.backends.cpu.lower import lowered
 from gpueinsum.costs.profile import profile
 from gpueinsum.language.steps import Add, Contract
-from gpueinsum.schedule.candidates import candidates
 from gpueinsum.schedule.predict import problem_of
 from gpueinsum.schedule.problem import c_strides
 from gpueinsum.schedule.schedule import schedule
+from gpueinsum.schedule.select import candidates
 from gpueinsum.text import seconds_text
 
 MOST_POINTS = 1 << 21

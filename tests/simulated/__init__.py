@@ -1,4 +1,4 @@
-"""A CUDA device made of numpy memory: `SimulatedRuntime` takes the calls of backends/cuda.py and checks each of them.
+"""A CUDA device made of numpy memory: `SimulatedRuntime` takes the calls of backends/cuda and checks each of them.
 
 Its kernels are the very `.cu` texts, compiled for the host (`host.py`, `shim.h`); its GEMM is cuBLAS' definition on
 raw memory (`cublas.py`).
@@ -18,7 +18,7 @@ GUARD_BYTE, UNWRITTEN_BYTE = 0xA5, 0xFF  # unwritten floats are NaN, integers -1
 
 
 class SimulatedRuntime:
-    """The runtime protocol of backends/cuda.py; `calls` lists what was launched since it was last cleared."""
+    """The runtime protocol of backends/cuda/runtime.py; `calls` lists what was launched since it was last cleared."""
 
     xp = np
     array_type = type(None)  # numpy's arrays are the host's, too
@@ -55,7 +55,7 @@ class SimulatedRuntime:
     def array(self, shape, dtype, memory, strides):
         return np.ndarray(shape, dtype, memory, memory.first - host.address(memory), strides)
 
-    def prepare(self, work, deterministic=False):
+    def prepare(self, work):
         return lambda addresses: self._run(work, [addresses[memory] + offset for memory, offset in work.addresses])
 
     def capture(self, program, addresses):

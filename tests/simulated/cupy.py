@@ -3,14 +3,12 @@
 `stand_in` puts it in the place of CuPy for a test, `simulated/site` on PYTHONPATH for a process and all that it starts.
 """
 
-import collections
 import contextlib
 import ctypes
 import functools
 import importlib.util
 import itertools
 import sys
-import threading
 import time
 import types
 from pathlib import Path
@@ -18,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 import gpueinsum.backends.select
-from gpueinsum.backends.cuda import cublas as blas_module
 from gpueinsum.backends.cuda import runtime as runtime_module
 from gpueinsum.backends.cuda.source import KERNELS, kernel_text
 from gpueinsum.schedule.gemm import Gemm
@@ -33,54 +30,67 @@ TYPES = {2: "float16", 14: "bfloat16", 0: "float32", 1: "float64", 4: "complex64
 
 
 class FakeCublas:
-    """CuPy's binding: the names and the order of its arguments, the product by the simulated device."""
+    """cuBLAS as ctypes reaches it: its functions give a status, and the simulated device computes the products."""
+
+    WORKSPACE = 32 << 20
 
     def __init__(self, simulated):
         self.simulated = simulated
-        self.modes = collections.defaultdict(lambda: 3)  # of each handle; somebody has set CuPy's to TF32
         self.version = 130100
-        self.handles = []  # of ours
-        self.used = []  # the handle of every product
-        self.streams = {}  # of each handle, the one set last
-        self.calls = []
+        self.modes, self.attached = {}, {}  # of each handle; its stream and workspace
+        self.calls = []  # of every product: dtype, compute type, math mode
         self.operations = []
+        self.used = []  # handle, stream and workspace of every product that was queued
+        for name, function in (
+            ("cublasCreate_v2", self.create),
+            ("cublasGetVersion_v2", self.get_version),
+            ("cublasSetStream_v2", self.set_stream),
+            ("cublasSetWorkspace_v2", self.set_workspace),
+            ("cublasSetMathMode", self.set_mode),
+            ("cublasGemmStridedBatchedEx", functools.partial(self.queue, self.multiply, (6, 10, 15))),
+            ("cublasGemmBatchedEx", functools.partial(self.queue, self.multiply_by_pointers, (6, 9, 13))),
+        ):
+            setattr(self, name, Foreign(function))
 
     @property
-    def mode(self):
-        """Of CuPy's own handle."""
-        return self.modes[7]
+    def stream(self):
+        return sys.modules["cupy"].cuda.get_current_stream()
 
-    def getMathMode(self, handle):  # noqa: N802  # CuPy's name
-        return self.modes[int(handle)]
+    def create(self, handle):
+        assert self.stream.capture is None, "a handle is made while a stream captures"
+        handle.value = 7 + len(self.modes)
+        self.modes[handle.value] = 0
+        return 0
 
-    def setMathMode(self, handle, mode):  # noqa: N802  # CuPy's name
-        self.modes[int(handle)] = mode
+    def get_version(self, handle, version):
+        version.value = self.version
+        return 0
 
-    def setStream(self, handle, stream):  # noqa: N802  # CuPy's name
-        if sys.modules["cupy"].cuda.get_current_stream().capture is not None:
-            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
-        if handle in self.handles:
-            assert self.streams.get(handle, stream) == stream, "streams share a handle of ours, and its workspace"
-        self.streams[int(handle)] = stream
+    def set_stream(self, handle, stream):
+        assert self.stream.capture is None, "a stream is set before it captures"
+        self.attached[handle] = (stream, None)  # the workspace is the library's own again
+        return 0
 
-    def create(self):  # CuPy's handle is 7
-        self.handles.append(max(self.handles, default=7) + 1)
-        return self.handles[-1]
+    def set_workspace(self, handle, workspace, nbytes):
+        first, end = self.simulated.extent(workspace)
+        assert (first, end - first) == (workspace, nbytes) == (first, self.WORKSPACE)
+        self.attached[handle] = self.attached[handle][0], workspace
+        return 0
 
-    def destroy(self, handle):
-        self.handles.remove(handle)
-        self.streams.pop(handle, None)
+    def set_mode(self, handle, mode):
+        self.modes[handle] = mode
+        return 0
 
-    def getVersion(self, handle):  # noqa: N802  # CuPy's name
-        return self.version
-
-    def gemmStridedBatchedEx(self, handle, *arguments):  # noqa: N802  # CuPy's name
-        stream = sys.modules["cupy"].cuda.get_current_stream()
-        self.setStream(handle, stream.ptr)  # as all of the binding does
-        self.used.append(int(handle))  # which keeps none of ours alive
-        a, b, c = arguments[6], arguments[10], arguments[15]
-        mode = self.modes[int(handle)]
-        stream.do(lambda: self.multiply(mode, *arguments), *self.simulated.owners(a, b, c))
+    def queue(self, multiply, places, handle, *numbers):
+        stream, mode = self.stream, self.modes[handle]
+        pointer, workspace = self.attached.get(handle, (None, None))
+        if pointer != stream.ptr or workspace is None:
+            return 7  # CUBLAS_STATUS_INVALID_VALUE: it would run on another stream, or in memory that others use
+        self.used.append((handle, pointer, workspace))
+        needed = [workspace, *[numbers[place] for place in places]]
+        owners = self.simulated.owners(*needed)  # which live, and which a graph does not keep alive
+        stream.do(lambda: multiply(mode, *numbers), *owners)
+        return 0
 
     def multiply(
         self, mode, transa, transb, m, n, k, alpha, a, a_type, lda, stride_a, b, b_type, ldb, stride_b,
@@ -119,6 +129,24 @@ class FakeCublas:
         return bool(beta)
 
 
+class Foreign:
+    """A function as ctypes calls it: numbers become the types that it was told of, or 32-bit integers."""
+
+    def __init__(self, function):
+        self.function, self.argtypes = function, []
+
+    def __call__(self, *arguments):
+        assert not self.argtypes or len(arguments) == len(self.argtypes)
+        types = self.argtypes or [ctypes.c_int] * len(arguments)
+        return self.function(*[self.passed(*each) for each in zip(types, arguments, strict=True)])
+
+    @staticmethod
+    def passed(kind, argument):
+        if isinstance(argument, int):
+            argument = kind(argument)
+        return argument._obj if hasattr(argument, "_obj") else argument.value or 0
+
+
 class CupyStream(Stream):
     """A stream that CuPy makes."""
 
@@ -151,76 +179,6 @@ class CupyStream(Stream):
         self.fake.capturing.remove(self.capture)
         launch = self.capture.end()
         return types.SimpleNamespace(launch=lambda stream=None: (stream or streams.current()).do(launch))
-
-
-class Foreign:
-    """A function as ctypes calls it: numbers become the types that it was told of, or 32-bit integers."""
-
-    def __init__(self, function):
-        self.function, self.argtypes = function, []
-
-    def __call__(self, *arguments):
-        assert not self.argtypes or len(arguments) == len(self.argtypes)
-        types = [*self.argtypes, *[ctypes.c_int] * (len(arguments) - len(self.argtypes))]
-        return self.function(*[kind(x) if isinstance(x, int) else x for kind, x in zip(types, arguments, strict=True)])
-
-
-class FakeLibrary:
-    """cuBLAS itself, as ctypes reaches it; its functions give a status."""
-
-    WORKSPACE = 32 << 20
-
-    def __init__(self, fake):
-        self.fake, self.mode = fake, {}
-        self.attached = {}  # handle -> stream, workspace
-        self.cublasGemmBatchedEx = Foreign(self.multiply_by_pointers)
-
-    def cublasCreate_v2(self, handle):  # noqa: N802  # cuBLAS' name
-        assert not self.fake.capturing, "a handle is made before the stream captures"
-        handle._obj.value = 13 + len(self.mode)
-        self.mode[handle._obj.value] = 0
-        return 0
-
-    def cublasSetStream_v2(self, handle, stream):  # noqa: N802  # cuBLAS' name
-        assert not self.fake.capturing, "a stream is set before it captures"
-        self.attached[handle.value] = (stream.value, None)  # the workspace is the library's own again
-        return 0
-
-    def cublasSetWorkspace_v2(self, handle, workspace, nbytes):  # noqa: N802  # cuBLAS' name
-        first, end = self.fake.cublas.simulated.extent(workspace.value)
-        assert (first, end - first) == (workspace.value, nbytes.value) == (first, self.WORKSPACE)
-        stream, _ = self.attached[handle.value]
-        self.attached[handle.value] = stream, workspace.value
-        return 0
-
-    def cublasSetMathMode(self, handle, mode):  # noqa: N802  # cuBLAS' name
-        self.mode[handle.value] = mode
-        return 0
-
-    def cublasGemmStridedBatchedEx(self, handle, *arguments):  # noqa: N802  # cuBLAS' name
-        return self.captured(self.fake.cublas.multiply, handle, arguments)
-
-    def captured(self, multiply, handle, arguments):
-        pointer, workspace = self.attached.get(handle.value, (None, None))
-        [capture] = self.fake.capturing
-        if capture.origin.ptr != pointer or workspace is None:
-            return 1  # CUBLAS_STATUS_NOT_INITIALIZED
-        numbers, mode = [argument.value for argument in arguments], self.mode[handle.value]
-        capture.origin.do(lambda: multiply(mode, *numbers))
-        return 0
-
-    def multiply_by_pointers(self, handle, *arguments):
-        """On a handle that captures, and, since CuPy's binding lacks it, on any of that one's."""
-        cublas, stream = self.fake.cublas, self.fake.cuda.get_current_stream()
-        if self.fake.capturing:
-            return self.captured(cublas.multiply_by_pointers, handle, arguments)
-        if cublas.streams.get(handle.value) != stream.ptr:
-            return 7  # CUBLAS_STATUS_INVALID_VALUE: it would run on another stream
-        cublas.used.append(handle.value)
-        numbers, mode = [argument.value for argument in arguments], cublas.modes[handle.value]
-        pointers = [numbers[place] for place in (6, 9, 13)]
-        stream.do(lambda: cublas.multiply_by_pointers(mode, *numbers), *cublas.simulated.owners(*pointers))
-        return 0
 
 
 class FakeEvent(Event):
@@ -284,7 +242,6 @@ def modules():
     fake.empty = lambda shape, dtype=float, order="C": FakeArray(shape, dtype, order=order)
     fake.get_default_memory_pool = lambda: pool
     fake.capturing = []
-    fake.library = FakeLibrary(fake)
     fake.cublas = FakeCublas(simulated)
     pool = arrays.Pool(simulated)
 
@@ -309,7 +266,7 @@ def modules():
     fake.cuda.Stream.null = fake.cuda.Stream(null=True)
     fake.cuda.get_current_stream = streams.current
     fake.cuda.Event, fake.cuda.get_elapsed_time = FakeEvent, lambda start, stop: (stop.time - start.time) * 1e3
-    fake.cuda.Device, fake.cuda.device = FakeDevice, _module("cupy.cuda.device", get_cublas_handle=_handle)
+    fake.cuda.Device, fake.cuda.device = FakeDevice, _module("cupy.cuda.device", get_cublas_handle=lambda: None)
     fake.cuda.MemoryHook, fake.cuda.alloc = arrays.MemoryHook, pool.malloc
     fake.cuda.set_allocator = lambda allocator=None: None  # every allocation stands alone here
 
@@ -333,7 +290,8 @@ def modules():
         assert_allclose=_asserted(np.testing.assert_allclose),
         assert_array_equal=_asserted(np.testing.assert_array_equal),
     )
-    libs = _module("cupy_backends.cuda.libs", cublas=fake.cublas)
+    binding = _module("cupy_backends.cuda.libs.cublas", getVersion=lambda handle: fake.cublas.version)
+    libs = _module("cupy_backends.cuda.libs", cublas=binding)
     backends = _module("cupy_backends.cuda", libs=libs)
     parts = fake, fake.cuda, fake.cuda.runtime, fake.linalg, fake.lib, stride_tricks, fake.testing
     headers = _module("cuda.pathfinder", find_nvidia_header_directory={"cudart": "include"}.get)
@@ -356,19 +314,6 @@ def _asserted(function):
     )
 
 
-_HANDLES = threading.local()
-
-
-def _handle():
-    """CuPy's handle of cuBLAS, one for each thread."""
-    if threading.current_thread() is threading.main_thread():
-        return 7
-    return vars(_HANDLES).setdefault("handle", next(_OTHER_HANDLES))
-
-
-_OTHER_HANDLES = itertools.count(1000)
-
-
 def _clear_caches():
     for cached in (runtime_module._raw_kernel, runtime_module._processors, gpueinsum.backends.select.cuda_backend):
         cached.cache_clear()
@@ -381,7 +326,7 @@ def stand_in(monkeypatch):
     for name, module in (made := modules()).items():
         monkeypatch.setitem(sys.modules, name, module)
     fake = made["cupy"]
-    monkeypatch.setattr(blas_module, "_library", {13: fake.library}.get)
+    monkeypatch.setattr(runtime_module, "load", {13: fake.cublas}.get)
     _clear_caches()
     yield fake
     _clear_caches()
@@ -399,7 +344,7 @@ def install():
     if "cupy_backends" not in made:
         fake._environment = _environment(Path(installed.__file__).parents[3])
     sys.modules.update(made)
-    blas_module._library = {13: fake.library}.get
+    runtime_module.load = {13: fake.cublas}.get
 
 
 def _environment(folder):

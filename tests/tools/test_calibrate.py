@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpueinsum.costs import profile as profiles
+from gpueinsum.costs import machine as machines
 from gpueinsum.costs.counts import item_bytes
-from gpueinsum.costs.profile import Machine, Profile, Rate, profile
-from gpueinsum.schedule.candidates import Grouped
+from gpueinsum.costs.machine import Machine
+from gpueinsum.costs.profile import Profile, Rate, profile
+from gpueinsum.schedule.candidate import Grouped
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.tools import calibrate as calibration
 from gpueinsum.tools.calibrate import CudaBench, HostBench, calibrate, fitted_rate, last_cache_bytes
@@ -169,7 +170,7 @@ def test_a_gpu_is_measured_as_its_backend_runs_it(monkeypatch):
     cupy = SimpleNamespace(cuda=SimpleNamespace(Device=lambda: device), empty_like=np.empty_like, copyto=np.copyto)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr("gpueinsum.backends.select.cuda_backend", simulated_backend)
-    for module in (calibration, profiles):
+    for module in (calibration, machines):
         monkeypatch.setattr(module, "machine", lambda kind: Machine(kind, "NVIDIA S1", ("cupy 1",)))
     bench = CudaBench()
     assert (bench.machine.name, bench.cache_bytes) == ("NVIDIA S1", 5 << 20)

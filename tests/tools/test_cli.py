@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import gpueinsum as ge
-from gpueinsum.costs.profile import Profile, device_profile, keep, machine, profile, profile_for, profile_path
+from gpueinsum.costs.machine import keep, machine, profile_for, profile_path
+from gpueinsum.costs.profile import Profile, device_profile, profile
 from gpueinsum.errors import DeviceError
 from gpueinsum.tools import calibrate, cli, doctor
 from gpueinsum.tools.cli import main
@@ -352,7 +353,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling every kernel takes seconds; tests/backends/cuda/test_kernels.py does it."""
+    """Compiling every kernel takes seconds; tests/backends/cuda/test_kernel_texts.py does it."""
     monkeypatch.setattr(doctor, "compile_text", lambda text, architecture: b"")
 
 
@@ -629,7 +630,7 @@ def test_calibrate_writes_where_it_is_told_to(measured: Profile) -> None:
 def test_calibrate_needs_the_device_that_it_is_to_measure(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpueinsum.costs.profile.machine", _no_gpu)
+    monkeypatch.setattr("gpueinsum.costs.machine.machine", _no_gpu)
     monkeypatch.setattr("gpueinsum.tools.calibrate.machine", _no_gpu)
     assert main(["calibrate", "--backend", "cuda"]) == 2
     assert capsys.readouterr().err.startswith("gpueinsum: CUDA needs")

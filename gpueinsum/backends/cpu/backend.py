@@ -14,15 +14,16 @@ from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.backends.cpu import copies, pool
 from gpueinsum.backends.cpu.program import program
 from gpueinsum.backends.stopwatch import Call, host_seconds
-from gpueinsum.costs.profile import Profile, profile_for
+from gpueinsum.costs.machine import profile_for
+from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import SMALL
 from gpueinsum.errors import OperandError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Shape
-from gpueinsum.schedule.candidates import cheapest
 from gpueinsum.schedule.problem import Strides, c_strides
 from gpueinsum.schedule.schedule import Schedule, schedule
+from gpueinsum.schedule.select import cheapest
 
 Array = np.ndarray[Any, Any]
 _KEPT = 16  # programs of a bound plan, for the strides that it was called with last

@@ -27,6 +27,7 @@ Array = np.ndarray[Any, Any]
 _LONG_ROW, _SMALLEST_BUFFER = 1024, 16
 _LARGE = 1 << 17  # bytes of a product's part that stay in cache until all of its factors are in
 _SHARE = 2 << 20  # bytes of a product that are worth a thread
+_FEW_POINTS = 1 << 11  # index points of a sum that is soon done
 _SHARE_OF_POINTS = 1 << 20  # index points of a sum that are worth a thread
 
 
@@ -64,27 +65,28 @@ def _multiply(out: Array, factors: Sequence[Array]) -> None:
         np.multiply(out, factor, out=out)
 
 
-def summing(equation: str, points: int) -> Callable[..., Array]:
-    """`np.einsum(equation, ...)` as a function of its operands, in parts of the result's first label if it is long."""
+def summing(equation: str, shape: Sequence[int], points: int) -> Callable[..., Array]:
+    """`np.einsum(equation, ...)` as a function of its operands, of so many index points, with a C-ordered result.
+
+    A large one is written into an array: with `order="C"` numpy would nest the loops as they are written, and not as
+    the operands lie. It is computed in parts of the result's first label if that is long.
+    """
     terms, out = equation.split("->")
-    parts = threads.parts(points, _SHARE_OF_POINTS) if out else 1
-    if parts == 1:
-        return partial(c_einsum, equation, order="C")
-    places = [term.find(out[0]) if term.count(out[0]) == 1 else None for term in terms.split(",")]
-    if None in places:
-        return partial(c_einsum, equation, order="C")
-    label_places = [place for place in places if place is not None]
+    if points < _FEW_POINTS or not out:
+        return partial(c_einsum, equation, order="C" if out else "K")
+    places = [[place for place, label in enumerate(term) if label == out[0]] for term in terms.split(",")]
+    parts = threads.parts(points, _SHARE_OF_POINTS)
 
     def run(*arrays: Array) -> Array:
-        shapes = [dict(zip(term, x.shape, strict=True)) for term, x in zip(terms.split(","), arrays, strict=True)]
-        size = {label: number for shape in shapes for label, number in shape.items()}
-        result = pool.empty([size[label] for label in out], arrays[0].dtype)
+        result = pool.empty(shape, arrays[0].dtype)
+        if parts == 1:
+            return c_einsum(equation, *arrays, out=result)
 
         def sum_part(part: slice) -> None:
-            own = [
-                x if place < 0 else x[(*[slice(None)] * place, part)]
-                for x, place in zip(arrays, label_places, strict=True)
-            ]
+            own = []
+            for x, found in zip(arrays, places, strict=True):
+                index = [part if axis in found else slice(None) for axis in range(x.ndim)]
+                own.append(x[tuple(index)])
             c_einsum(equation, *own, out=result[part])
 
         threads.in_turn(sum_part, len(result), parts)

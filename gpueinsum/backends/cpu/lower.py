@@ -15,7 +15,8 @@ from gpueinsum.backends.cpu.gemm import axes_of, grouped, routed
 from gpueinsum.language.steps import distinct
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidates import ExactGemm, Grouped, Pass, Scatter, Sum, View, Zeros, conjugates
+from gpueinsum.schedule.candidate import ExactGemm, Grouped, Pass, Scatter, Sum, View, Zeros
+from gpueinsum.schedule.cpu import conjugates
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.schedule import ScheduledStep
 
@@ -66,7 +67,7 @@ def _view(term: Term, out: Term) -> Call:
         return partial(loops.c_einsum, f"{term}->{out}".translate(letters))
     own = distinct(term)
     order = "".join([label for label in own if label not in out] + [label for label in out if label in own])
-    first = (*(0,) * sum(label not in out for label in own), ...)
+    first: tuple[Any, ...] = (*(0,) * sum(label not in out for label in own), ...)
     places = tuple(slice(None) if label in own else None for label in out)
     return lambda x: diagonal_view(x, term, order)[first][(*places, ...)]
 
@@ -123,7 +124,7 @@ def _pass(step: ScheduledStep, labels: Term, sizes: Sizes, dtype: str) -> Call:
         return _reduced(step, labels, axes)
     letters = {ord(label): letter for label, letter in zip(labels, string.ascii_letters, strict=False)}
     equation = f"{','.join(step.terms)}->{layout}".translate(letters)
-    loop = loops.summing(equation, points(labels, sizes))
+    loop = loops.summing(equation, [sizes[label] for label in layout], points(labels, sizes))
     if dtype == "object":
         return lambda *arrays: _boxed(loop(*arrays), len(axes)).transpose(axes)
     return loop if layout == step.out else lambda *arrays: loop(*arrays).transpose(axes)

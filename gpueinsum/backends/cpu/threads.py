@@ -14,14 +14,13 @@ from functools import partial
 from itertools import pairwise
 from queue import SimpleQueue
 
+from gpueinsum.costs.machine import usable_threads
+
 Work = Callable[[], object]
 
 
 def threads() -> int:
-    """How many threads steps run on: as many as this process has cores, if the environment does not say fewer.
-
-    GPUEINSUM_THREADS says it, else OMP_NUM_THREADS, else OPENBLAS_NUM_THREADS.
-    """
+    """How many threads steps run on."""
     return _threads
 
 
@@ -102,22 +101,13 @@ def _workers() -> SimpleQueue[_Handed]:
     return _queue
 
 
-def _allowed() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for name in ("GPUEINSUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        wanted = os.environ.get(name, "").split(",")[0].strip()  # OpenMP's may be a list, one for each level
-        if wanted.isdecimal() and int(wanted):
-            return min(cores, int(wanted))
-    return cores
-
-
 def _forget() -> None:
     """A forked process has none of the threads."""
     global _queue, _starting
     _queue, _starting = None, threading.Lock()
 
 
-_threads = _allowed()
+_threads = usable_threads()
 _queue: SimpleQueue[_Handed] | None = None
 _starting = threading.Lock()
 if hasattr(os, "register_at_fork"):

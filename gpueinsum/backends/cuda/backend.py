@@ -24,14 +24,15 @@ from gpueinsum.backends.cuda.source import KERNELS
 from gpueinsum.backends.select import HOST, on_device
 from gpueinsum.backends.stopwatch import Call
 from gpueinsum.costs.counts import item_bytes
-from gpueinsum.costs.profile import Profile, profile_for
+from gpueinsum.costs.machine import profile_for
+from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape
-from gpueinsum.schedule.candidates import cheapest
 from gpueinsum.schedule.gemm import PACK_BYTES
 from gpueinsum.schedule.problem import Strides
 from gpueinsum.schedule.schedule import Schedule, schedule
+from gpueinsum.schedule.select import cheapest
 
 Array = Any  # CuPy's, or the simulated device's
 
@@ -94,19 +95,18 @@ class CudaBackend:
         return host[()] if host.ndim == 0 else host
 
     def bind(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., tuple[Array, ...]]:
-        """A plan as a function of its operands, assembled anew for operands of other strides and on other devices.
+        """A plan as a function of its operands, scheduled anew for operands of other strides and on other devices.
 
-        A graph is replayed from the second call on (`graph.py`). If `deterministic`, products have a cuBLAS handle that
-        no other stream uses: cuBLAS promises the same bits from run to run only to streams that do not share a handle's
-        workspace. A graph is refused by ValueError then, and None means none: its products may be chosen otherwise than
-        those of the first call. All else always gives the same bits.
+        A graph is replayed from the second call on (`graph.py`). Launched one by one, the same work gives the same bits
+        from run to run. cuBLAS may choose other kernels for the products of a graph: so a graph is refused by
+        ValueError if `deterministic`, and None means none.
         """
-        loaded, device = self._loaded(plan, mode), self.runtime.device
+        loaded, device = self._load(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)
 
     def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
         """`bind` for a plan of one output: that output itself."""
-        loaded, device = self._loaded(plan, mode), self.runtime.device
+        loaded, device = self._load(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)[0]
 
     def program(
@@ -131,7 +131,7 @@ class CudaBackend:
     def load(self, schedule: Schedule) -> Callable[..., tuple[Array, ...]]:
         """A schedule as a function of operands that lie as it says, each at a multiple of 16 bytes."""
         program = assemble(schedule, self.runtime.processors)
-        run = _running(program, self.runtime, _launching(program, self.runtime, deterministic=False))
+        run = _runner(program, self.runtime, _launcher(program, self.runtime))
         return lambda *operands: run(operands)
 
     def random(self, shape: Shape, strides: Strides, dtype: str) -> Array:
@@ -144,7 +144,8 @@ class CudaBackend:
         before, item = -sum(end for end in ends if end < 0), some.itemsize
         elements = before + sum(end for end in ends if end > 0) + 1
         memory, full = runtime.allocate(elements * item), min(some.size, elements) * item
-        runtime.copy(memory.ptr, runtime.pointer(runtime.to_device(some)), full)
+        source = runtime.to_device(some)  # which must live until it is copied
+        runtime.copy(memory.ptr, runtime.pointer(source), full)
         while full < elements * item:
             more = min(full, elements * item - full)
             runtime.copy(memory.ptr + full, memory.ptr, more)
@@ -156,7 +157,7 @@ class CudaBackend:
         """Seconds that the device takes for so many calls, one after the other."""
         return self.runtime.seconds(call, count)
 
-    def _loaded(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
+    def _load(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
         """A function of the device and the operands' strides, which keeps what it loaded last."""
         precision, graph, deterministic, autotune = mode
         if graph and deterministic:
@@ -176,10 +177,10 @@ class CudaBackend:
 
         def ready(strides: Sequence[tuple[int, ...]], aligned: bool) -> tuple[Program, _Run]:
             program = self.program(plan, strides, precision, autotune, aligned)
-            launched = _launching(program, self.runtime, deterministic)
+            launched = _launcher(program, self.runtime)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
                 launched = replaying(program, self.runtime, launched, warns=bool(graph))
-            return program, _running(program, self.runtime, launched)
+            return program, _runner(program, self.runtime, launched)
 
         return lru_cache(maxsize=_KEPT)(load)
 
@@ -187,7 +188,7 @@ class CudaBackend:
 _Run = Callable[[Sequence[Array]], tuple[Array, ...]]
 
 
-def _running(program: Program, runtime: Runtime, launched: Launches) -> _Run:
+def _runner(program: Program, runtime: Runtime, launched: Launches) -> _Run:
     """The program as a function of its operands: their addresses, the launches, and arrays in the results' memories."""
     pointer, array, strided = runtime.pointer, runtime.array, runtime.strided
     dtype, outputs, results = np.dtype(program.dtype), program.outputs, len(program.operands)
@@ -206,9 +207,9 @@ def _running(program: Program, runtime: Runtime, launched: Launches) -> _Run:
     return run
 
 
-def _launching(program: Program, runtime: Runtime, deterministic: bool) -> Launches:
+def _launcher(program: Program, runtime: Runtime) -> Launches:
     """From the operands' addresses to the results' memories, everything launched in turn."""
-    launches = [runtime.prepare(work, deterministic) for work in program.work]
+    launches = [runtime.prepare(work) for work in program.work]
     allocate, sizes = runtime.allocate, program.results
     if program.workspace:
         sizes = (*sizes, program.workspace)

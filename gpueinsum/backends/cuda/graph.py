@@ -11,13 +11,12 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import assert_never
 
 from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
 from gpueinsum.backends.cuda.runtime import Memory, Runtime
 from gpueinsum.errors import DeviceError
 
-Array = Any
 Launches = Callable[[Sequence[int]], Sequence[Memory]]
 
 # A launch takes 4 us of the host (profiles/h200.json), and a replay as much as two or three, copies out apart.
@@ -45,6 +44,8 @@ def _flops(work: Work) -> float:
             return 2.0 * work.gemm.m * work.gemm.n * work.gemm.k * work.gemm.batch
         case Launch():
             return 0.0  # bound by what it moves
+        case _:
+            assert_never(work)
 
 
 def replaying(program: Program, runtime: Runtime, launch: Launches, warns: bool) -> Launches:

@@ -15,7 +15,7 @@ from gpueinsum.backends.cuda.workspace import places
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.language.strides import Axis, points
 from gpueinsum.language.subscripts import Shape, Term
-from gpueinsum.schedule.candidates import ExactGemm, Grouped, Pass, Scatter, Sum, View, Zeros
+from gpueinsum.schedule.candidate import ExactGemm, Grouped, Pass, Scatter, Sum, View, Zeros
 from gpueinsum.schedule.gemm import LHS, OUT, RHS, Call, blas_calls
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.problem import Strides, axis_labels, c_strides
@@ -157,7 +157,7 @@ class _Assembly:
             axes = product.batch, product.rows, product.columns, product.summed
             launch = kernels.integer_gemm(*axes, self._dtype, self._processors)
             for starts in product.offsets():
-                self._work.append(launch.at(*_moved(arrays, starts, item)))
+                self._work.append(launch.at(*_move(arrays, starts, item)))
         elif product.pointers:
             self._products(blas_calls(product), self._pointers(product.numbered, arrays), _POINTER_BYTES, arrays)
         else:
@@ -174,7 +174,7 @@ class _Assembly:
         """cuBLAS calls on lhs, rhs and out, of elements of so many bytes; or on arrays of pointers to `matrices`."""
         for call in calls:
             sides = (RHS, LHS, OUT) if call.swapped else (LHS, RHS, OUT)
-            begins = _moved(arrays, call.starts, item)
+            begins = _move(arrays, call.starts, item)
             addresses = [array[side] for array in (begins, matrices) if array for side in sides]
             work = Product(call.gemm, self._dtype, self._precision, tuple(addresses), by_pointers=bool(matrices))
             self._work.append(work)
@@ -185,7 +185,7 @@ class _Assembly:
         pointers = Address(self._memory(len(arrays) * each), 0)
         launch = kernels.pointers(axes, item_bytes(self._dtype), self._processors)
         self._work.append(launch.at(*arrays, pointers))
-        return _moved([pointers] * len(arrays), range(len(arrays)), each)
+        return _move([pointers] * len(arrays), range(len(arrays)), each)
 
     def _sum(self, factors: Sequence[tuple[Source, _Strided]], out: Term, made: _Strided) -> None:
         """`terms->out` in one pass: diagonals, products, sum and permutation, of the conjugates where asked."""
@@ -210,6 +210,6 @@ class _Assembly:
         return len(self._bytes) - 1
 
 
-def _moved(addresses: Sequence[Address], by: Sequence[int], item: int) -> list[Address]:
-    """Each address moved by so many elements."""
+def _move(addresses: Sequence[Address], by: Sequence[int], item: int) -> list[Address]:
+    """Each address that many elements further on, of so many bytes."""
     return [Address(at.memory, at.offset + number * item) for at, number in zip(addresses, by, strict=True)]

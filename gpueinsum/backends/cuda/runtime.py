@@ -1,4 +1,4 @@
-"""The device as `cuda.py` sees it: a small protocol, and CuPy behind it. Nothing else in the package reaches a GPU."""
+"""The device as the backend sees it: a small protocol, and CuPy behind it. Nothing else in the package uses a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpueinsum.backends.cuda.cublas import CAPTURING, CapturableBlas, CupyBlas, Handle
+from gpueinsum.backends.cuda.cublas import WORKSPACE, Cublas, load
 from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
 from gpueinsum.backends.cuda.source import Kernel, kernel_text
 from gpueinsum.backends.select import on_device
@@ -69,11 +69,10 @@ class Runtime(Protocol):
     def store(self, array: Array, out: Array) -> None:
         """Write the array's elements into `out`, which may be on the host."""
 
-    def prepare(self, work: Work, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
+    def prepare(self, work: Work) -> Callable[[Sequence[int]], None]:
         """A kernel or a product as a function of the addresses of a program's memories.
 
-        If `deterministic`, the product shares no workspace with other streams. Raises DeviceError for a precision that
-        the cuBLAS at hand does not have.
+        It runs on the current stream. Raises DeviceError for a precision that the cuBLAS at hand does not have.
         """
 
     def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
@@ -90,7 +89,7 @@ class Runtime(Protocol):
 
 
 class CupyRuntime:
-    """CuPy's current device and current stream, its memory pool, its cuBLAS handle; only what is timed synchronises.
+    """CuPy's current device and current stream, and its memory pool; only what is timed synchronises.
 
     Raises DeviceError, saying which of CuPy, driver, device and cuBLAS is missing.
     """
@@ -110,23 +109,17 @@ class CupyRuntime:
         if devices == 0:
             raise DeviceError("CUDA needs an NVIDIA device, and there is none")
         try:
-            from cupy_backends.cuda.libs import cublas
-        except ImportError as error:
+            from cupy_backends.cuda.libs import cublas  # noqa: F401  # which loads the library
+
+            library = load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
+        except (ImportError, OSError) as error:
             raise DeviceError(f"CUDA needs the cuBLAS library: pip install 'cupy-cuda13x[ctk]' ({error})") from error
         if _headers_are_missing():
             raise DeviceError("CUDA needs its headers, with which CuPy compiles: pip install 'cupy-cuda13x[ctk]'")
         self._cupy = cupy
         self.array_type = cupy.ndarray
-        past_cupy = lambda: cupy.cuda.get_current_stream().ptr, cupy.cuda.runtime.runtimeGetVersion() // 1000
-
-        def blas(handle_of: Callable[[], int]) -> CupyBlas:
-            return CupyBlas(cublas, handle_of, *past_cupy)
-
-        self._blas = blas(cupy.cuda.device.get_cublas_handle)
-        handle = lru_cache(maxsize=_STREAMS)(lambda context, thread: Handle(cublas))
-        self._own_blas = blas(lambda: handle(self.context(), threading.get_ident()))
-        self._capturable_blas = lru_cache(maxsize=None)(self._new_capturable_blas)
-        self._capture_workspace = lru_cache(maxsize=_STREAMS)(self._new_capture_workspace)
+        self._cublas = lru_cache(maxsize=None)(lambda device: Cublas(library))
+        self._workspace = lru_cache(maxsize=_STREAMS)(lambda context: self.allocate(WORKSPACE))
 
     @property
     def processors(self) -> int:
@@ -138,7 +131,7 @@ class CupyRuntime:
     def to_device(self, operand: Any) -> Array:
         if type(operand) is self.array_type and operand.data.device_id == self.device():
             return operand  # as most operands are
-        array = self._adopted(operand) if on_device(operand) else self._uploaded(operand)
+        array = self._adopt(operand) if on_device(operand) else self._upload(operand)
         current = self.device()
         if array.device.id != current:
             raise OperandError(
@@ -147,11 +140,11 @@ class CupyRuntime:
             )
         return array
 
-    def _uploaded(self, operand: Any) -> Array:
+    def _upload(self, operand: Any) -> Array:
         """An array of the host's; one without axes as if it had one, since CuPy makes 0 of a -0 there."""
         return self._cupy.asarray(operand) if operand.ndim else self._cupy.asarray(operand.reshape(1)).reshape(())
 
-    def _adopted(self, operand: Any) -> Array:
+    def _adopt(self, operand: Any) -> Array:
         """An array on a GPU as CuPy's, where it is: `cupy.asarray` would copy it to the current device."""
         cupy = self._cupy
         if isinstance(operand, cupy.ndarray):
@@ -169,7 +162,7 @@ class CupyRuntime:
                 f"an array of type {type(operand).__name__} cannot be shared by DLPack: {error}"
             ) from error
 
-    def context(self) -> Hashable:
+    def context(self) -> tuple[int, Any, int | None]:
         stream = self._cupy.cuda.get_current_stream()
         thread = threading.get_ident() if stream.ptr == _PER_THREAD_STREAM else None  # another stream in every thread
         return self.device(), stream, thread
@@ -201,12 +194,23 @@ class CupyRuntime:
         else:
             self.to_device(out)[...] = array
 
-    def prepare(self, work: Work, deterministic: bool = False) -> Callable[[Sequence[int]], None]:
-        if isinstance(work, Product):
-            return (self._own_blas if deterministic else self._blas).prepare(work)
-        return self._prepared_launch(work)
+    def prepare(self, work: Work) -> Callable[[Sequence[int]], None]:
+        return self._prepare_product(work) if isinstance(work, Product) else self._prepare_launch(work)
 
-    def _prepared_launch(self, work: Launch) -> Callable[[Sequence[int]], None]:
+    def _prepare_product(self, work: Product) -> Callable[[Sequence[int]], None]:
+        cublas = self._cublas(self.device())
+        multiply = cublas.prepare(work)
+
+        def launch(addresses: Sequence[int]) -> None:
+            context = self.context()
+            with cublas.lock:
+                if cublas.context != context:
+                    cublas.attach(context, context[1].ptr, self._workspace(context))
+                multiply(addresses)
+
+        return launch
+
+    def _prepare_launch(self, work: Launch) -> Callable[[Sequence[int]], None]:
         kernel, grid, block, places = _raw_kernel(work.kernel), (work.blocks,), (work.threads,), work.addresses
         # CuPy asks for its __array_interface__ at every launch, which lists all fields: that takes 8 to 10 us of
         # the host, without fields 1 us (numpy 2.5.2, AMD EPYC).
@@ -235,24 +239,18 @@ class CupyRuntime:
         return float(cuda.get_elapsed_time(start, stop)) / 1e3
 
     def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
-        """Its products go past CuPy's binding, which refuses a stream that is capturing."""
         try:
-            return self._captured(program, addresses)
-        except (RuntimeError, OSError) as error:  # CuPy's, CUDA's and cuBLAS' own are RuntimeErrors
+            return self._capture(program, addresses)
+        except RuntimeError as error:  # CuPy's, CUDA's and cuBLAS' own are RuntimeErrors
             raise DeviceError(f"this cannot be captured as a CUDA graph: {error}") from error
 
-    def _captured(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
-        stream, blas = self._cupy.cuda.Stream(non_blocking=True), self._capturable_blas
-        launches = [
-            self.prepare(work) if isinstance(work, Launch) else blas(self.device()).prepare(work)
-            for work in program.work
-        ]
-        workspace = None
-        with CAPTURING, contextlib.ExitStack() as stack:
-            if any(not isinstance(work, Launch) for work in program.work):
-                workspace = self._capture_workspace(self.context())
-                blas(self.device()).attach(stream.ptr, workspace.ptr, _CAPTURE_WORKSPACE)
-            stack.enter_context(self._current(stream))
+    def _capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
+        """On a stream of its own; its products use the workspace of the stream on which the graph is launched."""
+        launches = [self.prepare(work) for work in program.work]
+        has_products = any(isinstance(work, Product) for work in program.work)
+        stream = self._cupy.cuda.Stream(non_blocking=True)
+        workspace = self._workspace(self.context()) if has_products else None
+        with self._current(stream), self._attached(workspace):
             stream.begin_capture()
             try:
                 for launch in launches:
@@ -263,10 +261,24 @@ class CupyRuntime:
                 raise
             graph = stream.end_capture()
 
-        def launch_graph(_: Any = workspace) -> None:  # which the graph's products use
+        def launch_graph(_: Any = workspace) -> None:  # which lives as long as the graph
             graph.launch()
 
         return launch_graph
+
+    @contextlib.contextmanager
+    def _attached(self, workspace: Memory | None) -> Iterator[None]:
+        """cuBLAS serves this thread alone, on the current stream and in this workspace, if one is needed."""
+        if workspace is None:
+            yield
+            return
+        cublas, context = self._cublas(self.device()), self.context()
+        with cublas.lock:
+            cublas.attach(context, context[1].ptr, workspace)
+            try:
+                yield
+            finally:
+                cublas.context = None
 
     @contextlib.contextmanager
     def _current(self, stream: Any) -> Iterator[None]:
@@ -281,18 +293,8 @@ class CupyRuntime:
         finally:
             before.use()
 
-    def _new_capturable_blas(self, _: int) -> CapturableBlas:
-        """One for every device."""
-        self._cupy.cuda.device.get_cublas_handle()  # so that the library is loaded
-        return CapturableBlas(self._cupy.cuda.runtime.runtimeGetVersion() // 1000)
 
-    def _new_capture_workspace(self, _: Hashable) -> Memory:
-        """One for every stream, on which its graphs wait for each other."""
-        return self.allocate(_CAPTURE_WORKSPACE)
-
-
-_CAPTURE_WORKSPACE = 32 << 20  # bytes: what cuBLAS' documentation recommends from Hopper on
-_STREAMS = 8  # whose own handles and workspaces for capturing are kept
+_STREAMS = 8  # whose workspaces are kept
 _DEVICE_TO_DEVICE = 3  # cudaMemcpyKind
 _PER_THREAD_STREAM = 2  # cudaStreamPerThread
 

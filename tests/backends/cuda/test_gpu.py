@@ -15,15 +15,15 @@ import pytest
 from conftest import real_runtime
 
 import gpueinsum as ge
+from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.program import Launch, Product
-from gpueinsum.backends.execute import PLAIN, Mode
 from gpueinsum.costs.counts import peak_bytes
-from gpueinsum.costs.profile import machine, tuned_path
+from gpueinsum.costs.machine import machine, tuned_path
 from gpueinsum.language.steps import Add, Contract
-from gpueinsum.schedule import mapping as routing
-from gpueinsum.schedule import predict as price
+from gpueinsum.schedule import select as candidates
 from tests.backends.cuda.test_backend import bound, plan_of
+from tests.backends.cuda.test_lower import make_pointers_free
 
 pytestmark = pytest.mark.gpu
 
@@ -196,7 +196,8 @@ def test_more_elements_than_32_bits_count_are_added(cupy, room):
 @pytest.mark.parametrize("long", ["i", "j"])
 def test_a_dimension_past_what_cublas_counts_is_split(cupy, room, monkeypatch, long):
     room(24)
-    monkeypatch.setattr(price, "_TINY", 0)  # or a pass would do
+    monkeypatch.setattr(candidates, "is_tiny", lambda *sizes: False)  # or a pass would do
+    candidates._cheapest.cache_clear()
     size = {"i": 2, "j": 2, "k": 2} | {long: 2**31 + 3}
     x, y = (cupy.zeros([size[label] for label in term], np.float16) for term in ("ij", "jk"))
     x[-1, -1] = y[-1, -1] = 3  # far behind the first part
@@ -398,9 +399,10 @@ def test_gradients_are_right_in_every_mode_and_read_their_operands_in_time(cupy,
             assert_all_close([result / factor for result in results], expected, dtype)
 
 
-def test_products_of_several_threads_and_streams_do_not_meet(cupy):
+@pytest.mark.parametrize("mode", [Mode(), Mode(graph=True)], ids=str)
+def test_products_of_several_threads_and_streams_do_not_meet(cupy, mode):
     plan, arrays, expected = by_halves(cupy)
-    run, failures = CudaBackend(real_runtime()).bind(plan), []
+    run, failures = CudaBackend(real_runtime()).bind(plan, mode), []
     cupy.cuda.Device().synchronize()
 
     def work(own):
@@ -507,15 +509,13 @@ def test_more_products_by_pointers_than_a_call_takes_are_exact(cupy):
 
 
 def test_products_by_pointers_add_up_and_conjugate(cupy, monkeypatch):
-    monkeypatch.setattr(routing, "_MEMORY_MUST_SAVE", 1e-9)  # pointers, and no copies, at any price
-    monkeypatch.setattr(routing.Pair, "copies_seconds", lambda pair, copied: 1e30 * sum(copied))
-    routing.cheapest.cache_clear()
+    make_pointers_free(monkeypatch)
     step = Contract(0, 1, "fbea", "ecfd", "cdba", conj_rhs=True)
     x, y = heads(cupy, "complex64", (3, 11, 2, 5), (2, 13, 3, 7))
     plan = plan_of(step, dict(zip("fbeacd", (3, 11, 2, 5, 13, 7), strict=True)), "complex64")
     assert launches(plan, [x, y]) == 2
     [result] = CudaBackend(real_runtime()).bind(plan)(x, y)
-    routing.cheapest.cache_clear()
+    candidates._cheapest.cache_clear()
     np.testing.assert_array_equal(result.get(), np.einsum("fbea,ecfd->cdba", x.get(), y.get().conj()))
 
 

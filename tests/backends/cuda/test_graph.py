@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from gpueinsum.backends.execute import Mode
 from simulated import SimulatedRuntime
-from simulated.cupy import stand_in
+from simulated.cupy import Foreign, stand_in
 
 import gpueinsum as ge
+from gpueinsum.backends.base import Mode
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.graph import is_worth_a_graph
 from gpueinsum.backends.cuda.runtime import CupyRuntime
@@ -218,10 +218,9 @@ def test_cublas_is_captured_past_cupys_binding_and_kernels_through_it(cupy, rng,
     for _ in range(3):
         np.testing.assert_array_equal(run(*arrays).get(), np.einsum("ijl,jk->ik", *hosts))
     assert not cupy.capturing
-    assert bool(cupy.library.attached) == (dtype != "int32")
     modes = [mode for _, _, mode in cupy.cublas.calls]
     assert modes == ([] if dtype == "int32" else [16 if dtype == "float16" else 0] * 3)
-    assert len(cupy.cublas.used) == len(modes[:1])  # the first call's, through the binding
+    assert len(cupy.cublas.used) == len(modes[:2])  # the first call's, and the one that is captured
 
 
 def test_products_by_pointers_are_captured_with_what_writes_the_pointers(cupy, rng):
@@ -233,16 +232,17 @@ def test_products_by_pointers_are_captured_with_what_writes_the_pointers(cupy, r
         arrays[0][...] = factor
         np.testing.assert_allclose(run(*arrays).get(), np.einsum("bqhd,bkhd->bhqk", *[array.get() for array in arrays]))
     assert [kind for kind, *_ in cupy.cublas.simulated.calls if kind != "copy"] == ["launch", "pointer gemm"] * 3
-    assert len(cupy.cublas.used) == 1  # the first call's, on CuPy's handle
+    assert len(cupy.cublas.used) == 2  # the first call's, and the one that is captured
 
 
-@pytest.mark.parametrize("function", ["cublasCreate_v2", "cublasSetStream_v2", "cublasGemmStridedBatchedEx"])
+@pytest.mark.parametrize("function", ["cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasGemmStridedBatchedEx"])
 def test_a_capture_that_fails_ends_and_says_why(cupy, rng, monkeypatch, function):
-    monkeypatch.setattr(cupy.library, function, lambda *arguments: 14)
     run = CudaBackend(CupyRuntime()).bind_single(chain(3), Mode(graph=True))
     hosts = matrices(rng, 3)
     arrays = [cupy.asarray(host) for host in hosts]
     run(*arrays)
+    works, statuses = getattr(cupy.cublas, function).function, iter([14])
+    monkeypatch.setattr(cupy.cublas, function, Foreign(lambda *given: next(statuses, 0) or works(*given)))
     with pytest.warns(RuntimeWarning, match=f"captured as a CUDA graph: {function} failed with status 14"):
         result = run(*arrays)
     np.testing.assert_allclose(result.get(), np.linalg.multi_dot(hosts))
@@ -316,13 +316,12 @@ def test_the_cpu_ignores_a_graph(rng):
     np.testing.assert_allclose(expression(*hosts), np.linalg.multi_dot(hosts))
 
 
-def test_another_graph_of_the_stream_uses_the_same_handle_and_workspace(cupy, rng):
-    runtime, hosts, kept = CupyRuntime(), matrices(rng, 3), []
+def test_all_products_of_a_stream_use_its_workspace_and_one_handle(cupy, rng):
+    runtime, hosts = CupyRuntime(), matrices(rng, 3)
     arrays = [cupy.asarray(host) for host in hosts]
     for _ in range(2):
         run = CudaBackend(runtime).bind_single(chain(3), Mode(graph=True))
         for _ in range(3):
             np.testing.assert_allclose(run(*arrays).get(), np.linalg.multi_dot(hosts))
-        kept.append({handle: workspace for handle, (_, workspace) in cupy.library.attached.items()})
-    assert kept[0] == kept[1]
-    assert len(kept[0]) == 1
+    handles, streams, workspaces = map(set, zip(*cupy.cublas.used, strict=True))
+    assert (len(handles), len(streams), len(workspaces)) == (1, 3, 1)  # that of the calls, and two that captured

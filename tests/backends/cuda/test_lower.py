@@ -8,14 +8,15 @@ import pytest
 from simulated import SimulatedRuntime
 
 import gpueinsum as ge
+from gpueinsum.backends.base import Mode
 from gpueinsum.backends.cuda import backend as cuda
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.program import Launch, Product
-from gpueinsum.backends.execute import Mode
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Contract, Fused, Reduce
-from gpueinsum.schedule import gemm
-from gpueinsum.schedule import mapping as routing
+from gpueinsum.language.steps import Contract, Reduce
+from gpueinsum.schedule import gemm, mapping
+from gpueinsum.schedule import select as candidates
+from gpueinsum.schedule.fusion import Fused
 
 DTYPES = ["bool", "int16", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
 SHAPES = [*itertools.pairwise([29, 31, 37, 41, 43, 47, 53, 59, 61])]
@@ -111,13 +112,13 @@ def test_a_view_keeps_its_owner_and_outputs_of_one_memory_share_it(rng):
 def test_a_program_is_assembled_once_for_operands_of_the_same_strides(rng, monkeypatch):
     assembled, device = [], SimulatedRuntime()
     assemble = cuda.assemble
-    monkeypatch.setattr(cuda, "assemble", lambda *arguments: assembled.append(arguments[1]) or assemble(*arguments))
+    monkeypatch.setattr(cuda, "assemble", lambda made, *given: assembled.append(made.strides) or assemble(made, *given))
     run = CudaBackend(device).bind_single(PLANS["a chain"])
     for turned in (False, False, True, False, True):
         hosts = [rng.random(PLANS["a chain"].shape(number)) for number in range(4)]
         arrays = [device.to_device(np.asfortranarray(host) if turned else host) for host in hosts]
         np.testing.assert_allclose(run(*arrays), np.linalg.multi_dot(hosts))
-    assert assembled == [((88, 8), (104, 8), (136, 8), (152, 8)), ((8, 56), (8, 88), (8, 104), (8, 136))]
+    assert assembled == [((11, 1), (13, 1), (17, 1), (19, 1)), ((1, 7), (1, 11), (1, 13), (1, 17))]
 
 
 def test_every_address_lies_in_its_memory():
@@ -152,19 +153,24 @@ def test_a_program_by_pointers_prints_where_they_lie():
     program = CudaBackend(SimulatedRuntime()).program(plan, [np.empty(plan.shape(number)).strides for number in (0, 1)])
     assert str(program).split("\n") == [
         "float64, 2 launches, 512 bytes of workspace, 2640 of results",
-        "  w+0 = pointers, 1 x 256 threads  of %0, %1, r0",
-        "  r0 = gemm TN, 15 of 11 x 2 x 7, by pointers  of w+120, w+0, w+240, %1, %0",
+        "  w+0 = pointers, 1 x 256 threads  of %1, %0, r0",
+        "  r0 = gemm TN, 15 of 11 x 2 x 7, by pointers  of w+0, w+120, w+240, %1, %0",
     ]
+
+
+def make_pointers_free(monkeypatch):
+    """Pointers that cost nothing, where copies cost much: small products take them, too."""
+    monkeypatch.setattr(mapping, "MEMORY_MUST_SAVE", 1e-9)
+    monkeypatch.setattr(mapping, "copy_seconds", lambda problem, strides, term: 1e30)
+    monkeypatch.setattr(mapping, "_copies_seconds", lambda problem, copied: 1e30 * sum(copied))
+    candidates._cheapest.cache_clear()
 
 
 @pytest.fixture
 def free_pointers(monkeypatch):
-    """Pointers that cost nothing, where copies cost much: small products take them, too."""
-    monkeypatch.setattr(routing, "_MEMORY_MUST_SAVE", 1e-9)
-    monkeypatch.setattr(routing.Pair, "copies_seconds", lambda pair, copied: 1e30 * sum(copied))
-    routing.cheapest.cache_clear()
+    make_pointers_free(monkeypatch)
     yield monkeypatch
-    routing.cheapest.cache_clear()
+    candidates._cheapest.cache_clear()
 
 
 def random_pair(seed, dtype):
@@ -293,24 +299,15 @@ def test_without_elements_there_are_no_pointers():
 # ---- Products of several arrays
 
 
-FUSED = [
-    ("ij,ij,j->ij", 1),
-    ("ij,i,j->i", 1),
-    ("i,i,i,i->", 1),
-    ("ij,jk,k,i->ik", 1),
-    ("ij,jk,kl,l,i->i", 2),
-    ("i,j,k,l,m,n,o,i->mi", 3),
-    ("ij,ij,ij,ij,ij,ij,ij->ij", 2),
-    ("ij->ji", 1),
-]
+FUSED = ["ij,ij,j->ij", "ij,i,j->i", "i,i,i,i->", "ij,jk,k,i->ik"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("equation", "launches"), FUSED)
-def test_several_arrays_are_multiplied_and_summed_in_one_pass_or_few(rng, equation, launches, dtype):
+@pytest.mark.parametrize("equation", FUSED)
+def test_several_arrays_are_multiplied_and_summed_in_one_pass(rng, equation, dtype):
     terms, out = equation.split("->")
     terms = tuple(terms.split(","))
-    size = dict(zip("ijklmno", (5, 16, 3, 2, 7, 2, 3), strict=True))
+    size = {"i": 5, "j": 16, "k": 3}
     kind = ge.api.arguments.dtype_of(dtype)
     hosts = [rng.integers(-2, 3, [size[label] for label in term]) for term in terms]
     if kind.kind == "c":
@@ -324,7 +321,7 @@ def test_several_arrays_are_multiplied_and_summed_in_one_pass_or_few(rng, equati
     wide = [host.astype(complex if kind.kind == "c" else bool if kind.kind == "b" else np.int64) for host in hosts]
     factors = [host.conj() if mark and kind.kind == "c" else host for host, mark in zip(wide, conjugated, strict=True)]
     np.testing.assert_array_equal(result, np.asarray(np.einsum(equation, *factors)).astype(kind))
-    assert len(program.work) == launches
+    assert len(program.work) == 1
     assert device.peak == program.bytes
 
 
@@ -342,7 +339,10 @@ def laid_out(device, rng, host):
 
 
 def random_pass(seed, dtype):
-    """A plan of one pass over up to four arrays of up to three labels, and the arrays."""
+    """A plan of one pass over up to four arrays of up to three labels, all conjugated, and the arrays, of real numbers.
+
+    So a permutation is one, too, where numbers are complex, and no view.
+    """
     rng = np.random.default_rng(seed)
     sizes = dict(zip("abcd", map(int, rng.choice([1, 3, 16, 32, 48], 4)), strict=True))
     terms = tuple("".join(rng.permutation(list("abcd"))[: rng.integers(0, 4)]) for _ in range(rng.integers(1, 5)))
@@ -351,7 +351,7 @@ def random_pass(seed, dtype):
     hosts = [
         rng.integers(0, 2, [sizes[label] for label in term]).astype(ge.api.arguments.dtype_of(dtype)) for term in terms
     ]
-    step = Fused(tuple(range(len(terms))), terms, out, (False,) * len(terms))
+    step = Fused(tuple(range(len(terms))), terms, out, (True,) * len(terms))
     return Plan(terms, (step,), (len(terms),), tuple(sizes.items()), dtype), hosts, rng
 
 
@@ -372,7 +372,7 @@ def test_passes_of_any_layout_agree_with_numpy(dtype, seed):
 def test_those_passes_take_every_kernel_with_packs_and_without():
     taken = set()
     for seed in SEEDS:
-        (plan, hosts, rng), device = random_pass(seed, "float32"), SimulatedRuntime()
+        (plan, hosts, rng), device = random_pass(seed, "complex64"), SimulatedRuntime()
         program = CudaBackend(device).program(plan, [laid_out(device, rng, host).strides for host in hosts])
         taken |= {(work.kernel.name, work.kernel.name == "permute" or bool(work.job[0][-2])) for work in program.work}
     both = {(name, wide) for name in ("reduce", "multiply") for wide in (False, True)}

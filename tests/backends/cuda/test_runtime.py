@@ -1,6 +1,6 @@
 """`CupyRuntime` itself, on a stand-in for CuPy: which functions are called, with which arguments in which order."""
 
-import gc
+import functools
 import itertools
 import sys
 import threading
@@ -9,15 +9,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from simulated.cupy import OPERATION_C, OPERATION_N, OPERATION_T, FakeArray, stand_in
+from simulated.cupy import OPERATION_C, OPERATION_N, OPERATION_T, FakeArray, Foreign, stand_in
 from simulated.streams import Stream
 
 import gpueinsum as ge
 import gpueinsum.backends.select
-from gpueinsum.backends.cuda import cublas as blas
+from gpueinsum.backends.base import Mode
 from gpueinsum.backends.cuda.backend import CudaBackend
+from gpueinsum.backends.cuda.cublas import Cublas
 from gpueinsum.backends.cuda.runtime import CupyRuntime
-from gpueinsum.backends.execute import Mode
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.language.steps import Contract
 from tests.backends.cuda.test_backend import bound
@@ -99,7 +99,6 @@ def test_float32_is_float32_unless_asked_otherwise(cupy, dtype, precision, compu
     x = np.ones((3, 5), dtype)
     ge.einsum("ij,kj->ik", x, x, backend="cuda", precision=precision)
     assert cupy.cublas.calls == [(dtype, compute, mode)]
-    assert cupy.cublas.mode == 3  # as it was found
 
 
 COMPUTE_BF16, COMPUTE_BF16X9, COMPUTE_FIXED_POINT = 75, 78, 79
@@ -155,60 +154,72 @@ def test_calls_are_timed_by_events_on_an_idle_stream():
     assert order == ["idle", "record", "call", "call", "record", "wait"]
 
 
-def test_deterministic_products_share_no_handle_with_other_streams(cupy, monkeypatch):
+def test_every_stream_has_a_workspace_of_its_own(cupy, monkeypatch):
     x = cupy.asarray(np.ones((3, 5)))
-    plan = ge.einsum_plan("ij,kj->ik", x, x)
-    backend = CudaBackend(CupyRuntime())
-    backend.bind(plan)(x, x)
-    run = backend.bind(plan, Mode(deterministic=True))
-    for stream in (0, 1, 0):
+    run = CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x))
+    for stream in (0, 1, 1, 0):
         monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: Stream(stream))
         run(x, x)
-    usual, first, second, again = cupy.cublas.used
-    assert len({usual, first, second}) == 3
-    assert again == first
-    assert cupy.cublas.handles == [first, second]
-    del run, backend
-    gc.collect()
-    assert not cupy.cublas.handles
+    handles, used, workspaces = zip(*cupy.cublas.used, strict=True)
+    assert used == (0, 1, 1, 0)
+    first, second, third, last = workspaces
+    assert (first, second) == (last, third)
+    assert first != second
+    assert len(set(handles)) == 1
+
+
+def test_a_handle_is_set_only_where_something_changes(cupy, monkeypatch):
+    half, full = (cupy.asarray(np.ones((3, 5), dtype)) for dtype in ("float16", "float32"))
+    backend, settings = CudaBackend(CupyRuntime()), []
+
+    def counted(name, function, *given):
+        settings.append(name)
+        return function(*given)
+
+    for name in ("cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasSetMathMode"):
+        foreign = Foreign(functools.partial(counted, name, getattr(cupy.cublas, name).function))
+        monkeypatch.setattr(cupy.cublas, name, foreign)
+    for x in (full, full, half, half, full):
+        backend.bind(ge.einsum_plan("ij,kj->ik", x, x))(x, x)
+    assert settings == ["cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasSetMathMode", "cublasSetMathMode"]
+    assert [mode for _, _, mode in cupy.cublas.calls] == [0, 0, 16, 16, 0]
+
+
+def test_a_product_on_a_stream_that_is_not_attached_is_found(cupy, monkeypatch):
+    monkeypatch.setattr(Cublas, "attach", lambda *arguments: None)
+    x = cupy.asarray(np.ones((3, 5)))
+    with pytest.raises(RuntimeError, match="cublasGemmStridedBatchedEx failed with status 7"):
+        CudaBackend(CupyRuntime()).bind(ge.einsum_plan("ij,kj->ik", x, x))(x, x)
 
 
 HEADS = [(3, 2, 5, 7), (3, 11, 5, 7)]  # of attention, which are one call by pointers
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
-def test_products_by_pointers_go_past_cupys_binding_on_the_current_stream(cupy, rng, monkeypatch, dtype, deterministic):
+def test_products_by_pointers_run_on_the_current_stream(cupy, rng, dtype):
     x, y = (rng.integers(-3, 4, shape).astype(dtype) for shape in HEADS)
-    plan = ge.einsum_plan("bqhd,bkhd->bhqk", x, y)
-    run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(deterministic=deterministic))
-    for stream in (0, 5):
-        monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: Stream(stream))
-        result = run(cupy.asarray(x), cupy.asarray(y))
+    run = CudaBackend(CupyRuntime()).bind_single(ge.einsum_plan("bqhd,bkhd->bhqk", x, y))
+    for stream in (cupy.cuda.Stream.null, cupy.cuda.Stream(non_blocking=True)):
+        there = cupy.asarray(x), cupy.asarray(y)
+        with stream:
+            result = run(*there)
+        stream.synchronize()
         np.testing.assert_array_equal(result.get(), np.einsum("bqhd,bkhd->bhqk", x, y))
-        [handle] = cupy.cublas.used
-        assert (handle == 7) != deterministic
-        assert cupy.cublas.streams[handle] == stream
+        assert [used for _, used, _ in cupy.cublas.used] == [stream.ptr]
         assert cupy.cublas.calls == [(dtype, COMPUTE_32F if dtype == "float32" else COMPUTE_64F, 0)]
-        assert cupy.cublas.mode == 3  # as it was found
         cupy.cublas.used.clear()
         cupy.cublas.calls.clear()
 
 
-def test_a_product_by_pointers_that_fails_says_so(cupy, monkeypatch):
-    x, y = (cupy.asarray(np.ones(shape)) for shape in HEADS)
-    plan = ge.einsum_plan("bqhd,bkhd->bhqk", x, y)
-    monkeypatch.setattr(cupy.library, "cublasGemmBatchedEx", lambda *arguments: 13)
-    with pytest.raises(RuntimeError, match="cublasGemmBatchedEx failed with status 13"):
-        CudaBackend(CupyRuntime()).bind(plan)(x, y)
-    assert cupy.cublas.mode == 3
-
-    def missing(major):
-        raise OSError("libcublas.so.13: cannot open shared object file")
-
-    monkeypatch.setattr("gpueinsum.backends.cuda.cublas._library", missing)
-    with pytest.raises(DeviceError, match=r"by pointers need the cuBLAS library .*: libcublas\.so\.13: cannot open"):
-        CudaBackend(CupyRuntime()).bind(plan)(x, y)
+@pytest.mark.parametrize(
+    ("equation", "shapes", "function"),
+    [("ij,jk->ik", [(3, 5), (5, 7)], "cublasGemmStridedBatchedEx"), ("bqhd,bkhd->bhqk", HEADS, "cublasGemmBatchedEx")],
+)
+def test_a_product_that_fails_says_so(cupy, monkeypatch, equation, shapes, function):
+    x, y = (cupy.asarray(np.ones(shape)) for shape in shapes)
+    monkeypatch.setattr(cupy.cublas, function, lambda *arguments: 13)
+    with pytest.raises(RuntimeError, match=f"{function} failed with status 13"):
+        CudaBackend(CupyRuntime()).bind(ge.einsum_plan(equation, x, y))(x, y)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "emulated"])
@@ -218,15 +229,15 @@ def test_lower_precisions_take_no_pointers(cupy, precision):
     assert len(cupy.cublas.calls) == 3
 
 
-def test_deterministic_plans_make_no_graphs(cupy):
+def test_deterministic_plans_make_no_graphs(cupy, monkeypatch):
     x = cupy.asarray(np.ones((3, 3)))
     plan = ge.einsum_plan(",".join(["ii"] * 12) + "->", *[x] * 12)
     with pytest.raises(ValueError, match="graph=True may give other bits than the first call, and deterministic=True"):
         CudaBackend(CupyRuntime()).bind(plan, Mode(graph=True, deterministic=True))
     run = CudaBackend(CupyRuntime()).bind_single(plan, Mode(graph=None, deterministic=True))
+    monkeypatch.setattr(CupyRuntime, "capture", None)
     for _ in range(3):
         assert run(*[x] * 12) == 3
-    assert not cupy.library.attached
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "float32"])
@@ -338,6 +349,13 @@ def test_what_is_missing_is_said(cupy, monkeypatch, error, message):
 
 
 def test_a_missing_cublas_is_said(cupy, monkeypatch):
+    def missing(major):
+        raise OSError(f"libcublas.so.{major}: cannot open shared object file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gpueinsum.backends.cuda.runtime.load", missing)
+        with pytest.raises(DeviceError, match=r"CUDA needs the cuBLAS library: .*libcublas\.so\.13: cannot open"):
+            CupyRuntime()
     monkeypatch.delattr(sys.modules["cupy_backends.cuda.libs"], "cublas")
     monkeypatch.delitem(sys.modules, "cupy_backends.cuda.libs.cublas", raising=False)  # the real one, on a GPU machine
     with pytest.raises(DeviceError, match="CUDA needs the cuBLAS library"):
@@ -375,19 +393,6 @@ def test_callers_on_several_streams_wait_for_nobody(cupy, rng):
         stream.synchronize()
     for result in results:
         np.testing.assert_allclose(result.get(), expected)
-
-
-def test_a_handle_is_not_destroyed_while_a_graph_is_captured(cupy):
-    destroyed = []
-    cublas = SimpleNamespace(create=lambda: 5, destroy=destroyed.append)
-    handle = blas.Handle(cublas)
-    assert handle == 5
-    with blas.CAPTURING:
-        del handle
-        gc.collect()
-        assert not destroyed
-    blas.Handle(SimpleNamespace(create=lambda: 6, destroy=destroyed.append))
-    assert sorted(destroyed) == [5, 6]
 
 
 @pytest.mark.parametrize("graph", [False, True])

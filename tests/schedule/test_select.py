@@ -5,10 +5,11 @@ import pytest
 import gpueinsum as ge
 from gpueinsum.costs.profile import profile
 from gpueinsum.language.steps import Contract
-from gpueinsum.schedule.candidates import Grouped, Pass, cheapest
+from gpueinsum.schedule.candidate import Grouped, Pass
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.predict import problem_of
 from gpueinsum.schedule.schedule import schedule
+from gpueinsum.schedule.select import cheapest
 
 CPU, H200 = profile("cpu"), profile("h200")
 

@@ -21,7 +21,7 @@ from gpueinsum.api.arguments import (
     options_of,
     positions_of,
 )
-from gpueinsum.api.dispatch import bind_own, check_dimensions, plan_for
+from gpueinsum.api.dispatch import bind_with_own_outputs, check_dimensions, plan_for
 from gpueinsum.backends.base import Backend
 from gpueinsum.errors import OperandError, PlanError
 from gpueinsum.language.plan import Plan, check_takes
@@ -44,7 +44,7 @@ class _Bound:
 
 @dataclass(frozen=True, slots=True)
 class BothPasses(_Bound):
-    """Both passes of a gradient, bound for operands of certain shapes and dtypes in one place."""
+    """Both passes of a gradient, bound for operands of certain shapes and dtypes on one backend."""
 
     forward: _Run  # its first `kept` outputs are for the backward pass, the others the values
     backward: _Run
@@ -57,7 +57,7 @@ class BothPasses(_Bound):
 
 @dataclass(frozen=True, slots=True)
 class TangentPass(_Bound):
-    """Values and their tangents in one pass, bound for operands of certain shapes and dtypes in one place."""
+    """Values and their tangents in one pass, bound for operands of certain shapes and dtypes on one backend."""
 
     run: _Run
     target: Dtype  # of the outputs
@@ -70,10 +70,10 @@ def both_passes(
     wrt: tuple[int, ...],
     options: Options,
     limit: int | None,
-    place: Backend,
+    backend: Backend,
 ) -> BothPasses:
     """Plan both passes and bind them: the forward pass ends with the plan's own steps."""
-    plan, compute, target = _planned(asked, operands, wrt, options, place)
+    plan, compute, target = _planned(asked, operands, wrt, options, backend)
     values = len(plan.outputs)
 
     def joint(search: Optimize) -> tuple[Plan, int]:
@@ -91,8 +91,8 @@ def both_passes(
     check_dimensions(both)
     return BothPasses(
         compute,
-        bind_own(first, place, options.mode, kept),
-        bind_own(rest, place, options.mode),
+        bind_with_own_outputs(first, backend, options.mode, kept),
+        bind_with_own_outputs(rest, backend, options.mode),
         kept,
         _bytes(first, {owner[output] for output in first.outputs[:kept]}, compute),
         both,
@@ -103,13 +103,13 @@ def both_passes(
 
 @lru_cache(maxsize=1024)
 def tangent_pass(
-    asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, place: Backend
+    asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, backend: Backend
 ) -> TangentPass:
     """Plan values and tangents together and bind them."""
-    plan, compute, target = _planned(asked, operands, wrt, options, place)
+    plan, compute, target = _planned(asked, operands, wrt, options, backend)
     both = grad.jvp(plan, wrt)
     check_dimensions(both)
-    return TangentPass(compute, bind_own(both, place, options.mode), target)
+    return TangentPass(compute, bind_with_own_outputs(both, backend, options.mode), target)
 
 
 def backward_plan(
@@ -120,7 +120,7 @@ def backward_plan(
     listed = positions_of(wrt, len(plan.inputs))
     if not listed:
         raise OperandError(f"wrt={wrt!r} lists no operand, and a plan needs an output")
-    options_of(None, "K", "safe", optimize, None, None, None)  # refuses what is no way to optimize
+    options_of(optimize=optimize)  # refuses what is no way to optimize
     limit, plan = bytes_limit(memory_limit), once(plan)
     if limit is None:
         return grad.vjp(plan, listed, _search(optimize), values=False)
@@ -141,19 +141,19 @@ def tangent_plan(plan: Plan, wrt: int | Sequence[int] | None) -> Plan:
 
 
 def _planned(
-    asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, place: Backend
+    asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, backend: Backend
 ) -> tuple[Plan, Dtype, Dtype]:
     """The plan to differentiate, without steps that nothing needs; the dtypes of its computation and of its values."""
     shapes, dtypes = tuple(shape for shape, _ in operands), [dtype for _, dtype in operands]
     if isinstance(asked, Plan):
         check_takes(asked, shapes)
-    target, compute = call_dtypes(dtypes, None, options, place)
+    target, compute = call_dtypes(dtypes, None, options, backend)
     for position in wrt:
         check_differentiable(dtypes[position], f"operand {position}")
     check_differentiable(target, "the value")
     if isinstance(asked, Plan):
         return replace(once(asked), dtype=compute.name), compute, target
-    plan = plan_for(asked, shapes, compute, options, place.profile)
+    plan = plan_for(asked, shapes, compute, options, backend.profile)
     return plan, compute, target  # which computes nothing twice or for nothing
 
 

@@ -1,0 +1,84 @@
+"""Paths as opt_einsum's and numpy's functions give them: `contract_path` and `einsum_path`."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import opt_einsum
+from opt_einsum.contract import PathInfo
+
+from gpueinsum.api.arguments import array_shape, hashable_form, shape_listed
+from gpueinsum.api.dispatch import resolve
+from gpueinsum.language.steps import distinct
+from gpueinsum.language.subscripts import Shape, Subscripts
+from gpueinsum.planning.path import Optimize, Path, find_path
+
+_NUMPY_OPTIMIZERS = {"greedy", "optimal"}
+
+
+def contract_path(
+    subscripts: Any,
+    *operands: Any,
+    use_blas: bool = True,
+    optimize: Optimize = True,
+    memory_limit: int | str | None = None,
+    shapes: bool = False,
+) -> tuple[list[tuple[int, ...]], PathInfo]:
+    """opt_einsum's `contract_path`: the path, and opt_einsum's `PathInfo` about it.
+
+    With `shapes` the operands are shapes rather than arrays.
+
+    >>> path, info = contract_path("ij,jk,kl->il", (2, 3), (3, 5), (5, 2), shapes=True)
+    >>> path, int(info.opt_cost)
+    ([(1, 2), (0, 1)], 84)
+    """
+    core = _core(subscripts, operands, shapes)
+    path = list(path_of(core, optimize, memory_limit))
+    return opt_einsum.contract_path(  # type: ignore[no-any-return]  # opt_einsum has no types
+        _equation(core), *_shapes(core), use_blas=use_blas, optimize=path, shapes=True
+    )
+
+
+def einsum_path(subscripts: Any = "", *operands: Any, optimize: Optimize = "greedy") -> tuple[list[Any], str]:
+    """numpy's `einsum_path`: `["einsum_path", (0, 1), ...]` and a printable account of it.
+
+    What numpy's own optimizers accept is planned by them, so that the path is numpy's; the rest by opt_einsum.
+
+    >>> einsum_path("ij,jk,kl->il", np.ones((2, 3)), np.ones((3, 5)), np.ones((5, 2)))[0]
+    ['einsum_path', (1, 2), (0, 1)]
+    """
+    core = _core(subscripts, operands)
+    equation = _equation(core)
+    labels = dict.fromkeys("".join(core.inputs))
+    name = optimize[0] if isinstance(optimize, tuple | list) and optimize else optimize
+    is_numpys = not isinstance(name, str) or name in _NUMPY_OPTIMIZERS | {"einsum_path"}
+    if len(labels) > len(string.ascii_letters) or callable(optimize) or not is_numpys:
+        path, info = contract_path(subscripts, *operands, optimize=optimize)
+        return ["einsum_path", *path], str(info)
+    if not equation.isascii():
+        equation = equation.translate({ord(x): y for x, y in zip(labels, string.ascii_letters, strict=False)})
+    return np.einsum_path(equation, *(np.broadcast_to(0.0, shape) for shape in _shapes(core)), optimize=optimize)
+
+
+def _core(subscripts: Any, operands: Sequence[Any], shapes: bool = False) -> Subscripts:
+    """A resolved expression, from operands or from their shapes."""
+    expression, operands = hashable_form(subscripts, operands)
+    return resolve(expression, tuple(map(shape_listed if shapes else array_shape, operands)))
+
+
+def path_of(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path:
+    terms = tuple(distinct(term) for term in core.inputs)
+    return find_path(terms, distinct(core.output), dict(core.sizes), optimize, memory_limit)
+
+
+def _equation(core: Subscripts) -> str:
+    """The expression as opt_einsum and numpy take it, whose outputs repeat no label."""
+    return f"{','.join(core.inputs)}->{distinct(core.output)}"
+
+
+def _shapes(core: Subscripts) -> list[Shape]:
+    size = dict(core.sizes)
+    return [tuple(size[label] for label in term) for term in core.inputs]

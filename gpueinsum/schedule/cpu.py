@@ -1,0 +1,223 @@
+"""What numpy offers for a step: its BLAS on views or copies, and its loops, priced."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from gpueinsum.costs.counts import item_bytes
+from gpueinsum.costs.profile import Profile
+from gpueinsum.costs.seconds import SMALL, pass_seconds, product_seconds
+from gpueinsum.language.steps import distinct, roles, within, without
+from gpueinsum.language.strides import Axis, fuse, label_strides, points
+from gpueinsum.language.subscripts import Label, Term
+from gpueinsum.schedule.candidate import (
+    Candidate,
+    ExactGemm,
+    Grouped,
+    Pass,
+    elements_moved,
+    in_order,
+    read_beside,
+    result_strides,
+)
+from gpueinsum.schedule.mapping import bytes_moved, gemms
+from gpueinsum.schedule.problem import Problem, c_strides
+
+MOST_LETTERS = 52  # those of np.einsum
+# Seconds of numpy's C loop: for each point of two arrays along which it steps from neighbour to neighbour, by bytes of
+# an item; of complex numbers; for each point of other arrays; each time that it turns back. 300 x 300 and 60 x 60 x 60,
+# one core of an AMD EPYC, numpy 2.4: float32 0.07, 0.5 and 3.3 ns, float64 0.18, complex64 0.7 to 1.4.
+_NEAR, _COMPLEX, _APART, _TURN = 0.02e-9, 1.0e-9, 0.5e-9, 3.3e-9
+# In launches of a profile: numpy's loop over two arrays, what a product takes besides `np.dot` to group axes.
+_LOOP_LAUNCH, _GROUPED_LAUNCH = 1.6, 2.3
+_FEW_POINTS = 1 << 11  # from here on the order of a loop matters
+_LARGEST_EXACT, _WIDE_EXACT = 1 << 16, 8  # products, and sides, from which on integers are multiplied as floats
+
+
+def small_candidates(problem: Problem) -> list[Candidate]:
+    if len(problem.terms) != 2 or any(problem.conjugated) or not problem.is_pair:
+        return []
+    return _small_ways(*problem.terms, problem.out, problem.size, problem.dtype, problem.profile)
+
+
+def small_pair(
+    lhs: Term, rhs: Term, out: Term, size: Mapping[Label, int], dtype: str, profile: Profile
+) -> Candidate | None:
+    """On the CPU: the way to run a pair of small arrays, soon found, which takes them however they lie; else None."""
+    found = _small_ways(lhs, rhs, out, size, dtype, profile)
+    return min(found, key=_seconds) if found else None
+
+
+def _seconds(way: Candidate) -> float:
+    return way.seconds
+
+
+def _small_ways(
+    lhs: Term, rhs: Term, out: Term, size: Mapping[Label, int], dtype: str, profile: Profile
+) -> list[Candidate]:
+    """A loop, and a product if the pair is one; none if the arrays are not small."""
+    if profile.kind != "cpu" or len(lhs) + len(rhs) > MOST_LETTERS:
+        return []
+    labels = roles(lhs, rhs, out)
+    batch, rows, columns, middle = (points(role, size) for role in labels)
+    elements, products = batch * (rows * middle + middle * columns + rows * columns), batch * rows * columns * middle
+    rate = profile.rate(dtype)
+    if not 0 < elements < SMALL or (products > _FEW_POINTS and (rate is None or not labels[3])):
+        return []
+    larger = lhs if points(lhs, size) >= points(rhs, size) else rhs
+    inner = without(labels[3], larger) + within(larger, labels[3])
+    loop = _LOOP_LAUNCH * profile.launch + products * _APART
+    found = [Candidate(Pass(out + inner), c_strides(out, size), 0, loop)]
+    if labels[3] and rate is not None:
+        moved, is_plain = elements * item_bytes(dtype), not labels[0] and max(map(len, labels)) == 1
+        product = product_seconds(profile, dtype, batch, rows, columns, middle, moved)
+        product += 0.0 if is_plain else _GROUPED_LAUNCH * profile.launch
+        natural = _natural(out, *labels)
+        found.append(Candidate(Grouped(natural), in_order(natural, out, size), 0, product))
+    return found
+
+
+def cpu_candidates(problem: Problem, every: bool) -> list[Candidate]:
+    """numpy's loop or its BLAS on views; sides are copied first where BLAS needs it, if the price says so."""
+    is_product = problem.is_pair and bool(problem.roles[3]) and problem.dtype != "object"
+    has_letters = len(set("".join((*problem.terms, problem.out)))) <= MOST_LETTERS
+    found = [_numpy_loop(problem)] if has_letters or not problem.summed or not problem.is_pair else []
+    if not is_product:
+        return found or [_grouped(problem)]
+    if problem.profile.rate(problem.dtype) is None:
+        exact = _exact(problem)
+        return [exact] if exact else found or [_grouped(problem)]
+    if not found or sum(problem.elements) < SMALL:
+        return [*found, _grouped(problem)]
+    item = item_bytes(problem.dtype)
+    for way, seconds in gemms(_unconjugated(problem), every):
+        copied = [points(term, problem.size) for term in way.copies if term is not None]
+        scratch = sum(copied) * item
+        found.append(Candidate(way, result_strides(problem, way.out), scratch + _conjugates(problem), seconds))
+    return found
+
+
+def _unconjugated(problem: Problem) -> Problem:
+    return replace(problem, conjugated=(False, False)) if any(problem.conjugated) else problem
+
+
+def conjugates(marks: Sequence[bool], elements: Sequence[int]) -> tuple[bool, ...]:
+    """On the CPU: which arrays are conjugated first, and last whether the result is; `elements` are theirs.
+
+    Of a pair the fewest elements: conj(x) y is also conj(x conj(y)).
+    """
+    own = (*marks, False)
+    other = tuple([not mark for mark in own])
+
+    def conjugated(marks: Sequence[bool]) -> int:
+        return sum(number for number, mark in zip(elements, marks, strict=True) if mark)
+
+    return other if len(marks) == 2 and any(own) and conjugated(other) < conjugated(own) else own
+
+
+def _conjugates(problem: Problem) -> int:
+    """Bytes of the conjugates of sides."""
+    sides = zip(problem.elements[:-1], conjugates(problem.conjugated, problem.elements), strict=False)
+    return sum(number for number, mark in sides if mark) * item_bytes(problem.dtype)
+
+
+def _grouped(problem: Problem) -> Candidate:
+    """Its price is that of sides that lie as the product wants them."""
+    seconds = product_seconds(problem.profile, problem.dtype, *problem.shape, bytes_moved(problem))
+    out = _natural(problem.out, *problem.roles)
+    return Candidate(Grouped(out), result_strides(problem, out), _conjugates(problem), seconds)
+
+
+def _natural(out: Term, batch: Term, left: Term, right: Term, _: Term) -> Term:
+    """The order in which a product writes its result: the side first whose label comes first in `out`."""
+    first = next((label for label in out if label not in batch), "")
+    return batch + (right + left if first and first in right else left + right)
+
+
+def _exact(problem: Problem) -> Candidate | None:
+    """Of integers and bools; None where the loop is as fast."""
+    lengths = problem.shape[1:]
+    if min(lengths) < _WIDE_EXACT or math.prod(lengths) < _LARGEST_EXACT:
+        return None
+    lhs, rhs, result = problem.elements
+    seconds = product_seconds(problem.profile, "float64", *problem.shape, 3 * 8 * sum(problem.elements))
+    out = _natural(problem.out, *problem.roles)
+    return Candidate(ExactGemm(out), result_strides(problem, out), 8 * (lhs + rhs + result), seconds)
+
+
+def _numpy_loop(problem: Problem) -> Candidate:
+    """numpy's C loop, or its multiplication where nothing is summed, in the order of the result that is the fastest."""
+    summed, largest = "".join(sorted(problem.summed)), problem.terms[0]
+    inner = "".join([*without(summed, largest), *within(summed, largest)])
+    found = []
+    for layout in _layouts(problem):
+        strides = result_strides(problem, layout)
+        seconds = _loop_seconds(problem, layout + inner, dict(zip(problem.out, strides, strict=True)))
+        found.append(Candidate(Pass(layout + inner), strides, _conjugates(problem), seconds))
+    return min(found, key=lambda way: way.seconds)
+
+
+def _layouts(problem: Problem) -> list[Term]:
+    """Orders in which a loop may write the result: as it is asked for, but for the largest array's labels, which come
+    in the order in which they lie there; those last of all.
+    """
+    if problem.is_ordered:
+        return [problem.out]
+    own = "".join(
+        sorted(within(problem.out, problem.terms[0]))
+    )  # a problem's letters follow the largest array's memory
+    turns = iter(own)
+    merged = "".join([next(turns) if label in problem.terms[0] else label for label in problem.out])
+    return list(dict.fromkeys([merged, without(problem.out, own) + own]))
+
+
+def _loop_seconds(problem: Problem, loops: Term, out: dict[Label, int]) -> float:
+    """Of numpy's loop: what memory gives, and what the loop takes along the axis on which it steps most often."""
+    profile, item = problem.profile, item_bytes(problem.dtype)
+    arrays = [label_strides(term, own) for term, own in zip(problem.terms, problem.strides, strict=True)]
+    axes = _nested([Axis(problem.size[label], tuple([a.get(label, 0) for a in (*arrays, out)])) for label in loops])
+    inner = axes[-1] if axes else Axis(1, (1,) * (len(arrays) + 1))
+    total = points(loops, problem.size)
+    if problem.dtype.startswith("complex") and problem.summed:
+        point = _COMPLEX * item / 8
+    elif (len(arrays) > 2 and problem.summed) or any(stride not in (0, 1) for stride in inner.strides):
+        point = _APART
+    else:
+        point = _NEAR * item
+    busy = total * point + total / max(inner.size, 1) * _TURN
+    moved = (elements_moved(problem) + read_beside(problem)) * item
+    permuted = min(_crossed(problem, axes), moved // item) * item
+    return max(busy + _LOOP_LAUNCH * profile.launch, pass_seconds(profile, moved, 0.0, permuted, len(arrays)))
+
+
+def _nested(axes: Sequence[Axis]) -> list[Axis]:
+    """The axes as numpy's iterator nests them: each within those of larger strides, if all arrays agree, and fused.
+
+    Source: `npyiter_find_best_axis_ordering` of numpy's nditer_constr.c.
+    """
+    order: list[Axis] = []  # innermost first
+    for axis in reversed(axes):
+        place = len(order)
+        for before in range(len(order) - 1, -1, -1):
+            pairs = zip(axis.strides, order[before].strides, strict=True)
+            outer = [abs(inner) <= abs(own) for own, inner in pairs if own and inner]
+            if outer and any(outer):
+                break
+            if outer:
+                place = before
+        order.insert(place, axis)
+    return fuse(order[::-1])
+
+
+def _crossed(problem: Problem, axes: Sequence[Axis]) -> int:
+    """Elements of the arrays, and of the result, that the loop steps through along another axis than their fastest."""
+    if not axes:
+        return 0
+    inner, total = axes[-1], 0
+    for place, term in enumerate((*problem.terms, problem.out)):
+        strides = [abs(axis.strides[place]) for axis in axes if axis.strides[place]]
+        if strides and inner.strides[place] and abs(inner.strides[place]) > min(strides):
+            total += points(distinct(term), problem.size)
+    return total
