@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import permutations
 
 from gpueinsum.costs.profile import Profile
 from gpueinsum.language.steps import distinct, roles, without
@@ -93,7 +94,21 @@ def canonical(problem: Problem) -> tuple[Problem, Spelling]:
     The larger of two arrays comes first, and labels are named in the order in which that array's elements lie in
     memory, then as the others name them.
     """
-    order = sorted(range(len(problem.terms)), key=lambda place: _rank(problem, place))
+    ranks = [_rank(problem, place) for place in range(len(problem.terms))]
+    order = sorted(range(len(ranks)), key=ranks.__getitem__)
+    if len(set(ranks)) == len(ranks):
+        return _spelled(problem, order)
+    ranked = [ranks[place] for place in order]  # of equal ones, as in `ijk,kij->`, the order that is spelled first
+    orders = [other for other in permutations(order) if [ranks[place] for place in other] == ranked]
+    return min([_spelled(problem, other) for other in orders], key=lambda found: _spelling_rank(found[0]))
+
+
+def _spelling_rank(problem: Problem) -> tuple[object, ...]:
+    return problem.terms, problem.out, problem.conjugated, problem.strides, problem.sizes
+
+
+def _spelled(problem: Problem, order: Sequence[int]) -> tuple[Problem, Spelling]:
+    """The problem with its arrays in this order, its labels named accordingly."""
     terms = [problem.terms[place] for place in order]
     strides = [problem.strides[place] for place in order]
     named = "".join(map(_by_stride, terms, strides))

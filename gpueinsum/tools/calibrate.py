@@ -12,19 +12,20 @@ import numpy as np
 
 from gpueinsum.api.arguments import dtype_of
 from gpueinsum.backends import select as backends
-from gpueinsum.backends.base import Backend, Mode
+from gpueinsum.backends.base import Backend
 from gpueinsum.backends.cpu.copies import copy_to
 from gpueinsum.backends.cpu.threads import threads
 from gpueinsum.backends.stopwatch import Call, fastest, host_seconds
 from gpueinsum.costs.counts import einsum_cost, item_bytes
 from gpueinsum.costs.machine import Machine, machine
 from gpueinsum.costs.profile import Profile, Rate
-from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract
+from gpueinsum.schedule.candidate import Grouped
 from gpueinsum.schedule.fusion import Fused
+from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.predict import problem_of
 from gpueinsum.schedule.schedule import alone
-from gpueinsum.schedule.select import cheapest
+from gpueinsum.schedule.select import candidates, cheapest
 
 Shape = tuple[int, int, int, int]  # of a batch of products: how many, rows, columns, summed
 
@@ -195,18 +196,20 @@ class _Steps:
 
     def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
         precision, dtype = ("tf32", "float32") if dtype == "tf32" else (None, dtype)
-        sizes = (("b", batch), ("i", m), ("j", k), ("k", n))
+        size = {"b": batch, "i": m, "j": k, "k": n}
         pair = Contract(0, 1, "ij", "jk", "ik") if batch == 1 else Contract(0, 1, "bij", "bjk", "bik")
-        plan = Plan((pair.lhs_term, pair.rhs_term), (pair,), (2,), sizes, dtype)
-        arrays = [self._array(plan.shape(side), dtype) for side in (0, 1)]
-        return partial(self._backend.bind_single(plan, Mode(precision)), *arrays)
+        problem = problem_of(pair, size, dtype, self._backend.profile, precision=precision)
+        order, found = candidates(problem)
+        way = next(way for way in found if isinstance(way.way, Gemm | Grouped))  # even if a pass is faster
+        arrays = [self._array([size[label] for label in problem.terms[place]], dtype) for place in (0, 1)]
+        return partial(self._backend.load(alone(problem, order, way)), *arrays)
 
     def loop(self, size: int) -> Call:
         problem = problem_of(_LOOP, dict.fromkeys("ijkl", size), "float32", self._backend.profile)
         arrays = [self._array((size, size), "float32") for _ in _LOOP.terms]
         return partial(self._backend.load(alone(problem, *cheapest(problem))), *arrays)
 
-    def _array(self, shape: tuple[int, ...], dtype: str) -> Any:
+    def _array(self, shape: Sequence[int], dtype: str) -> Any:
         """Of random numbers, the same ones over and over: of all zeros or ones a GPU's clock is higher."""
         draws = np.random.default_rng(0).standard_normal(min(math.prod(shape), _DRAWS), np.float32)
         return self._backend.asarray(np.resize(draws.astype(dtype_of(dtype)), shape))

@@ -12,7 +12,8 @@ from gpueinsum.language.plan import check_plan
 from gpueinsum.language.steps import Add, Contract, Reduce
 from gpueinsum.language.strides import contiguous
 from gpueinsum.planning.derivatives import as_expression, vjp
-from gpueinsum.schedule.mapping import Case, routes
+from gpueinsum.schedule.mapping import gemms
+from gpueinsum.schedule.predict import problem_of
 
 SIZES = dict(zip("abcdefghijklmnopq", (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59), strict=True))
 
@@ -209,13 +210,10 @@ def copies(plan):
             strides.append(tuple(walked[label] for label in step.out))
             continue
         assert isinstance(step, Contract), step
-        lhs, rhs = (strides[source] for source in step.sources)
-        labels = dict.fromkeys(step.lhs_term + step.rhs_term)
-        ways = routes(
-            Case(step, tuple((label, sizes[label]) for label in labels), lhs, rhs, plan.dtype, profile("h200"))
-        )
-        way = min(ways, key=lambda way: way.copies)
-        if way.copies:
+        lies = [strides[source] for source in step.sources]
+        ways = gemms(problem_of(step, sizes, plan.dtype, profile("h200"), lies), every=True)
+        way = min((way for way, _ in ways), key=lambda way: sum(term is not None for term in way.copies))
+        if way.copies != (None, None):
             found.append(str(step))
         written = contiguous(way.out, sizes)
         strides.append(tuple(written[label] for label in step.out))

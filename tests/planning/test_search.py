@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from gpueinsum.backends.execute import scheduled
 
 from gpueinsum.backends.select import HOST
 from gpueinsum.costs.profile import profile
@@ -14,8 +13,7 @@ from gpueinsum.language.subscripts import alphabet, parse
 from gpueinsum.planning import search
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import find_path
-from gpueinsum.planning.search import cheapest_plan
-from gpueinsum.schedule.predict import plan_seconds
+from gpueinsum.schedule.schedule import schedule
 
 
 def grid(rows, columns, bond):
@@ -52,7 +50,12 @@ def usual_plan(subscripts):
 
 
 def seconds(plan, kind):
-    return plan_seconds(scheduled(plan, profile(kind)), profile(kind))
+    return schedule(plan, profile(kind)).seconds
+
+
+def cheapest_plan(subscripts, dtype, device):
+    """As einsum asks for it."""
+    return search.cheapest_plan(subscripts, dtype, device, lambda plan: schedule(plan, device).seconds)
 
 
 @pytest.mark.parametrize("subscripts", [grid(4, 4, 8), overlap(12)], ids=["PEPS", "MPS"])

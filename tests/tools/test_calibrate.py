@@ -9,14 +9,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gpueinsum.backends.execute import scheduled
 
 from gpueinsum.costs import machine as machines
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.machine import Machine
 from gpueinsum.costs.profile import Profile, Rate, profile
-from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Contract
+from gpueinsum.schedule.candidate import Grouped
+from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.tools import calibrate as calibration
 from gpueinsum.tools.calibrate import CudaBench, HostBench, calibrate, fitted_rate, last_cache_bytes
 
@@ -85,13 +84,19 @@ def test_the_rates_of_a_device_are_recovered_from_disturbed_times(name):
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_what_is_measured_as_products_is_run_as_such(kind):
+def test_what_is_measured_as_products_is_run_as_such(kind, monkeypatch):
+    loaded = []
+    place = SimpleNamespace(
+        profile=profile("h200" if kind == "cuda" else "cpu"), memory_bytes=lambda: 1 << 40, load=loaded.append
+    )
+    bench = calibration._Steps("cpu", place)
+    monkeypatch.setattr(bench, "_array", lambda shape, dtype: None)
+    monkeypatch.setattr(calibration, "partial", lambda call, *arrays: call)
     size = calibration._SIZES[kind]
-    for batch, m, n, k in (*calibration._shapes(size), size.batch, (2, 2, 2, 2)):
-        sizes = tuple({"b": batch, "i": m, "j": k, "k": n}.items())
-        plan = Plan(("bij", "bjk"), (Contract(0, 1, "bij", "bjk", "bik"),), (2,), sizes, "float32")
-        [step] = scheduled(plan, profile("h200" if kind == "cuda" else "cpu")).steps
-        assert isinstance(step, Contract), (batch, m, n, k)
+    for shape in (*calibration._shapes(size), size.batch, (2, 2, 2, 2)):
+        bench.product("float32", *shape)
+        [step] = loaded.pop().steps
+        assert isinstance(step.taken.way, Gemm | Grouped), shape
 
 
 def test_the_mean_of_disturbed_times_would_not_do():
@@ -147,14 +152,14 @@ def test_the_processor_can_be_measured(monkeypatch):
 
 def test_the_calls_that_are_timed_compute_what_they_say():
     bench = HostBench()
-    assert bench.product("complex64", 3, 4, 5, 6)().shape == (3, 4, 5)
-    assert bench.product("float64", 1, 4, 5, 6)().dtype == np.float64
+    assert [result.shape for result in bench.product("complex64", 3, 4, 5, 6)()] == [(3, 4, 5)]
+    assert [result.dtype for result in bench.product("float64", 1, 4, 5, 6)()] == [np.float64]
     copy = bench.permuted_copy(4 * 7 * 7)
     copy()
     target, source = copy.args
     np.testing.assert_array_equal(target, source)
     assert target.strides == source.strides[::-1] == (28, 4)
-    assert bench.loop(3)().shape == (3, 3)
+    assert [result.shape for result in bench.loop(3)()] == [(3, 3)]
     assert bench.time(lambda: None, 3) >= 0
 
 
@@ -173,8 +178,8 @@ def test_a_gpu_is_measured_as_its_backend_runs_it(monkeypatch):
     assert bench.time(bench.loop(3), 5) == pytest.approx(5e-6)  # a microsecond for each launch
     for dtype in ("bfloat16", "tf32", "complex64"):
         backend.runtime.calls.clear()
-        assert bench.product(dtype, 2, 3, 4, 5)().shape == (2, 3, 4)
+        assert [result.shape for result in bench.product(dtype, 2, 3, 4, 5)()] == [(2, 3, 4)]
         assert [call[0] for call in backend.runtime.calls] == ["gemm"]
-    assert bench.loop(3)().shape == (3, 3)
+    assert [result.shape for result in bench.loop(3)()] == [(3, 3)]
     for copy in (bench.copy, bench.permuted_copy):
         copy(4 * 49)()

@@ -128,7 +128,8 @@ def test_for_a_device_it_says_how_long_and_how() -> None:
     assert (view["moved"], view["time"]) == ("view", "-")
     assert "predicted on h200 (NVIDIA H200" in text
     taken, *others = text.split("\n\n")[-1].splitlines()[1:]
-    assert taken.split()[:2] == ["copy", "fbea"]
+    assert taken.split()[0] == "copy"
+    assert {"fbea", "ecfd"} < set(taken.split())
     assert "5184 x 5184 x 5184, one call" in taken
     assert others
     assert all(line.split()[0] == "or" for line in others)
