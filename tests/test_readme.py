@@ -1,31 +1,85 @@
-"""The README's examples, run as they stand, print what the README says."""
+"""The README and the pages of `docs/`: their examples run and print what they show, their links lead somewhere."""
 
 import contextlib
 import io
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+import gpueinsum
 from benchmarks import results
 from benchmarks.page import family_table
-from benchmarks.units import device_text
+from benchmarks.results import mean_lead
+from benchmarks.units import device_text, library, outcome, ratio_text
+from gpueinsum.tools import cli
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+README, DOCS = ROOT / "README.md", ROOT / "docs"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
+EXAMPLE = re.compile(r"^```(?P<language>python|sh)\n(?P<code>.*?)^```\n(?:^```text\n(?P<shown>.*?)^```)?", re.M | re.S)
+
+# The image and an installed package have the README and no `docs/`, or neither.
+pytestmark = pytest.mark.skipif(not (README.exists() and DOCS.exists()), reason="the pages are in a checkout only")
 
 
-@pytest.mark.skipif(not README.exists(), reason="the README stays in the checkout; these tests run beside it")
-def test_the_examples_print_what_the_readme_shows():
-    text = README.read_text(encoding="utf-8")
-    names: dict[str, object] = {}
-    examples = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == text.count("```python") == 10
-    for code, shown in examples:
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(code, names)
-        assert printed.getvalue() == shown
+def each_page(test):
+    return pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)(test)
+
+
+def printed(function, *arguments):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        function(*arguments)
+    return output.getvalue()
+
+
+@each_page
+def test_the_examples_of_a_page_print_what_it_shows(page):
+    text, names = page.read_text(encoding="utf-8"), {}
+    examples = [found for found in EXAMPLE.finditer(text) if found["language"] == "python"]
+    assert len(examples) == text.count("```python")
+    for example in examples:
+        assert printed(exec, example["code"], names) == (example["shown"] or "")
+
+
+@each_page
+def test_the_explain_commands_of_a_page_run(page):
+    for example in EXAMPLE.finditer(page.read_text(encoding="utf-8")):
+        for line in example["code"].splitlines():
+            if line.startswith("gpueinsum explain"):
+                assert "total: " in printed(cli.main, shlex.split(line, comments=True)[1:])
+
+
+def test_all_examples_are_found():
+    found = [example for page in PAGES for example in EXAMPLE.finditer(page.read_text(encoding="utf-8"))]
+    assert sum(example["language"] == "python" for example in found) > 25
+    assert sum("gpueinsum explain" in example["code"] for example in found) > 0
+
+
+def anchors(page):
+    """Those that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_page
+def test_the_links_of_a_page_lead_to_files_and_headings(page):
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for link in re.findall(r"\]\((?!https?:)([^)]*)\)", prose):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_names_all_public_functions():
+    text = README.read_text(encoding="utf-8").split("## Public functions")[1]
+    assert [name for name in gpueinsum.__all__ if f"`{name}`" not in text] == []
+
+
+# ---------------------------------------------------------------- measured results
 
 
 def newest(kind):
@@ -34,17 +88,43 @@ def newest(kind):
     return max((run for run in runs if run.device["kind"] == kind), key=lambda run: run.date, default=None)
 
 
-@pytest.mark.skipif(not README.exists(), reason="the README stays in the checkout; these tests run beside it")
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_the_readme_shows_the_newest_results(kind):
-    text, run = README.read_text(encoding="utf-8"), newest(kind)
-    assert ("**No GPU has run this project yet**" in text) == (newest("cuda") is None)
+def test_the_newest_results_are_shown(kind):
+    readme, page = (path.read_text(encoding="utf-8") for path in (README, DOCS / "performance.md"))
+    run = newest(kind)
+    assert ("**No GPU has run this project yet.**" in readme) == (newest("cuda") is None)
     if run is None:
         assert kind == "cuda"
         return
-    assert family_table(run) in text
+    assert family_table(run) in page
     assert not run.method["quick"]
     assert run.method["rows_measured"] == run.method["rows_planned"]
-    for linked in re.findall(r"\((benchmarks/results/[^)]*)\)", text):
-        assert (ROOT / linked).exists()
-    assert device_text(run) in text
+    for text in (readme, page):
+        assert device_text(run) in text
+        for name in ("numpy", "opt_einsum", "jax", "cotengra"):
+            assert run.versions[name] in text
+
+
+def test_the_short_table_of_the_readme_is_that_of_the_newest_results():
+    run = newest("cpu")
+    rows = {}
+    for family, of_family in run.families.items():
+        rows.setdefault(family.partition(":")[0], []).extend(of_family)
+    shown = re.findall(r"^\| (.*) \| (\d+) \| (.*) \| (.*) \| (.*) \|$", README.read_text(encoding="utf-8"), re.M)
+    covered = []
+    for names, *figures in shown:
+        families = list(rows) if names == "**all**" else names.split(", ")
+        covered += families
+        assert figures == short_figures([row for family in families for row in rows[family]], run)
+    assert sorted(covered) == sorted(2 * list(rows))  # each once, and once more among all
+
+
+def short_figures(rows, run):
+    on_numpy = [row for row in rows if row.lead(library(run))]
+    states = [outcome(row) for row in rows]
+    return [
+        str(len(rows)),
+        ratio_text(mean_lead(rows)),
+        ratio_text(mean_lead(on_numpy, library(run))) if on_numpy else "–",
+        ", ".join(str(states.count(state)) for state in ("won", "even", "lost")),
+    ]

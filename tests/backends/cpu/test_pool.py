@@ -180,6 +180,26 @@ def test_the_environment_sets_the_limit(text, kept):
     assert run.stdout.split() == [str(kept)], run.stderr
 
 
+def test_the_limit_is_an_eighth_of_the_memory_and_no_more_than_256_mib(monkeypatch):
+    monkeypatch.delenv("GPUEINSUM_POOL", raising=False)
+    for machine, limit in ((1 << 30, 128 << 20), (2 << 30, 256 << 20), (1 << 40, 256 << 20)):
+        monkeypatch.setattr(memory, "machine_bytes", lambda machine=machine: machine)
+        assert memory._limit() == limit
+
+
+@pytest.mark.parametrize(("text", "expected"), [("123456\n", 123456), ("max\n", None), (None, None)])
+def test_a_control_group_may_have_less_memory_than_the_machine(monkeypatch, text, expected):
+    machine = memory.os.sysconf("SC_PHYS_PAGES") * memory.os.sysconf("SC_PAGE_SIZE")
+
+    def read_text(path, encoding):
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(memory.Path, "read_text", read_text)
+    assert memory.machine_bytes() == (expected or machine)
+
+
 def test_an_environment_that_sets_nonsense_is_refused():
     run = subprocess.run(
         [sys.executable, "-c", "import gpueinsum"],

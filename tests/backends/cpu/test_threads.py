@@ -114,7 +114,8 @@ def test_the_environment_sets_how_many_there_are():
     assert ended(program, GPUEINSUM_THREADS="1", OMP_NUM_THREADS="100000").stdout.split() == ["1"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     for text, expected in [("1", 1), ("1,2", 1), ("100000", cores), ("", cores), ("many", cores)]:
-        assert ended(program, OMP_NUM_THREADS=text).stdout.split() == [str(expected)]
+        for name, other in (("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")):
+            assert ended(program, **{name: text, other: ""}).stdout.split() == [str(expected)]
 
 
 USES = (
