@@ -14,7 +14,7 @@ from gpueinsum.language.steps import distinct, within, without
 from gpueinsum.language.strides import Axis, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.mapping import MEMORY_MUST_SAVE, Gemm, bytes_moved, gemms
-from gpueinsum.schedule.problem import Problem, Strides, c_strides, canonical
+from gpueinsum.schedule.problem import Problem, Strides, c_strides, canonical, dense_strides
 
 _LINE = {"cpu": 64, "cuda": 32}  # bytes that memory gives at once: a line of a cache, a sector of one
 _POINTER_BYTES = 8
@@ -299,15 +299,20 @@ def _on_cpu(problem: Problem, every: bool) -> list[Candidate]:
     if sum(problem.elements) < SMALL or not found:
         return [*found, _grouped(problem)]
     item = item_bytes(problem.dtype)
-    for way, seconds in gemms(_unconjugated(problem), every):
+    for way, seconds in gemms(_after_conjugates(problem), every):
         copied = [points(term, problem.size) for term in way.copies if term is not None]
         scratch = sum(copied) * item
         found.append(Candidate(way, _strides(problem, way.out), scratch + _conjugates(problem), seconds))
     return found
 
 
-def _unconjugated(problem: Problem) -> Problem:
-    return replace(problem, conjugated=(False, False)) if any(problem.conjugated) else problem
+def _after_conjugates(problem: Problem) -> Problem:
+    """The pair of the sides' conjugates, which lie in memory without gaps."""
+    if not any(problem.conjugated):
+        return problem
+    sides = zip(problem.terms, problem.strides, conjugates(problem.conjugated, problem.elements), strict=False)
+    strides = tuple([dense_strides(term, own, problem.size) if mark else own for term, own, mark in sides])
+    return replace(problem, conjugated=(False, False), strides=strides)
 
 
 def conjugates(marks: Sequence[bool], elements: Sequence[int]) -> tuple[bool, ...]:

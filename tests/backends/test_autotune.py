@@ -192,9 +192,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def arrays(rng):
-    return [
-        rng.standard_normal([SIZES[label] for label in term]).astype("f4") for term in TERMS
-    ]
+    return [rng.standard_normal([SIZES[label] for label in term]).astype("f4") for term in TERMS]
 
 
 def clear():

@@ -15,9 +15,9 @@ import pytest
 from conftest import real_runtime
 
 import gpueinsum as ge
+from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.program import Launch, Product
-from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.costs.counts import peak_bytes
 from gpueinsum.costs.profile import machine, tuned_path
 from gpueinsum.language.steps import Add, Contract

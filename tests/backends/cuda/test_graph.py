@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from gpueinsum.backends.base import Mode
 from simulated import SimulatedRuntime
 from simulated.cupy import stand_in
 
 import gpueinsum as ge
+from gpueinsum.backends.base import Mode
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.graph import is_worth_a_graph
 from gpueinsum.backends.cuda.runtime import CupyRuntime

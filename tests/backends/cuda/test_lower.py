@@ -8,10 +8,10 @@ import pytest
 from simulated import SimulatedRuntime
 
 import gpueinsum as ge
+from gpueinsum.backends.base import Mode
 from gpueinsum.backends.cuda import backend as cuda
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.program import Launch, Product
-from gpueinsum.backends.base import Mode
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Reduce
 from gpueinsum.schedule import candidates, gemm, mapping

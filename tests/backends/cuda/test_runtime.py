@@ -14,10 +14,10 @@ from simulated.streams import Stream
 
 import gpueinsum as ge
 import gpueinsum.backends.select
+from gpueinsum.backends.base import Mode
 from gpueinsum.backends.cuda import cublas as blas
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.runtime import CupyRuntime
-from gpueinsum.backends.base import Mode
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.language.steps import Contract
 from tests.backends.cuda.test_backend import bound
