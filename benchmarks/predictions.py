@@ -58,11 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _read(path: Path) -> Timings:
     """What was kept in a file. Raises ResultsError if it cannot have been measured."""
-    found: Timings = results.read_as(Timings, SCHEMA, path)
-    try:
-        check(found)
-    except ResultsError as error:
-        raise ResultsError(f"{path}: {error}") from error
+    found: Timings = results.read_as(Timings, SCHEMA, path, check)
     return found
 
 
