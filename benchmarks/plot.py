@@ -267,7 +267,7 @@ def _row_names(row: Row, left: float) -> list[tuple[float, str, str, str]]:
 def _ratio_title(row: Row) -> str:
     lead = row.lead()
     assert lead
-    return f"{row.name}, {row.type}: {ratio_text(lead.median)} ({range_text(lead)}) of {row.best()}"
+    return f"{row.name}, {row.type}, {row.equation[:60]}: {ratio_text(lead.median)} ({range_text(lead)}), {row.best()}"
 
 
 def _printable(text: str) -> str:
