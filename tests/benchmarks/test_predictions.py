@@ -146,6 +146,21 @@ def test_the_median_and_the_worst_are_reported():
     assert "5 steps " + wanted.format("AB,BC->AC of slow", "AB,BC->AC of fast") in text
 
 
+def test_each_family_is_judged_by_factors_in_either_direction():
+    second = PRODUCT.predicted("float32", CPU)
+    plans = [
+        a_plan(f"einsum: {name}, float32", seconds=(factor * second,))
+        for name, factor in (("matmul", 2.0), ("linear layer", 0.25), ("matmul", 8.0), ("MTTKRP", 1.0))
+    ]
+    lines = list(predictions.judgement(timings_of(*plans, a_plan("einsum: Tucker", seconds=(), fault="no")), CPU))
+    assert [line.split()[-4:] for line in lines[1:]] == [
+        ["3", "4.00", "6.96", "8.00"],  # logarithms of 2, 4 and 8: nine tenths of the way, 4 · 2^0.8
+        ["1", "1.00", "1.00", "1.00"],
+        ["4", "2.83", "6.50", "8.00"],
+    ]
+    assert [line[:3] for line in lines[1:]] == ["GEM", "CP ", "all"]
+
+
 def test_equal_steps_of_other_sizes_all_count():
     steps = [replace(PRODUCT, sizes={"A": size, "B": 200, "C": 100}, seconds=(1.0,)) for size in (100, 200, 300)]
     text = "\n".join(predictions.report(timings_of(a_plan(steps=tuple(steps))), CPU))
