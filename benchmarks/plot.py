@@ -213,7 +213,7 @@ def _lines(run: Run) -> tuple[list[Row | tuple[str, float]], int]:
     for family, found in rows.groupby("family", sort=False):
         lines += [(str(family), means[family]), *found.sort_values("lead", ascending=False, na_position="first")["row"]]
         cuts.append(len(lines))
-    return lines, min(cuts, key=lambda cut: max(cut, len(lines) - cut))
+    return lines, min(reversed(cuts), key=lambda cut: max(cut, len(lines) - cut))
 
 
 def _limits(run: Run) -> tuple[float, float]:

@@ -127,7 +127,7 @@ def judgement(found: Timings, profile: Profile) -> Iterator[str]:
             family = _FAMILIES.get(plan.row.rpartition(", ")[0], "other")
             errors.setdefault(family, []).append(abs(math.log(plan.ratio(profile))))
     yield f"\n{'seconds are off by a factor of':<32}{'plans':>7}{'median':>9}{'worst tenth':>13}{'worst':>9}"
-    for family, logs in [*errors.items(), ("all", [error for logs in errors.values() for error in logs])]:
+    for family, logs in [*errors.items(), ("all", [error for each in errors.values() for error in each])]:
         if logs:
             median, tenth, worst = (ratio_text(float(factor)) for factor in np.exp(np.quantile(logs, (0.5, 0.9, 1))))
             yield f"{family:<32}{len(logs):>7}{median:>9}{tenth:>13}{worst:>9}"
