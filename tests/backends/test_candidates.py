@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from expressions import EXPRESSIONS, arguments, random_operands
-from gpueinsum.schedule.candidates import Pass, candidates
 from oracle import assert_agrees, reference
 from simulated import SimulatedRuntime
 
@@ -12,16 +11,19 @@ from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.select import HOST
 from gpueinsum.costs import seconds
 from gpueinsum.costs.profile import profile
-from gpueinsum.schedule import candidates as ways
+from gpueinsum.schedule import cpu
+from gpueinsum.schedule import select as ways
+from gpueinsum.schedule.candidate import Pass
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.problem import Problem, c_strides
 from gpueinsum.schedule.schedule import alone, schedule
+from gpueinsum.schedule.select import candidates
 
 
 @pytest.fixture(autouse=True)
 def offers(monkeypatch):
     """Small arrays are offered all that large ones are."""
-    for module, name in ((ways, "SMALL"), (seconds, "SMALL"), (ways, "_WIDE_EXACT"), (ways, "_LARGEST_EXACT")):
+    for module, name in ((cpu, "SMALL"), (seconds, "SMALL"), (cpu, "_WIDE_EXACT"), (cpu, "_LARGEST_EXACT")):
         monkeypatch.setattr(module, name, 0)
     ways._cheapest.cache_clear()
     yield

@@ -15,7 +15,7 @@ from gpueinsum.costs.profile import profile
 from gpueinsum.language.plan import Plan, check_plan
 from gpueinsum.language.steps import Contract, Reduce
 from gpueinsum.planning import derivatives as grad
-from gpueinsum.schedule import layouts
+from gpueinsum.schedule import cpu, layouts
 from gpueinsum.schedule import predict as price
 from gpueinsum.schedule import select as ways_to_run
 from gpueinsum.schedule.layouts import choose_layouts
@@ -200,7 +200,7 @@ def all_pairs_are_large(monkeypatch):
     """Layouts chosen for the smallest arrays, too, and a plan that could be better never left alone."""
     monkeypatch.setattr(layouts, "_LARGE", 0)
     monkeypatch.setattr(layouts, "_GOOD", 0.0)
-    monkeypatch.setattr(ways_to_run, "SMALL", 0)
+    monkeypatch.setattr(cpu, "SMALL", 0)
     monkeypatch.setattr(seconds, "_TINY", 0)
     ways_to_run._cheapest.cache_clear()
     yield
