@@ -1,17 +1,24 @@
-"""`python -m benchmarks.predictions`: the seconds and bytes that plans are said to take, beside those that they do."""
+"""`python -m benchmarks.predictions`: the seconds and bytes that plans are predicted to take, beside those they take.
+
+It ends with a judgement of the price model: how far the predicted seconds are off, as a factor in either direction.
+"""
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks import results
 from benchmarks import run as suite
 from benchmarks.devices import device
 from benchmarks.results import ResultsError, Spread
+from benchmarks.suite import EINSUMS, GRADIENTS
 from benchmarks.timed import TimedPlan, TimedStep, Timings, check, timings
 from benchmarks.units import range_text, ratio_text
 from gpueinsum.costs.profile import Profile, device_profile
@@ -58,11 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _read(path: Path) -> Timings:
     """What was kept in a file. Raises ResultsError if it cannot have been measured."""
-    found: Timings = results.read_as(Timings, SCHEMA, path)
-    try:
-        check(found)
-    except ResultsError as error:
-        raise ResultsError(f"{path}: {error}") from error
+    found: Timings = results.read_as(Timings, SCHEMA, path, check)
     return found
 
 
@@ -113,6 +116,25 @@ def report(found: Timings, profile: Profile) -> Iterator[str]:
     failed = [plan.row for plan in found.plans if plan.fault]
     if failed:
         yield f"{len(failed)} plans could not be measured: {'; '.join(failed)}"
+    yield from judgement(found, profile)
+
+
+def judgement(found: Timings, profile: Profile) -> Iterator[str]:
+    """For each family the median of |log(measured / predicted)|, its worst tenth and its worst, as factors."""
+    errors: dict[str, list[float]] = {}
+    for plan in found.plans:
+        if not plan.fault:
+            family = _FAMILIES.get(plan.row.rpartition(", ")[0], "other")
+            errors.setdefault(family, []).append(abs(math.log(plan.ratio(profile))))
+    yield f"\n{'seconds are off by a factor of':<32}{'plans':>7}{'median':>9}{'worst tenth':>13}{'worst':>9}"
+    for family, logs in [*errors.items(), ("all", [error for each in errors.values() for error in each])]:
+        if logs:
+            median, tenth, worst = (ratio_text(float(factor)) for factor in np.exp(np.quantile(logs, (0.5, 0.9, 1))))
+            yield f"{family:<32}{len(logs):>7}{median:>9}{tenth:>13}{worst:>9}"
+
+
+_FAMILIES = {f"einsum: {row.name}": row.family for row in EINSUMS}
+_FAMILIES |= {f"gradients: {row.name}": row.family for row in GRADIENTS}
 
 
 def _measured_steps(plan: TimedPlan) -> list[TimedStep]:

@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from gpueinsum.backends.execute import scheduled
 
 from benchmarks import libraries
 from benchmarks.devices import Call, Device
@@ -23,9 +22,12 @@ from benchmarks.run import Rows, families_in_turn
 from benchmarks.workloads import numpy_dtype, random_array
 from gpueinsum.costs.profile import Profile
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Add, Contract, Expand, Fused, Reduce, Step, sides
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, sides
 from gpueinsum.language.subscripts import alphabet
-from gpueinsum.schedule.predict import step_seconds
+from gpueinsum.schedule.fusion import Fused
+from gpueinsum.schedule.predict import problem_of, step_seconds
+from gpueinsum.schedule.schedule import Schedule, alone, schedule
+from gpueinsum.schedule.select import cheapest
 
 _SECONDS = 0.2  # for the rounds of each step, and of each plan
 _MOST_STEPS = 6  # of a plan that are measured: the longest, by the profile
@@ -96,7 +98,8 @@ def check(found: Timings) -> None:
             check_times(plan.seconds, plan.row)
         for step in plan.steps:
             made = _step(step.kind, step.equation)
-            labels = set("".join([made.out, *[term for _, term in sides(made)]]))
+            terms = made.terms if isinstance(made, Fused) else [term for _, term in sides(made)]
+            labels = set("".join([made.out, *terms]))
             if labels != step.sizes.keys() or step.times < 1:
                 raise ResultsError(f"{plan.row}: {step.equation} does not fit its sizes {dict(step.sizes)!r:.60}")
             if step.seconds:
@@ -126,7 +129,7 @@ def timings(place: Device, profile: Profile, rows: Rows, minutes: float | None =
 
 
 def _timed_plan(row: str, plan: Plan, place: Device, profile: Profile) -> TimedPlan:
-    steps, predicted = _distinct(scheduled(plan, profile)), plan.peak_bytes(profile)
+    steps, predicted = _distinct(schedule(plan, profile)), plan.peak_bytes(profile)
     try:
         call = _call(plan, place)
         taken, seconds = place.peak_bytes(call), _seconds(call, place)
@@ -148,7 +151,7 @@ def _timed_steps(
     order = sorted(range(len(steps)), key=prices.__getitem__, reverse=True)
     longest, least = [steps[number] for number in order], _SHORT * sum(prices)
     wanted = longest[: sum(price >= least for price in prices)][:_MOST_STEPS]
-    measured = [replace(step, seconds=_seconds(_call(_alone(step, dtype), place), place)) for step in wanted]
+    measured = [replace(step, seconds=_seconds(_alone(step, dtype, place, profile), place)) for step in wanted]
     return (*measured, *longest[len(wanted) :])
 
 
@@ -161,21 +164,25 @@ def _seconds(call: Call, place: Device) -> Sequence[float]:
 
 def _call(plan: Plan, place: Device) -> Call:
     """The plan on operands of its own."""
+    return partial(place.backend.bind(plan), *_operands(plan.inputs, dict(plan.sizes), plan.dtype, place))
+
+
+def _operands(terms: Sequence[str], size: Mapping[str, int], dtype: str, place: Device) -> list[Any]:
     rng = np.random.default_rng(0)
-    operands = [place.put(random_array(rng, plan.shape(number), plan.dtype)) for number in range(len(plan.inputs))]
-    return partial(place.backend.bind(plan), *operands)
+    return [place.put(random_array(rng, tuple(size[label] for label in term), dtype)) for term in terms]
 
 
 # ---------------------------------------------------------------- steps alone
 
 
-def _distinct(plan: Plan) -> tuple[TimedStep, ...]:
+def _distinct(made: Schedule) -> tuple[TimedStep, ...]:
     """The steps but for views, their labels named anew; those that are equal then are one."""
     found: dict[tuple[object, ...], TimedStep] = {}
-    size = dict(plan.sizes)
-    for step in plan.steps:
-        if step.is_view(size):
+    size = dict(made.sizes)
+    for scheduled in made.steps:
+        if scheduled.is_view:
             continue
+        step = scheduled.step
         text = str(step)
         names = dict(zip(dict.fromkeys(label for label in text if label in size), alphabet(), strict=False))
         equation = "".join(names.get(character, character) for character in text)
@@ -186,14 +193,18 @@ def _distinct(plan: Plan) -> tuple[TimedStep, ...]:
     return tuple(found.values())
 
 
-def _alone(step: TimedStep, dtype: str) -> Plan:
-    """A plan of nothing else."""
+def _alone(step: TimedStep, dtype: str, place: Device, profile: Profile) -> Call:
+    """A call of nothing else, in the way that the profile chooses for arrays in C order."""
     made = _step(step.kind, step.equation)
-    terms = tuple(term for _, term in sides(made))
-    return Plan(terms, (made,), (len(terms),), tuple(step.sizes.items()), dtype)
+    if isinstance(made, Add):
+        terms = (made.out,) * len(made.sources)
+        return _call(Plan(terms, (made,), (len(terms),), tuple(step.sizes.items()), dtype), place)
+    problem = problem_of(made, step.sizes, dtype, profile, is_ordered=True)
+    run = place.backend.load(alone(problem, *cheapest(problem)))
+    return partial(run, *_operands(problem.terms, step.sizes, dtype, place))
 
 
-def _step(kind: str, equation: str) -> Step:
+def _step(kind: str, equation: str) -> Step | Fused:
     """The step that is written so, of registers from 0 on. Raises ResultsError."""
     inputs, _, out = equation.partition("->")
     if kind == "Add":

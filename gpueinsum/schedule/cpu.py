@@ -23,7 +23,7 @@ from gpueinsum.schedule.candidate import (
     result_strides,
 )
 from gpueinsum.schedule.mapping import bytes_moved, gemms
-from gpueinsum.schedule.problem import Problem, c_strides
+from gpueinsum.schedule.problem import Problem, c_strides, dense_strides
 
 MOST_LETTERS = 52  # those of np.einsum
 # Seconds of numpy's C loop: for each point of two arrays along which it steps from neighbour to neighbour, by bytes of
@@ -99,15 +99,20 @@ def cpu_candidates(problem: Problem, every: bool) -> list[Candidate]:
     if not found or sum(problem.elements) < SMALL:
         return [*found, _grouped(problem)]
     item = item_bytes(problem.dtype)
-    for way, seconds in gemms(_unconjugated(problem), every):
+    for way, seconds in gemms(_after_conjugates(problem), every):
         copied = [points(term, problem.size) for term in way.copies if term is not None]
         scratch = sum(copied) * item
         found.append(Candidate(way, result_strides(problem, way.out), scratch + _conjugates(problem), seconds))
     return found
 
 
-def _unconjugated(problem: Problem) -> Problem:
-    return replace(problem, conjugated=(False, False)) if any(problem.conjugated) else problem
+def _after_conjugates(problem: Problem) -> Problem:
+    """The pair of the sides' conjugates, which lie in memory without gaps."""
+    if not any(problem.conjugated):
+        return problem
+    sides = zip(problem.terms, problem.strides, conjugates(problem.conjugated, problem.elements), strict=False)
+    strides = tuple([dense_strides(term, own, problem.size) if mark else own for term, own, mark in sides])
+    return replace(problem, conjugated=(False, False), strides=strides)
 
 
 def conjugates(marks: Sequence[bool], elements: Sequence[int]) -> tuple[bool, ...]:

@@ -153,6 +153,15 @@ def c_strides(term: Term, size: Mapping[Label, int]) -> Strides:
     return tuple(reversed(strides))
 
 
+def dense_strides(term: Term, strides: Sequence[int], size: Mapping[Label, int]) -> Strides:
+    """Of a copy without gaps, whose axes lie in memory in the order in which those of these strides do."""
+    own, step = [0] * len(term), 1
+    for axis in sorted(range(len(term)), key=lambda axis: -abs(strides[axis]))[::-1]:
+        own[axis] = step
+        step *= size[term[axis]]
+    return tuple(own)
+
+
 def axis_labels(term: Term, size: Mapping[Label, int]) -> tuple[Term, dict[Label, int]]:
     """A label of its own and a size for each axis of an array: a label that repeats in its term is two axes."""
     axes = "".join(letter for letter, _ in zip(alphabet(), term, strict=False))

@@ -93,7 +93,7 @@ def test_every_row_can_be_timed_and_read_again(tmp_path, capsys):
     kept = tmp_path / "kept.json"
     assert predictions.main(["--backend", "cpu", "--tiny", "--out", str(kept)]) == 0
     shown = capsys.readouterr().out
-    found = results.read_as(Timings, predictions.SCHEMA, kept)
+    found = results.read_as(Timings, predictions.SCHEMA, kept, timed.check)
     rows = [row.on("cpu") for row in EINSUMS]
     assert {plan.row for plan in found.plans} >= {
         f"einsum: {row.name}, float32" for row in rows if row and row.dtype == "float32"
@@ -144,6 +144,21 @@ def test_the_median_and_the_worst_are_reported():
     )
     assert "5 plans " + wanted.format("slow", "fast") in text
     assert "5 steps " + wanted.format("AB,BC->AC of slow", "AB,BC->AC of fast") in text
+
+
+def test_each_family_is_judged_by_factors_in_either_direction():
+    second = PRODUCT.predicted("float32", CPU)
+    plans = [
+        a_plan(f"einsum: {name}, float32", seconds=(factor * second,))
+        for name, factor in (("matmul", 2.0), ("linear layer", 0.25), ("matmul", 8.0), ("MTTKRP", 1.0))
+    ]
+    lines = list(predictions.judgement(timings_of(*plans, a_plan("einsum: Tucker", seconds=(), fault="no")), CPU))
+    assert [line.split()[-4:] for line in lines[1:]] == [
+        ["3", "4.00", "6.96", "8.00"],  # logarithms of 2, 4 and 8: nine tenths of the way, 4 · 2^0.8
+        ["1", "1.00", "1.00", "1.00"],
+        ["4", "2.83", "6.50", "8.00"],
+    ]
+    assert [line[:3] for line in lines[1:]] == ["GEM", "CP ", "all"]
 
 
 def test_equal_steps_of_other_sizes_all_count():

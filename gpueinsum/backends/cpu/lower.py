@@ -201,4 +201,4 @@ def _conjugated(step: ScheduledStep, call: Call, sizes: Sizes) -> Call:
 
 
 def _conjugate(x: Array) -> Array:
-    return np.conjugate(x, out=np.empty_like(x))  # an array, also of no axes
+    return np.conjugate(x, out=pool.empty_like(x))  # an array, also of no axes

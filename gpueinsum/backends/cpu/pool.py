@@ -125,9 +125,9 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
 
 
 def empty_like(x: Array) -> Array:
-    """`np.empty_like`, from the pool if it is large: its axes lie in memory in the order in which those of `x` do."""
-    if x.nbytes < SMALLEST:
-        return np.empty_like(x)
+    """`empty` whose axes lie in memory in the order in which those of `x` do, as `problem.dense_strides` has it."""
+    if x.flags.c_contiguous:
+        return empty(x.shape, x.dtype)
     order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
     return empty([x.shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
 
