@@ -5,17 +5,8 @@ from pathlib import Path
 
 import gpueinsum
 
-ROOMS = ["tools", "interop", "distributed", "api", "backends", "schedule", "planning", "costs", "language"]  # from the top
-    "tools",
-    "interop",
-    "distributed",
-    "api",
-    "backends",
-    "schedule",
-    "planning",
-    "costs",
-    "language",
-]  # the uppermost first
+# From the top of the house.
+ROOMS = ["tools", "interop", "distributed", "api", "backends", "schedule", "planning", "costs", "language"]
 PACKAGE = Path(gpueinsum.__file__).parent
 
 
