@@ -48,3 +48,8 @@ __all__ = [
     "transpose",
     "vjp",
 ]
+
+
+def __dir__() -> list[str]:
+    """What is public, not the modules that it comes from."""
+    return sorted([*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"])

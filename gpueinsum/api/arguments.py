@@ -14,7 +14,8 @@ from weakref import ref
 import numpy as np
 
 from gpueinsum.backends.base import Backend, Mode
-from gpueinsum.backends.select import HOST, on_device
+from gpueinsum.backends.operands import on_device
+from gpueinsum.backends.select import HOST
 from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError, PlanError, SubscriptsError
 from gpueinsum.language.plan import NUMBERS
 from gpueinsum.language.subscripts import Shape, Sublist

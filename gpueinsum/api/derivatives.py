@@ -22,7 +22,8 @@ from gpueinsum.api.arguments import (
 from gpueinsum.api.derivative_dispatch import BothPasses, both_passes, tangent_pass
 from gpueinsum.api.dispatch import finish_result, layout, one_or_all, signature, stays_on_device
 from gpueinsum.backends.base import Backend
-from gpueinsum.backends.select import HOST, as_array, backend_and_arrays, on_device
+from gpueinsum.backends.operands import on_device
+from gpueinsum.backends.select import HOST, as_array, backend_and_arrays
 from gpueinsum.errors import DtypeError, OperandError, PlanError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape

@@ -22,7 +22,8 @@ from gpueinsum.api.arguments import (
     check_out,
 )
 from gpueinsum.backends.base import Backend, Mode
-from gpueinsum.backends.select import HOST, backend_and_arrays, on_device
+from gpueinsum.backends.operands import on_device
+from gpueinsum.backends.select import HOST, backend_and_arrays
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import OutError, SubscriptsError
 from gpueinsum.language.plan import Plan, check_takes

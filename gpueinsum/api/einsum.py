@@ -22,7 +22,8 @@ from gpueinsum.api.arguments import (
     shape_of,
 )
 from gpueinsum.api.dispatch import cached_numpy_call, evaluate, evaluate_plan, numpy_signature, plan_for
-from gpueinsum.backends.select import backend_for, on_device
+from gpueinsum.backends.operands import on_device
+from gpueinsum.backends.select import backend_for
 from gpueinsum.costs.machine import profile_for
 from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.language.subscripts import alphabet

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from gpueinsum.backends.base import Array, Backend
 from gpueinsum.backends.cpu.backend import CpuBackend
+from gpueinsum.backends.operands import on_device
 from gpueinsum.errors import DeviceError, DtypeError, OperandError
 
 if TYPE_CHECKING:
@@ -64,19 +64,6 @@ def backend_for(requested: str | None, operands: Sequence[object]) -> Backend:
                 "move one of them (cupy.asarray(x) or x.get()), or pass backend='cuda' to compute on the GPU"
             )
     return cuda_backend()
-
-
-def on_device(operand: object) -> bool:
-    """Whether an operand lives on a GPU, whichever library made it."""
-    if type(operand) is np.ndarray or isinstance(operand, np.generic | int | float | complex | list | tuple):
-        return False
-    cupy = sys.modules.get("cupy")
-    if cupy is not None and isinstance(operand, cupy.ndarray):
-        return True
-    where: Callable[[], tuple[int, int]] | None = getattr(operand, "__dlpack_device__", None)
-    if where is not None:
-        return where()[0] in (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
-    return hasattr(operand, "__cuda_array_interface__")
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,9 @@ from gpueinsum.costs.profile import Profile
 # numpy's calls are of three speeds: 3 x 3, float64, medians: np.dot 0.55 us, np.matmul 1.42 us, np.einsum's loop over
 # two arrays 1.80 us and over three 2.71 us. In launches of a profile, which are np.matmul's:
 _ONE_PRODUCT, _MANY_ARRAYS = 0.4, 1.5
+# Of its rate that a CPU reaches, however narrow a product: 2 x 2 times 2 x 65536 took 19 us in float32, 49 in float64,
+# 71 in complex64, which are 0.13, 0.11 and 0.13 of it (one core of an AMD EPYC), 2 x 65536 times 65536 x 2 0.03 to 0.1.
+_LEAST_SHARE = 0.05
 # Results of one multiprocessor's tile, and how much it sums for each before cuBLAS shares the sum with others: its
 # smaller tiles are 64 x 64. By reasoning; not measured yet.
 _TILE, _SPLIT = 64 * 64, 1024
@@ -49,6 +52,7 @@ def product_seconds(
     if rate is None:
         return launch + flops / profile.loop_flops_per_second
     share = rows / (rows + rate.rows) * columns / (columns + rate.columns) * summed / (summed + rate.summed)
+    share = max(share, _LEAST_SHARE) if profile.kind == "cpu" else share
     bytes_rate = profile.bytes_per_second * (profile.cached if bytes_moved <= profile.cache_bytes else 1.0)
     busy = max(batch * profile.each, flops / (rate.flops_per_second * share))
     if profile.kind == "cpu" and min(rows, columns) == 1:

@@ -13,11 +13,11 @@ from gpueinsum.backends.autotune import Tuner, choices_for, random_numbers
 from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.backends.cpu import copies, pool
 from gpueinsum.backends.cpu.program import program
+from gpueinsum.backends.operands import host_array
 from gpueinsum.backends.stopwatch import Call, host_seconds
 from gpueinsum.costs.machine import profile_for
 from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import SMALL
-from gpueinsum.errors import OperandError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Shape
@@ -39,17 +39,7 @@ class CpuBackend:
         return profile_for("cpu")
 
     def asarray(self, operand: object) -> Array:
-        """numpy's view of an operand: an array, a number, nested lists, or whatever offers DLPack."""
-        if type(operand) is np.ndarray:
-            return operand
-        if hasattr(operand, "__dlpack__") and not hasattr(operand, "__array__"):
-            return np.from_dlpack(operand)
-        array = np.asarray(operand)
-        is_wrapped = array.dtype == object and array.ndim == 0 and not isinstance(operand, np.ndarray)
-        if is_wrapped and (hasattr(operand, "shape") or not hasattr(operand, "__mul__")):  # a sparse matrix; None
-            convert = ": convert it first (x.toarray())" if hasattr(operand, "toarray") else ""
-            raise OperandError(f"a {type(operand).__name__} is no array of numbers{convert}")
-        return array
+        return host_array(operand)
 
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         return _compute_dtype(dtype)

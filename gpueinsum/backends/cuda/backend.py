@@ -21,7 +21,7 @@ from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Program
 from gpueinsum.backends.cuda.runtime import Memory, Runtime
 from gpueinsum.backends.cuda.source import KERNELS
-from gpueinsum.backends.select import HOST, on_device
+from gpueinsum.backends.operands import host_array, on_device
 from gpueinsum.backends.stopwatch import Call
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.machine import profile_for
@@ -56,7 +56,7 @@ class CudaBackend:
     def asarray(self, operand: object) -> Array:
         """The operand on the current device; what CUDA cannot hold is refused before it goes there."""
         if type(operand) is not self.runtime.array_type and not on_device(operand):
-            operand = HOST.asarray(operand)
+            operand = host_array(operand)
             self.compute_dtype(operand.dtype)
             operand = operand.astype(operand.dtype.newbyteorder("="), copy=False)
         array = self.runtime.to_device(operand)

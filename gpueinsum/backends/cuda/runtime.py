@@ -13,7 +13,7 @@ import numpy as np
 from gpueinsum.backends.cuda.cublas import WORKSPACE, Cublas, load
 from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
 from gpueinsum.backends.cuda.source import Kernel, kernel_text
-from gpueinsum.backends.select import on_device
+from gpueinsum.backends.operands import on_device
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.language.subscripts import Shape
 
