@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 from gpueinsum.costs.counts import item_bytes, product_flops
 from gpueinsum.costs.seconds import SMALL, is_tiny, pass_seconds, product_seconds
 from gpueinsum.language.steps import distinct, within, without
-from gpueinsum.language.strides import Axis, fuse, label_strides, points
+from gpueinsum.language.strides import Axis, axes, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.mapping import MEMORY_MUST_SAVE, Gemm, bytes_moved, gemms
 from gpueinsum.schedule.problem import Problem, Strides, c_strides, canonical, dense_strides
@@ -339,7 +341,19 @@ def _grouped(problem: Problem) -> Candidate:
     """Its price is that of sides that lie as the product wants them."""
     seconds = product_seconds(problem.profile, problem.dtype, *problem.shape, bytes_moved(problem))
     out = _natural(problem)
-    return Candidate(Grouped(out), _strides(problem, out), _conjugates(problem), seconds)
+    item = item_bytes(problem.dtype)
+    copied = sum(
+        elements
+        for own, term, strides, elements in zip((1, 2), problem.terms, problem.strides, problem.elements, strict=False)
+        if not _is_grouped(term, strides, (problem.roles[own], problem.roles[3]), problem.size)
+    )
+    return Candidate(Grouped(out), _strides(problem, out), _conjugates(problem) + copied * item, seconds)
+
+
+def _is_grouped(term: Term, strides: Strides, groups: Sequence[Term], size: Mapping[Label, int]) -> bool:
+    """Whether an array can be seen with one axis for each of these groups of labels."""
+    own = dict(zip(term, strides, strict=True))
+    return all(len(fuse(axes(group, size, own))) < 2 for group in groups)
 
 
 def _natural(problem: Problem) -> Term:
@@ -350,14 +364,34 @@ def _natural(problem: Problem) -> Term:
 
 
 def _exact(problem: Problem) -> Candidate | None:
-    """Of integers and bools; None where the loop is as fast."""
+    """Of integers and bools; None of others, and where the loop is as fast."""
     lengths = problem.shape[1:]
+    if not problem.dtype.startswith(("int", "uint", "bool")):
+        return None
     if min(lengths) < _WIDE_EXACT or math.prod(lengths) < _LARGEST_EXACT:
         return None
-    lhs, rhs, result = problem.elements
     seconds = product_seconds(problem.profile, "float64", *problem.shape, 3 * 8 * sum(problem.elements))
-    out = _natural(problem)
-    return Candidate(ExactGemm(out), _strides(problem, out), 8 * (lhs + rhs + result), seconds)
+    out, item, result = _natural(problem), item_bytes(problem.dtype), problem.elements[-1]
+    floats = item_bytes(exact_floats(problem.dtype, problem.shape[3])[0])
+    wrapping = 0 if problem.dtype in ("bool", "int64") else 8
+    scratch = max(floats * sum(problem.elements) - item * result, (floats + wrapping) * result)
+    return Candidate(ExactGemm(out), _strides(problem, out), scratch, seconds)
+
+
+def exact_floats(dtype: str, terms: int) -> tuple[str, int | None]:
+    """The floats for products of integers or bools, and the largest sum that they hold if so many terms may exceed it.
+
+    A sum of ones and zeros is zero in any precision only if all are.
+    """
+    if dtype == "bool":
+        return "float32", None
+    info = np.iinfo(dtype)
+    largest = max(-int(info.min), int(info.max)) ** 2 * terms
+    known = next((name for name, exact in _EXACT.items() if largest <= exact), None)
+    return (known, None) if known else ("float64", _EXACT["float64"])
+
+
+_EXACT = {"float32": 1 << 24, "float64": 1 << 53}  # all integers up to these are exact
 
 
 def _numpy_loop(problem: Problem) -> Candidate:

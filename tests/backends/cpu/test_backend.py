@@ -91,6 +91,14 @@ def test_python_integers_stay_exact(expression):
     assert largest == 2**summed * 3 ** (50 * len(operands))
 
 
+@pytest.mark.parametrize("dtype", ["longdouble", "clongdouble"])
+def test_products_of_long_doubles_are_numpys(dtype, rng):
+    x, y = (rng.integers(-9, 9, (64, 67)).astype(dtype) for _ in "xy")
+    result = ge.einsum("ij,kj->ik", x, y)
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, np.einsum("ij,kj->ik", x, y))
+
+
 def test_objects_may_be_arrays_themselves():
     objects = np.empty(2, object)
     objects[:] = [np.array([1, 2]), np.array([3, 4])]
