@@ -1,5 +1,6 @@
 """Memory that is foreseen, beside memory that is taken: on the simulated device byte by byte."""
 
+import functools
 import gc
 import math
 import tracemalloc
@@ -49,16 +50,17 @@ LARGE = [
 ]
 
 
-def grown(name, dtype):
-    """The plan of an expression with arrays of some 1e5 elements."""
+@functools.cache
+def grown(name):
+    """The shapes of an expression with arrays of some 1e5 elements."""
     (subscripts, shapes), found = EXPRESSIONS[name], None
     for factor in 1.25 ** np.arange(60):
         larger = [tuple([max(2, round(size * factor)) if size > 1 else 1 for size in shape]) for shape in shapes]
-        plan = ge.einsum_plan(*arguments(subscripts, larger), dtype=dtype)
-        largest = max(plan.peak_bytes() // np.dtype(dtype).itemsize, *[math.prod(shape) for shape in larger])
-        if found is not None and (largest > 3e5 or total_flops(plan) > 4e8):
+        plan = ge.einsum_plan(*arguments(subscripts, larger))
+        largest = max(plan.peak_bytes() // 8, *map(math.prod, larger), 0)
+        if found is not None and (largest > 2e5 or total_flops(plan) > 5e7):
             break
-        found = plan
+        found = larger
     return found
 
 
@@ -81,11 +83,12 @@ def small(shape, dtype):
     return rng.integers(0, 9, shape).astype(dtype) if dtype.kind == "i" else random_operand(rng, shape, dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8", "int32", "int64", "bool", "complex64", "complex128"])
+@pytest.mark.parametrize("dtype", ["float32", "int32", "int64", "bool", "complex64", "complex128"])
 @pytest.mark.parametrize("name", LARGE)
 def test_the_cpu_takes_what_was_foreseen(name, dtype, monkeypatch):
     monkeypatch.setattr(pool._pool, "limit", 0)  # or what it holds would be left out
-    plan, kind = grown(name, dtype), np.dtype(dtype)
+    plan = ge.einsum_plan(*arguments(EXPRESSIONS[name][0], grown(name)), dtype=dtype)
+    kind = np.dtype(dtype)
     for each in (plan, plan.vjp()) if kind.kind in "fc" else (plan,):
         operands = [small(each.shape(number), kind) for number in range(len(each.inputs))]
         foreseen, peak = each.peak_bytes("cpu"), taken(HOST.bind(each), *operands)
