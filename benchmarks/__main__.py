@@ -12,8 +12,8 @@ from benchmarks import results
 from benchmarks import run as suite
 from benchmarks.devices import THREADS, device
 from benchmarks.results import ResultsError, Run
-from gpueinsum.costs.profile import write_text
 from gpueinsum.errors import DeviceError
+from gpueinsum.files import write_text
 
 _NEEDED = ("jinja2", "matplotlib", "ml_dtypes", "pandas", "tqdm")
 

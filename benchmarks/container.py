@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if stage in ("predictions", "suite") and seconds is not None:
             command += ["--minutes", f"{_UNTIL_THE_LAST_ROW * seconds / 60:.2f}"]
         print(f"\n== {stage}: {' '.join(command)}\n", flush=True)
-        outcomes[stage] = _outcome(run(command, results / f"{stage}.txt", seconds))
+        status = run(command, results / f"{stage}.txt", seconds)
+        outcomes[stage] = f"FAILED (exit status {status})" if status else "OUT OF TIME" if status is None else _PASSED
         if stage == "doctor" and not usable:
             is_fine = outcomes[stage] == _PASSED
             print(f"\n{_NO_GPU if is_fine else _BROKEN}", flush=True)
@@ -156,10 +157,6 @@ def gpu_is_usable() -> bool:
 def gpu_is_visible() -> bool:
     """Whether the machine shows a GPU, be it usable or not: NVIDIA's device files, or that of WSL."""
     return any(any(Path("/dev").glob(name)) for name in ("nvidia[0-9]*", "dxg"))
-
-
-def _outcome(status: int | None) -> str:
-    return "OUT OF TIME" if status is None else f"FAILED (exit status {status})" if status else _PASSED
 
 
 def run(command: Sequence[str], log: Path, seconds: float | None) -> int | None:

@@ -23,6 +23,7 @@ from benchmarks.workloads import Workload, numpy_dtype, numpy_strided, random_ar
 from gpueinsum.backends import select as backends
 from gpueinsum.backends.cuda.program import Address, Product
 from gpueinsum.schedule.gemm import Gemm
+from gpueinsum.tools.calibrate import last_cache_bytes
 
 Array = Any
 Call = Callable[[], Any]
@@ -82,7 +83,7 @@ class Host:
     backend = backends.HOST
 
     def __init__(self) -> None:
-        self.cache_bytes = _last_level_cache()
+        self.cache_bytes = last_cache_bytes()
 
     def put(self, array: np.ndarray[Any, Any]) -> Array:
         return array.copy()
@@ -276,13 +277,3 @@ def _cpu_model() -> str:
         if models:
             return models[0]
     return platform.processor() or platform.machine()
-
-
-def _last_level_cache() -> int:
-    """Bytes of the largest cache that Linux tells of; a usual one where it tells nothing."""
-    sizes = []
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        with contextlib.suppress(OSError, ValueError):
-            text = path.read_text().strip()
-            sizes.append(int(text.rstrip("KM")) << {"K": 10, "M": 20}.get(text[-1], 0))
-    return max(sizes, default=_DEFAULT_CACHE)

@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from benchmarks.frames import families_frame, library, rows_frame
 from benchmarks.results import Row, Run
 from benchmarks.units import date_text, device_text, percent_text, range_text, rate_text, ratio_text, versions_text
-from gpueinsum.costs.profile import write_text
+from gpueinsum.files import write_text
 from gpueinsum.text import seconds_text
 
 # Each colour on white paper, and in its place on dark paper. Those of the dtypes differ for all kinds of colour vision

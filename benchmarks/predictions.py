@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         others = [device_profile(name) for name in options.profile]
-        found = _read(options.read) if options.read else _measured(options)
+        found = results.read_as(Timings, SCHEMA, options.read, check) if options.read else _measured(options)
         print("\n".join(text for profile in others or [found.profile_in_use()] for text in report(found, profile)))
     except (DeviceError, ProfileError, ResultsError, OSError) as error:
         print(f"python -m benchmarks.predictions: {error}", file=sys.stderr)
@@ -61,12 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tiny", action="store_true", help="smallest sizes: shows only that everything runs")
     return parser
-
-
-def _read(path: Path) -> Timings:
-    """What was kept in a file. Raises ResultsError if it cannot have been measured."""
-    found: Timings = results.read_as(Timings, SCHEMA, path, check)
-    return found
 
 
 def _measured(options: argparse.Namespace) -> Timings:
@@ -107,9 +101,7 @@ def report(found: Timings, profile: Profile) -> Iterator[str]:
         for step in _measured_steps(plan)
     ]
     plans = [(plan.ratio(profile), plan.row) for plan in found.plans if not plan.fault]
-    for what, ratios in (("steps", steps), ("plans", plans)):
-        if ratios:
-            yield _summary(what, ratios)
+    yield from (_summary(what, ratios) for what, ratios in (("steps", steps), ("plans", plans)) if ratios)
     more = [plan.row for plan in found.plans if _takes_more(plan, found)]
     but = f": all but {'; '.join(more)}" if more else ""
     yield f"{len(plans) - len(more)} of {len(plans)} plans took no more bytes than predicted{but}"

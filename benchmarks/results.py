@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 
-from gpueinsum.costs.profile import write_text
+from gpueinsum.files import write_text
 
 SCHEMA = "gpueinsum-benchmarks/1"
 OURS = "gpueinsum"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from itertools import count
+from operator import itemgetter
 from time import perf_counter
 from typing import Any
 
@@ -108,13 +110,9 @@ def run(
 
 def families_in_turn(rows: Rows) -> Rows:
     """The first row of every family, then the second: so that all families are there when the time is over."""
-    seen: Counter[str] = Counter()
-    place_within_family = []
-    for _, row in rows:
-        place_within_family.append(seen[row.family])
-        seen[row.family] += 1
-    order = sorted(range(len(rows)), key=place_within_family.__getitem__)
-    return [rows[number] for number in order]
+    turns: defaultdict[str, Iterator[int]] = defaultdict(count)
+    numbered = [(next(turns[row[1].family]), row) for row in rows]
+    return [row for _, row in sorted(numbered, key=itemgetter(0))]
 
 
 def _row(table: str, workload: Workload, place: Device, found: Ceilings, seconds: float) -> Row:

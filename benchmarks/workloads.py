@@ -99,7 +99,7 @@ class Workload:
         arrays = list(self.stored() if stored is None else stored)
         if self.patches:
             image = arrays[0]
-            strides = _contiguous(image.shape)
+            strides = [math.prod(image.shape[axis + 1 :]) for axis in range(image.ndim)]  # in elements, in C order
             by_label = {label: stride for axis, stride in zip(self._image_axes, strides, strict=True) for label in axis}
             arrays[0] = (as_strided or numpy_strided)(
                 image, self.shapes[0], [by_label[label] for label in self.terms[0]]
@@ -145,8 +145,3 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
 
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(dtype)
-
-
-def _contiguous(shape: Sequence[int]) -> list[int]:
-    """The strides of a C-ordered array, in elements."""
-    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import SMALL, pass_seconds, product_seconds
 from gpueinsum.language.steps import distinct, roles, within, without
-from gpueinsum.language.strides import Axis, fuse, label_strides, points
+from gpueinsum.language.strides import Axis, axes, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.candidate import (
     Candidate,
@@ -23,7 +25,7 @@ from gpueinsum.schedule.candidate import (
     result_strides,
 )
 from gpueinsum.schedule.mapping import bytes_moved, gemms
-from gpueinsum.schedule.problem import Problem, c_strides, dense_strides
+from gpueinsum.schedule.problem import Problem, Strides, c_strides, dense_strides
 
 MOST_LETTERS = 52  # those of np.einsum
 # Seconds of numpy's C loop: for each point of two arrays along which it steps from neighbour to neighbour, by bytes of
@@ -139,7 +141,19 @@ def _grouped(problem: Problem) -> Candidate:
     """Its price is that of sides that lie as the product wants them."""
     seconds = product_seconds(problem.profile, problem.dtype, *problem.shape, bytes_moved(problem))
     out = _natural(problem.out, *problem.roles)
-    return Candidate(Grouped(out), result_strides(problem, out), _conjugates(problem), seconds)
+    item = item_bytes(problem.dtype)
+    copied = sum(
+        elements
+        for own, term, strides, elements in zip((1, 2), problem.terms, problem.strides, problem.elements, strict=False)
+        if not _is_grouped(term, strides, (problem.roles[own], problem.roles[3]), problem.size)
+    )
+    return Candidate(Grouped(out), result_strides(problem, out), _conjugates(problem) + copied * item, seconds)
+
+
+def _is_grouped(term: Term, strides: Strides, groups: Sequence[Term], size: Mapping[Label, int]) -> bool:
+    """Whether an array can be seen with one axis for each of these groups of labels."""
+    own = dict(zip(term, strides, strict=True))
+    return all(len(fuse(axes(group, size, own))) < 2 for group in groups)
 
 
 def _natural(out: Term, batch: Term, left: Term, right: Term, _: Term) -> Term:
@@ -149,14 +163,34 @@ def _natural(out: Term, batch: Term, left: Term, right: Term, _: Term) -> Term:
 
 
 def _exact(problem: Problem) -> Candidate | None:
-    """Of integers and bools; None where the loop is as fast."""
+    """Of integers and bools; None of others, and where the loop is as fast."""
     lengths = problem.shape[1:]
+    if not problem.dtype.startswith(("int", "uint", "bool")):
+        return None
     if min(lengths) < _WIDE_EXACT or math.prod(lengths) < _LARGEST_EXACT:
         return None
-    lhs, rhs, result = problem.elements
     seconds = product_seconds(problem.profile, "float64", *problem.shape, 3 * 8 * sum(problem.elements))
-    out = _natural(problem.out, *problem.roles)
-    return Candidate(ExactGemm(out), result_strides(problem, out), 8 * (lhs + rhs + result), seconds)
+    out, item, result = _natural(problem.out, *problem.roles), item_bytes(problem.dtype), problem.elements[-1]
+    floats = item_bytes(exact_floats(problem.dtype, problem.shape[3])[0])
+    wrapping = 0 if problem.dtype in ("bool", "int64") else 8
+    scratch = max(floats * sum(problem.elements) - item * result, (floats + wrapping) * result)
+    return Candidate(ExactGemm(out), result_strides(problem, out), scratch, seconds)
+
+
+def exact_floats(dtype: str, terms: int) -> tuple[str, int | None]:
+    """The floats for products of integers or bools, and the largest sum that they hold if so many terms may exceed it.
+
+    A sum of ones and zeros is zero in any precision only if all are.
+    """
+    if dtype == "bool":
+        return "float32", None
+    info = np.iinfo(dtype)
+    largest = max(-int(info.min), int(info.max)) ** 2 * terms
+    known = next((name for name, exact in _EXACT.items() if largest <= exact), None)
+    return (known, None) if known else ("float64", _EXACT["float64"])
+
+
+_EXACT = {"float32": 1 << 24, "float64": 1 << 53}  # all integers up to these are exact
 
 
 def _numpy_loop(problem: Problem) -> Candidate:

@@ -1,14 +1,20 @@
 """Memory that is foreseen, beside memory that is taken: on the simulated device byte by byte."""
 
+import functools
 import gc
+import math
+import tracemalloc
 
 import numpy as np
 import pytest
-from expressions import EXPRESSIONS
+from expressions import EXPRESSIONS, arguments, random_operand
 from simulated import SimulatedRuntime
 
 import gpueinsum as ge
+from gpueinsum.backends.cpu import pool
 from gpueinsum.backends.cuda.backend import CudaBackend
+from gpueinsum.backends.select import HOST
+from gpueinsum.costs.counts import total_flops
 from gpueinsum.costs.profile import profile
 from gpueinsum.schedule.schedule import schedule
 
@@ -17,12 +23,7 @@ H200 = profile("h200")
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
 def test_a_device_takes_what_was_foreseen(name):
-    subscripts, shapes = EXPRESSIONS[name]
-    arguments = [subscripts, *shapes]
-    if not isinstance(subscripts, str):
-        arguments = [part for pair in zip(shapes, subscripts, strict=False) for part in pair]
-        arguments += subscripts[len(shapes) :]
-    check(ge.einsum_plan(*arguments, dtype="c8"))
+    check(ge.einsum_plan(*arguments(*EXPRESSIONS[name]), dtype="c8"))
 
 
 @pytest.mark.parametrize("equation", ["ij,jk,kl,lm->im", "bqhd,bkhd->bhqk", "ijk,jl,km->ilm", "ij,jk,ki->"])
@@ -40,6 +41,60 @@ def check(plan):
     del results, run
     gc.collect()
     assert runtime.used == 0
+
+
+LARGE = [
+    name
+    for name, (_, shapes) in EXPRESSIONS.items()
+    if 0 not in [*map(math.prod, shapes)] and max(map(len, shapes)) < 9 and max(map(math.prod, shapes)) > 1
+]
+
+
+@functools.cache
+def grown(name):
+    """The shapes of an expression with arrays of some 1e5 elements."""
+    (subscripts, shapes), found = EXPRESSIONS[name], None
+    for factor in 1.25 ** np.arange(60):
+        larger = [tuple([max(2, round(size * factor)) if size > 1 else 1 for size in shape]) for shape in shapes]
+        plan = ge.einsum_plan(*arguments(subscripts, larger))
+        largest = max(plan.peak_bytes() // 8, *map(math.prod, larger), 0)
+        if found is not None and (largest > 2e5 or total_flops(plan) > 5e7):
+            break
+        found = larger
+    return found
+
+
+def taken(run, *operands):
+    """The most bytes that a call takes at once."""
+    run(*operands)  # what is made once
+    gc.collect()
+    tracemalloc.start()
+    try:
+        results = run(*operands)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        del results
+
+
+def small(shape, dtype):
+    """Numbers whose sums floats hold, so that products of integers are made of them."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 9, shape).astype(dtype) if dtype.kind == "i" else random_operand(rng, shape, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "int64", "bool", "complex64", "complex128"])
+@pytest.mark.parametrize("name", LARGE)
+def test_the_cpu_takes_what_was_foreseen(name, dtype, monkeypatch):
+    monkeypatch.setattr(pool._pool, "limit", 0)  # or what it holds would be left out
+    plan = ge.einsum_plan(*arguments(EXPRESSIONS[name][0], grown(name)), dtype=dtype)
+    kind = np.dtype(dtype)
+    for each in (plan, plan.vjp()) if kind.kind in "fc" else (plan,):
+        operands = [small(each.shape(number), kind) for number in range(len(each.inputs))]
+        foreseen, peak = each.peak_bytes("cpu"), taken(HOST.bind(each), *operands)
+        buffers = 3 * np.getbufsize() * kind.itemsize  # numpy's, of each array of a loop
+        assert peak <= foreseen + (64 << 10) + buffers
+        assert peak >= 0.9 * foreseen or foreseen < 1e6
 
 
 def test_without_a_device_it_is_the_plans_own():

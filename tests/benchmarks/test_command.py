@@ -15,7 +15,7 @@ from simulated.cupy import stand_in
 
 from benchmarks import __main__ as command
 from benchmarks import ceilings as limits
-from benchmarks import devices, libraries, peers, results, table
+from benchmarks import devices, libraries, peers, results
 from benchmarks import run as suite
 from benchmarks.check import expected
 from benchmarks.devices import Host, device
@@ -180,13 +180,6 @@ def test_a_run_names_no_host_and_no_path():
     assert os.sep not in text
 
 
-def test_threads_are_those_of_openblas_or_all_cores(monkeypatch):
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
-    assert PLACE.facts()["threads"] == 3
-    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
-    assert PLACE.facts()["threads"] == PLACE.facts()["cores"]
-
-
 # ---------------------------------------------------------------- on a GPU, simulated
 
 
@@ -335,11 +328,3 @@ def test_a_plain_product_on_the_device_is_one_gemm_of_row_major_matrices(gpu, dt
     [(name, compute, _)] = gpu.cublas.calls
     assert name == ("float64" if dtype == "int64" else dtype)
     assert (compute == 77) == (dtype == "float32")
-
-
-def test_the_speed_of_a_row_that_fails_alone_is_unknown():
-    run = measured(1.0)
-    [row] = run.rows
-    failed = replace(row, seconds={}, faults={OURS: "FAILED: out of memory"})
-    assert "FAILED" in table.line(failed)
-    assert "1 wrong" in table.summary(replace(run, rows=(failed,)))

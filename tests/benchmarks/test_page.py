@@ -277,11 +277,6 @@ def test_figures_are_those_computed_by_hand():
         assert words in found.words
 
 
-def test_bytes_are_shown_where_copies_take_the_time():
-    copied = dataclasses.replace(WON, bound="copy")
-    assert Reader(page(run(copied), {})).table("rows")[1][8] == "400 MB/s"  # 400,000 bytes in 1 ms
-
-
 def test_a_peer_that_was_wrong_or_left_out_is_said_to_be_so():
     changed = dataclasses.replace(WON, faults={"jax": "WRONG: off by 0.5"}, left_out={"a": "slow", "b": "slow"})
     assert Reader(page(run(changed), {})).table("rows")[2] == ["jax WRONG: off by 0.5 left out: a, b (slow) "]

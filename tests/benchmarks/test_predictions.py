@@ -163,8 +163,7 @@ def test_each_family_is_judged_by_factors_in_either_direction():
 
 def test_equal_steps_of_other_sizes_all_count():
     steps = [replace(PRODUCT, sizes={"A": size, "B": 200, "C": 100}, seconds=(1.0,)) for size in (100, 200, 300)]
-    text = "\n".join(predictions.report(timings_of(a_plan(steps=tuple(steps))), CPU))
-    assert "\n3 steps took " in text
+    assert "\n3 steps took " in "\n".join(predictions.report(timings_of(a_plan(steps=tuple(steps))), CPU))
 
 
 def test_a_plan_that_takes_more_bytes_than_predicted_is_a_failure(tmp_path, capsys):
@@ -207,21 +206,9 @@ def test_what_cannot_have_been_measured_is_refused(tmp_path, capsys, broken, wor
     assert str(path) in said
 
 
-def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_measured(tmp_path, capsys):
-    (tmp_path / "file").touch()
-    assert predictions.main(["--backend", "cpu", "--tiny", "--out", str(tmp_path / "file" / "kept.json")]) == 2
-    assert "file" in capsys.readouterr().err
-
-
 def test_an_unknown_profile_is_refused_before_anything_is_measured(capsys):
     assert predictions.main(["--profile", "h2000"]) == 2
     assert "there is no device profile 'h2000'" in capsys.readouterr().err
-
-
-def test_an_unknown_row_is_refused(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        predictions.main(["--only", "nothing of the kind"])
-    assert "'nothing of the kind' is none of GEMM, " in capsys.readouterr().err
 
 
 def test_rows_that_are_not_predicted_are_refused(capsys, monkeypatch):

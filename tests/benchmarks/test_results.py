@@ -220,11 +220,6 @@ def test_rates_are_work_over_our_median():
     assert row(bytes_moved=0).intensity == 60
 
 
-def test_a_key_has_the_precision_in_the_place_of_the_dtype():
-    assert row().key == "einsum: matmul, float32"
-    assert row(precision="tf32", table="gradients").key == "gradients: matmul, tf32"
-
-
 def test_ceilings_are_the_fastest_gemm_and_the_largest_copy():
     ceilings = everything().ceilings
     assert ceilings.flops_per_second("float32") == 40  # 60 in a median of 1.5 s

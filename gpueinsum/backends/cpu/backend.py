@@ -75,7 +75,7 @@ class CpuBackend:
             return program(schedule(plan, profile, elements, choose=choose), is_single)
 
         known = lru_cache(maxsize=_KEPT)(scheduled)
-        return lambda *arrays: known(*[array.strides for array in arrays])(*arrays)
+        return pool.retried(lambda *arrays: known(*[array.strides for array in arrays])(*arrays))
 
     def load(self, schedule: Schedule) -> Callable[..., tuple[Array, ...]]:
         """A schedule as a function of operands that lie as it says."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from gpueinsum.backends.cpu import pool, threads
-from gpueinsum.backends.cpu.copies import copied
+from gpueinsum.backends.cpu.copies import copied, copy_to
 from gpueinsum.language.steps import roles
 from gpueinsum.language.strides import Axis, points
 from gpueinsum.language.subscripts import Label, Term
@@ -137,19 +137,35 @@ def _matrices(term: Term, groups: Sequence[Term], sizes: Sizes) -> Callable[[Arr
     turned_axes = axes_of(term, "".join([*batch, columns, rows]))
     turned_shape = (*shape[:-2], shape[-1], shape[-2])
 
-    def inner(x: Array, group: Term) -> tuple[int, int]:
-        """How near in memory the group's neighbours are, and how many there are of them, most wanted first."""
-        axis = term.index(group[-1]) if group else 0
-        return abs(x.strides[axis]), -x.shape[axis]
-
     def matrices(x: Array) -> Array:
         if x.flags.c_contiguous and order == term:
             return x.reshape(shape)
-        if inner(x, rows) < inner(x, columns):  # a copy, if there is one, goes along the rows
+        if _inner(x, term, rows) < _inner(x, term, columns):  # a copy, if there is one, goes along the rows
             return x.transpose(turned_axes).reshape(turned_shape).swapaxes(-1, -2)
         return x.transpose(axes).reshape(shape)
 
     return matrices
+
+
+def matrices_of(term: Term, batch: Term, rows: Term, columns: Term) -> Callable[[Array, np.dtype[Any]], Array]:
+    """How to copy an array to matrices of another dtype that BLAS takes as they lie, turned if it goes along rows."""
+    plain, turned = batch + rows + columns, batch + columns + rows
+    axes = {order: (axes_of(term, order), axes_of(order, term)) for order in (plain, turned)}
+
+    def matrices(x: Array, dtype: np.dtype[Any]) -> Array:
+        to, back = axes[turned if _inner(x, term, rows) < _inner(x, term, columns) else plain]
+        source = x.transpose(to)
+        out = pool.empty(source.shape, dtype)
+        copy_to(out, source)
+        return out.transpose(back)
+
+    return matrices
+
+
+def _inner(x: Array, term: Term, group: Term) -> tuple[int, int]:
+    """How near in memory the group's neighbours are, and how many there are of them, most wanted first."""
+    axis = term.index(group[-1]) if group else 0
+    return abs(x.strides[axis]), -x.shape[axis]
 
 
 def axes_of(term: Term, order: Term | list[Label]) -> tuple[int, ...]:

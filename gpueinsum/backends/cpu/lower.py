@@ -11,8 +11,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from gpueinsum.backends.cpu import exact, loops, pool
-from gpueinsum.backends.cpu.gemm import axes_of, grouped, routed
-from gpueinsum.language.steps import distinct
+from gpueinsum.backends.cpu.gemm import axes_of, grouped, matrices_of, routed
+from gpueinsum.language.steps import distinct, roles
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.candidate import ExactGemm, Grouped, Pass, Scatter, Sum, View, Zeros
@@ -159,16 +159,21 @@ _SMALL_PRODUCT = 1 << 15  # elements of one that numpy allocates itself
 def _exact(step: ScheduledStep, out: Term, sizes: Sizes, dtype: str) -> Call:
     """A product of integers by that of floats; by numpy's loop where these do not hold every sum."""
     product = grouped(step.terms, out, step.out, sizes)
+    batch, left, right, inner = roles(*step.terms, step.out)
+    x_cast = matrices_of(step.terms[0], batch, left, inner)
+    y_cast = matrices_of(step.terms[1], batch, inner, right)
     letters = {ord(x): y for x, y in zip(distinct("".join(step.terms)), string.ascii_letters, strict=False)}
     equation = f"{','.join(step.terms)}->{out}".translate(letters)
     axes = axes_of(out, step.out)
     has_letters = len(letters) == len({*"".join(step.terms)})
-    summed = points("".join({*step.terms[0]} - {*step.out}), sizes)
+
+    def in_floats(x: Array, y: Array, floats: np.dtype[Any]) -> Array:
+        return product(x_cast(x, floats), y_cast(y, floats))
 
     def loop(x: Array, y: Array) -> Array:
         return loops.c_einsum(equation, x, y, order="C").transpose(axes) if has_letters else product(x, y)
 
-    return exact.by_floats(product, loop, np.dtype(dtype), summed)
+    return exact.by_floats(in_floats, loop, np.dtype(dtype), points(inner, sizes))
 
 
 def _reduced(step: ScheduledStep, labels: Term, axes: tuple[int, ...]) -> Call:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gpueinsum.text import read_bytes
 
 Array = np.ndarray[Any, Any]
+Result = TypeVar("Result")
 
 # Fewer bytes are numpy's own to allocate. A product with a scalar into a fresh array against one that was used before
 # (float32, 2 cores, glibc): 4 MiB 0.14 ms against 0.18, 8 MiB 0.88 against 0.61, 64 MiB 13.1 against 6.0, 150 MiB
@@ -130,6 +131,21 @@ def empty_like(x: Array) -> Array:
         return empty(x.shape, x.dtype)
     order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
     return empty([x.shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
+
+
+def retried(run: Callable[..., Result]) -> Callable[..., Result]:
+    """`run`, once more without what the pool keeps if memory runs out, which numpy allocates in many places."""
+
+    def run_again(*arrays: Array) -> Result:
+        try:
+            return run(*arrays)
+        except MemoryError:
+            if not free_memory():
+                raise
+        free_memory()  # of what the first try left, too
+        return run(*arrays)
+
+    return run_again
 
 
 def free_memory() -> int:

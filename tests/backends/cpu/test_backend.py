@@ -10,9 +10,6 @@ from numpy.lib.stride_tricks import as_strided
 
 import gpueinsum as ge
 from gpueinsum.backends.cpu import loops
-from gpueinsum.backends.select import HOST
-from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Contract
 
 TOOLS = [  # expression, shapes
     ("bi,bi->b", [(3, 67), (3, 67)]),  # long dots
@@ -91,6 +88,14 @@ def test_python_integers_stay_exact(expression):
     assert largest == 2**summed * 3 ** (50 * len(operands))
 
 
+@pytest.mark.parametrize("dtype", ["longdouble", "clongdouble"])
+def test_products_of_long_doubles_are_numpys(dtype, rng):
+    x, y = (rng.integers(-9, 9, (64, 67)).astype(dtype) for _ in "xy")
+    result = ge.einsum("ij,kj->ik", x, y)
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, np.einsum("ij,kj->ik", x, y))
+
+
 def test_objects_may_be_arrays_themselves():
     objects = np.empty(2, object)
     objects[:] = [np.array([1, 2]), np.array([3, 4])]
@@ -122,16 +127,6 @@ def test_the_c_loop_is_reached_through_einsum_where_numpy_hides_it(monkeypatch):
     np.testing.assert_array_equal(ge.einsum("qz->z", x), x.sum(0))
 
 
-def test_steps_of_more_than_52_labels_are_summed_too(rng):
-    shape = tuple(2 if n in (3, 41, 59) else 1 for n in range(60))
-    x = rng.random(shape)
-    labels = list(range(60))
-    np.testing.assert_allclose(ge.einsum(x, labels, []), x.sum())
-    np.testing.assert_allclose(ge.einsum(x, labels, x, labels, [41]), (x * x).sum(axis=(3, 59)).ravel())
-    np.testing.assert_allclose(ge.einsum(x, labels, x, labels, labels[::-1]), (x * x).T)
-    assert ge.einsum(x > 0.5, labels, [3]).dtype == bool
-
-
 @pytest.mark.parametrize(
     "expression", ["ij,j->i", "j,ij->i", "ij,ij->i", "ij,kj->ik", "bij,bj->bi", "ij,ij->", "ij->i", "jj->"]
 )
@@ -153,22 +148,3 @@ def test_an_empty_sum_is_zero_whatever_the_other_operands_hold(expression, einsu
     operands = [np.full([size[label] for label in term], np.nan) for term in expression.split("->")[0].split(",")]
     for optimize in ("auto", False):
         assert not einsum_on(expression, *operands, optimize=optimize).any()
-
-
-@pytest.mark.parametrize("flags", [(True, False), (False, True), (True, True)])
-@pytest.mark.parametrize("equation", ["i,i->", ",->", "ij,jk->ik", "j,ij->i"])
-def test_conjugates_of_every_dtype(equation, flags, rng):
-    (x_term, y_term), out = equation.split("->")[0].split(","), equation.split("->")[1]
-    step = Contract(0, 1, x_term, y_term, out, *flags)
-    sizes = {label: size for label, size in (("i", 3), ("j", 5), ("k", 2)) if label in equation}
-    for dtype in ("bool", "int32", "float32", "complex64", "complex128", "object"):
-        x, y = (rng.integers(-3, 4, [sizes[label] for label in term]) for term in (x_term, y_term))
-        if dtype.startswith("complex") or dtype == "object":
-            x, y = x * (1 + 2j), y * (2 - 1j)
-        x, y = np.asarray(x).astype(dtype), np.asarray(y).astype(dtype)
-        result = HOST.bind_single(Plan((x_term, y_term), (step,), (2,), tuple(sizes.items()), dtype))(x, y)
-        u, v = (np.asarray(a).astype(complex) for a in (x, y))
-        expected = np.einsum(equation, u.conj() if flags[0] else u, v.conj() if flags[1] else v)
-        assert np.asarray(result).dtype == dtype
-        expected = expected != 0 if dtype == "bool" else expected
-        np.testing.assert_array_equal(np.asarray(result).astype(complex), expected)

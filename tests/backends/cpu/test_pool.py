@@ -12,6 +12,8 @@ import pytest
 
 import gpueinsum as ge
 from gpueinsum.backends.cpu import pool as memory
+from gpueinsum.backends.cpu import program
+from gpueinsum.backends.select import HOST
 
 DOUBLE = np.dtype(np.float64)
 ROWS = memory.SMALLEST // (7 * 8) + 1  # of an array of 7 columns of doubles that the pool serves
@@ -137,6 +139,32 @@ def test_what_the_pool_keeps_is_given_back_where_memory_runs_out(pool, monkeypat
     monkeypatch.setattr(memory, "_Block", short)
     assert memory.empty((2 * ROWS, 7), DOUBLE).shape == (2 * ROWS, 7)
     assert given == [1, 0]
+
+
+def test_a_call_that_runs_out_of_memory_is_tried_again_without_what_the_pool_keeps(pool, monkeypatch, rng):
+    calls = []
+
+    def lowered(step, sizes, dtype):
+        def call(*arrays):
+            calls.append(len(pool.blocks))
+            held = memory.empty((ROWS, 7), DOUBLE)  # which returns to the pool when the call fails
+            if len(calls) < fails or pool.blocks:
+                raise MemoryError
+            return held
+
+        return call
+
+    monkeypatch.setattr(program, "lowered", lowered)
+    plan = ge.einsum_plan("ij->i", (300, 300))
+    kept, fails = [memory.empty((ROWS + row, 7), DOUBLE) for row in range(2)], 2
+    del kept[:]
+    assert HOST.bind_single(plan)(rng.random((300, 300))).shape == (ROWS, 7)
+    assert calls == [2, 0]
+    calls[:], fails = [], 9
+    memory.free_memory()
+    with pytest.raises(MemoryError):  # at once: there is nothing to give back
+        HOST.bind_single(plan)(rng.random((300, 300)))
+    assert len(calls) == 1
 
 
 def test_an_array_like_another_has_its_order_in_memory(rng):
