@@ -5,14 +5,14 @@ import io
 import re
 import shlex
 from pathlib import Path
+from statistics import geometric_mean
 
 import pytest
 
 import gpueinsum
 from benchmarks import results
-from benchmarks.page import family_table
-from benchmarks.results import mean_lead
-from benchmarks.units import device_text, library, outcome, ratio_text
+from benchmarks.frames import family_table, library
+from benchmarks.units import device_text, ratio_text
 from gpueinsum.tools import cli
 
 ROOT = Path(__file__).parents[1]
@@ -108,8 +108,8 @@ def test_the_newest_results_are_shown(kind):
 def test_the_short_table_of_the_readme_is_that_of_the_newest_results():
     run = newest("cpu")
     rows = {}
-    for family, of_family in run.families.items():
-        rows.setdefault(family.partition(":")[0], []).extend(of_family)
+    for row in run.rows:
+        rows.setdefault(row.family.partition(":")[0], []).append(row)
     shown = re.findall(r"^\| (.*) \| (\d+) \| (.*) \| (.*) \| (.*) \|$", README.read_text(encoding="utf-8"), re.M)
     covered = []
     for names, *figures in shown:
@@ -119,9 +119,13 @@ def test_the_short_table_of_the_readme_is_that_of_the_newest_results():
     assert sorted(covered) == sorted(2 * list(rows))  # each once, and once more among all
 
 
+def mean_lead(rows, among=None):
+    return geometric_mean(lead.median for row in rows if (lead := row.lead(among)))
+
+
 def short_figures(rows, run):
     on_numpy = [row for row in rows if row.lead(library(run))]
-    states = [outcome(row) for row in rows]
+    states = [row.outcome for row in rows]
     return [
         str(len(rows)),
         ratio_text(mean_lead(rows)),
