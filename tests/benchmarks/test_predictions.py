@@ -14,8 +14,10 @@ from benchmarks.suite import EINSUMS
 from benchmarks.timed import TimedPlan, TimedStep, Timings
 from gpueinsum.costs.profile import profile
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Add, Contract, Expand, Fused, Reduce
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce
+from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.predict import step_seconds
+from gpueinsum.schedule.schedule import schedule
 
 CPU = profile("cpu")
 PRODUCT = TimedStep("Contract", "AB,BC->AC", {"A": 300, "B": 200, "C": 100}, 1)
@@ -74,7 +76,7 @@ def test_steps_that_differ_in_names_alone_are_one():
         tuple({"i": 4, "j": 5, "k": 5, "l": 5}.items()),
         "float32",
     )
-    product, total = timed._distinct(plan)
+    product, total = timed._distinct(schedule(plan, CPU))
     assert product == TimedStep("Contract", "AB,BC->AC", {"A": 4, "B": 5, "C": 5}, 2)
     assert total == TimedStep("Reduce", "AB->A", {"A": 5, "B": 4}, 1)  # and no view
 

@@ -272,11 +272,11 @@ def test_constants_are_kept_for_each_device_and_stream(cupy, monkeypatch):
         monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda device=device: device)
         monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda stream=stream: Stream(stream))
         np.testing.assert_array_equal(expression(np.ones((3, 5)), backend="cuda"), np.ones((3, 5)))
-    assert expression._folded.cache_info().currsize == expression._placed.cache_info().currsize == 3
+    assert expression._folded.cache_info().currsize == expression._constants_on.cache_info().currsize == 3
     place = gpueinsum.backends.select.cuda_backend()
     contexts = [(0, Stream(0), None), (0, Stream(1), None), (1, Stream(0), None)]
-    assert [expression._placed(place, context)[0].device.id for context in contexts] == [0, 0, 1]
-    assert expression._placed.cache_info().currsize == 3
+    assert [expression._constants_on(place, context)[0].device.id for context in contexts] == [0, 0, 1]
+    assert expression._constants_on.cache_info().currsize == 3
 
 
 def test_the_default_stream_of_a_thread_is_another_one_in_each(cupy):
