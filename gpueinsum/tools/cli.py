@@ -208,7 +208,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
-    bench = calibrate.bench(arguments.backend or _best_backend())
+    bench = calibrate.Bench(arguments.backend or _best_backend())
     path = arguments.out or profile_path(bench.machine)
     measured = calibrate.calibrate(bench)
     keep(measured, path)
