@@ -12,13 +12,13 @@ from numpy.exceptions import AxisError
 
 from gpueinsum.api.arguments import (
     Array,
+    Options,
     array_dtype,
     array_shape,
     check_kind,
     dtype_of,
     hashable_form,
     is_shape,
-    options_of,
     shape_of,
 )
 from gpueinsum.api.dispatch import cached_numpy_call, evaluate, evaluate_plan, numpy_signature, plan_for
@@ -89,17 +89,8 @@ def einsum(
         if kinds:
             return cached_numpy_call(subscripts, *kinds)(*operands)
     expression, arrays = hashable_form(subscripts, operands)
-    options = options_of(
-        dtype=dtype,
-        order=order,
-        casting=casting,
-        optimize=optimize,
-        backend=backend,
-        precision=precision,
-        deterministic=deterministic,
-        autotune=autotune,
-    )
-    return evaluate(expression, arrays, out, options)
+    options = Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune)
+    return evaluate(expression, arrays, out, options.checked())
 
 
 def einsum_plan(
@@ -127,7 +118,7 @@ def einsum_plan(
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
     dtype = dtype_of(dtype)
     check_kind(dtype)
-    options = options_of(optimize=optimize, memory_limit=memory_limit, runs=MANY_RUNS)
+    options = Options(optimize=optimize, memory_limit=memory_limit, runs=MANY_RUNS).checked()
     device = "cuda" if any(map(on_device, operands_or_shapes)) else "cpu"
     return plan_for(expression, shapes, dtype, options, profile_for(device))
 
@@ -149,15 +140,8 @@ def run_plan(
     Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
     """
     check_is_plan(plan)
-    options = options_of(
-        dtype=plan.dtype,
-        casting="same_kind",
-        backend=backend,
-        precision=precision,
-        deterministic=deterministic,
-        autotune=autotune,
-    )
-    return evaluate_plan(plan, operands, options)
+    options = Options(plan.dtype, "K", "same_kind", "auto", backend, precision, deterministic, autotune)
+    return evaluate_plan(plan, operands, options.checked())
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:
