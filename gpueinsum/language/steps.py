@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Self
+from typing import Self, assert_never
 
 from gpueinsum.language.subscripts import Label, Term
 
@@ -129,7 +129,7 @@ class Add:
 
     @property
     def equation(self) -> str:
-        return f"{'+'.join(f'{self.out}' for _ in self.sources) or '0'}->{self.out}"
+        return f"{'+'.join([self.out] * len(self.sources)) or '0'}->{self.out}"
 
     @property
     def summed(self) -> Term:
@@ -166,6 +166,8 @@ def sides(step: Step) -> list[tuple[int, Term]]:
             return [(source, step.out) for source in step.sources]
         case Reduce() | Expand():
             return [(step.source, step.term)]
+        case _:
+            assert_never(step)
 
 
 def distinct(term: Term) -> Term:
