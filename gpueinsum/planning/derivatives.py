@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import assert_never
 
 from gpueinsum.costs.counts import total_flops
 from gpueinsum.language.plan import Plan
@@ -68,9 +69,9 @@ def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
     tangents = {operand: operands + k for k, operand in enumerate(wrt)}
     for register, step in enumerate(plan.steps, operands):
         number.append(new.step(renumbered(step, number)))
-        parts = _push(new, step, number, tangents)
-        if parts:
-            tangents[register] = new.sum(parts, step.out)
+        moved = _push(new, step, number, tangents)
+        if moved:
+            tangents[register] = new.sum(moved, step.out)
     pushed = [tangents[output] if output in tangents else new.sum([], plan.term(output)) for output in plan.outputs]
     joint = new.plan([*(number[output] for output in plan.outputs), *pushed])
     return needed(joint, joint.outputs[0 if values else len(plan.outputs) :])
@@ -139,6 +140,8 @@ def _pulled(step: Step, cotangent: int, number: Sequence[int], is_complex: bool)
             yield step.source, None if is_same else rearranged(cotangent, step.out, step.term)
         case Add():
             yield from ((source, None) for source in step.sources)
+        case _:
+            assert_never(step)
 
 
 def _pulled_side(step: Contract, cotangent: int, number: Sequence[int], is_complex: bool) -> Contract:
@@ -201,8 +204,10 @@ def as_expression(plan: Plan) -> Subscripts | None:
             case Reduce() | Expand():
                 terms = (step.term,)
                 is_plain = isinstance(step, Reduce) or register == plan.outputs[0]
-            case _:
+            case Add():
                 return None
+            case _:
+                assert_never(step)
         is_same = terms == tuple(plan.term(source) for source in step.sources)
         lost = {label for term in terms for label in term} - set(step.out)
         is_over = all(holders[label] & ~mine == 0 and label not in output for label in lost)
@@ -229,6 +234,8 @@ def _push(new: _Growing, step: Step, number: Sequence[int], tangents: Mapping[in
             return [new.step(step.reading(tangents[step.source]))] if step.source in tangents else []
         case Add():
             return [tangents[source] for source in step.sources if source in tangents]
+        case _:
+            assert_never(step)
 
 
 # ---------------------------------------------------------------- a plan that grows
