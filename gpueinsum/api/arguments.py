@@ -130,11 +130,6 @@ def _sublist(labels: Any, owner: str) -> Sublist:
     return sublist
 
 
-def shape_of(operand: Any) -> Shape:
-    """The shape of an operand, which may be given as the shape itself: a tuple of integers."""
-    return shape_listed(operand) if is_shape(operand) else array_shape(operand)
-
-
 def shape_listed(shape: Any) -> Shape:
     """A shape that is given as any sequence of integers, or by an array of that shape."""
     if getattr(shape, "ndim", 1) != 1:

@@ -133,8 +133,11 @@ def _pulled(step: Step, cotangent: int, number: Sequence[int], is_complex: bool)
     """What each source of a step receives of its cotangent: a step, or the cotangent as it is."""
     match step:
         case Contract():
-            yield step.lhs, _pulled_side(step, cotangent, number, is_complex)
-            yield step.rhs, _pulled_side(_swapped(step), cotangent, number, is_complex)
+            # The gradient of a side: with u* for conj u if p, else u, y = u* v* gives u' = (y' conj v*)*.
+            both = (step.lhs, step.lhs_term, step.conj_lhs), (step.rhs, step.rhs_term, step.conj_rhs)
+            for (side, term, p), (other, other_term, q) in (both, both[::-1]):
+                marks = (p, p == q) if is_complex else (False, False)
+                yield side, Contract(cotangent, number[other], step.out, other_term, term, *marks)
         case Reduce() | Expand():
             is_same = step.term == step.out
             yield step.source, None if is_same else rearranged(cotangent, step.out, step.term)
@@ -142,17 +145,6 @@ def _pulled(step: Step, cotangent: int, number: Sequence[int], is_complex: bool)
             yield from ((source, None) for source in step.sources)
         case _:
             assert_never(step)
-
-
-def _pulled_side(step: Contract, cotangent: int, number: Sequence[int], is_complex: bool) -> Contract:
-    """The gradient of the left side: with u* for conj u if p, else u, y = u* v* gives u' = (y' conj v*)*."""
-    p, q = step.conj_lhs, step.conj_rhs
-    conjugates = (p, p == q) if is_complex else (False, False)
-    return Contract(cotangent, number[step.rhs], step.out, step.rhs_term, step.lhs_term, *conjugates)
-
-
-def _swapped(step: Contract) -> Contract:
-    return Contract(step.rhs, step.lhs, step.rhs_term, step.lhs_term, step.out, step.conj_rhs, step.conj_lhs)
 
 
 # ---------------------------------------------------------------- a gradient alone
@@ -223,15 +215,13 @@ def as_expression(plan: Plan) -> Subscripts | None:
 def _push(new: _Growing, step: Step, number: Sequence[int], tangents: Mapping[int, int]) -> list[int]:
     """What each source that has a tangent adds to that of the step."""
     match step:
-        case Contract():
-            sides = []
-            if step.lhs in tangents:
-                sides.append(step.reading(tangents[step.lhs], number[step.rhs]))
-            if step.rhs in tangents:
-                sides.append(step.reading(number[step.lhs], tangents[step.rhs]))
-            return [new.step(side) for side in sides]
-        case Reduce() | Expand():
-            return [new.step(step.reading(tangents[step.source]))] if step.source in tangents else []
+        case Contract() | Reduce() | Expand():  # linear in each source
+            sources = [number[source] for source in step.sources]
+            return [
+                new.step(step.reading(*sources[:k], tangents[source], *sources[k + 1 :]))
+                for k, source in enumerate(step.sources)
+                if source in tangents
+            ]
         case Add():
             return [tangents[source] for source in step.sources if source in tangents]
         case _:

@@ -99,27 +99,12 @@ def priced_path(
     seconds_of = cache(pair_seconds)
     labels_of: dict[int, frozenset[int]] = {}  # of the array that each set of operands is contracted to
 
-    def weigh(
-        lhs_seconds: float,
-        rhs_seconds: float,
-        labels: frozenset[int],
-        size: Sequence[int],
-        cap: float,
-        lhs: int,
-        rhs: int,
-        found: dict[int, tuple[frozenset[int], float, Any]],
-        connected: int,
-        everything: int,
-        terms: Sequence[frozenset[int]],
-        shared: frozenset[int],
-        memory_limit: int | None,
-        lhs_pairs: Any,
-        rhs_pairs: Any,
-    ) -> None:
+    def weigh(*arguments: Any) -> None:
         """What opt_einsum's dynamic programming asks of each pair of sets of operands: whether, and how, to join them.
 
         A set is a bitmap, and found[set] is (its labels, its seconds, its pairs).
         """
+        lhs_seconds, rhs_seconds, labels, size, cap, lhs, rhs, found, connected, _, terms, shared, _, *pairs = arguments
         if perf_counter() > end or cap > 100 * limit:  # opt_einsum would raise the cap for ever
             raise PlanError("no path is found within the limits")
         both = lhs | rhs
@@ -143,7 +128,7 @@ def priced_path(
             columns *= size[label]
         seconds = lhs_seconds + rhs_seconds + seconds_of(batch, rows, columns, summed)
         if seconds < cap:
-            found[both] = out, seconds, (lhs_pairs, rhs_pairs)
+            found[both] = out, seconds, tuple(pairs)
 
     search = opt_einsum.DynamicProgramming(minimize=weigh, cost_cap=_FIRST_CAP * limit)
     path = search([frozenset(term) for term in inputs], frozenset(output), _counted(sizes))
