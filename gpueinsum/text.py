@@ -35,7 +35,9 @@ def seconds_text(seconds: float) -> str:
     ('1.20 ms', '45.6 µs', '1.00 ms', '1,234 s')
     """
     scale, unit = next(((s, u) for s, u in _SECONDS if seconds >= 0.9995 * s), _SECONDS[-1])
-    return f"{_three_digits(seconds / scale)} {unit}"
+    number = seconds / scale
+    digits = f"{number:#.3g}".rstrip(".") if number < 999.5 else f"{number:,.0f}"
+    return f"{digits} {unit}"
 
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -73,7 +75,3 @@ def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
     scaled = number / base**unit
     digits = f"{scaled:.3g}" if scaled < 999.5 else f"{scaled:.0f}"
     return f"{digits} {units[unit]}".rstrip()
-
-
-def _three_digits(number: float) -> str:
-    return f"{number:#.3g}".rstrip(".") if number < 999.5 else f"{number:,.0f}"

@@ -54,7 +54,7 @@ class Options(NamedTuple):
     graph: bool | None = False
     runs: int = 1  # the search for an order may take as long as so many runs could save
 
-    def checked(self) -> Options:
+    def check(self) -> Options:
         """These options, hashable: a dtype as numpy's, a path in tuples. Raises ValueError, DtypeError, PlanError.
 
         A search that stops by the clock could find another plan at another time: `deterministic` allows no search.
@@ -130,7 +130,7 @@ def _sublist(labels: Any, owner: str) -> Sublist:
     return sublist
 
 
-def shape_listed(shape: Any) -> Shape:
+def read_shape(shape: Any) -> Shape:
     """A shape that is given as any sequence of integers, or by an array of that shape."""
     if getattr(shape, "ndim", 1) != 1:
         return array_shape(shape)

@@ -17,7 +17,7 @@ from gpueinsum.api.arguments import (
     array_shape,
     check_out,
     hashable_form,
-    shape_listed,
+    read_shape,
 )
 from gpueinsum.api.dispatch import (
     Call,
@@ -79,7 +79,7 @@ def contract(
     expression, arrays = hashable_form(subscripts, operands)
     chosen = _backend(backend)
     options = Options(dtype, order, casting, optimize, chosen, precision, deterministic, autotune, memory_limit)
-    return evaluate(expression, arrays, out, options.checked())
+    return evaluate(expression, arrays, out, options.check())
 
 
 def contract_expression(
@@ -119,12 +119,12 @@ def contract_expression(
         raise ValueError("an expression is planned once for many calls, so optimize cannot be False")
     expression, operands = hashable_form(subscripts, shapes)
     fixed = {position: operands[position] for position in _positions(constants, len(operands))}
-    dimensions = tuple(array_shape(x) if i in fixed else shape_listed(x) for i, x in enumerate(operands))
+    dimensions = tuple(array_shape(x) if i in fixed else read_shape(x) for i, x in enumerate(operands))
     core = resolve(expression, dimensions)
     is_auto = optimize in (True, "auto") and memory_limit is None
     path = "auto" if is_auto else path_of(core, optimize, memory_limit)
     modes = precision, deterministic, autotune
-    options = Options(dtype, order, casting, path, None, *modes, graph=graph, runs=MANY_RUNS).checked()
+    options = Options(dtype, order, casting, path, None, *modes, graph=graph, runs=MANY_RUNS).check()
     if order in ("A", "a") and layout(order, list(fixed.values())) == "C":
         options = options._replace(order="C")  # whatever the other operands are
     return ContractExpression(expression, dimensions, fixed, options)
@@ -218,9 +218,9 @@ def _fold(
 ) -> Call:
     """What remains to be run for other operands like these, with the results of the constant part."""
     if backend is HOST:  # constants on a GPU are refused
-        backend_for(options.backend, _filled(constants, [np.empty(0)] * len(late)))
+        backend_for(options.backend, _fill(constants, [np.empty(0)] * len(late)))
     arrays = constants_on(backend, context)
-    operands = tuple(_filled({i: (array.shape, array.dtype) for i, array in arrays.items()}, late))
+    operands = tuple(_fill({i: (array.shape, array.dtype) for i, array in arrays.items()}, late))
     plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend)
     first, rest = fold_constants(plan, tuple(arrays))
     run = backend.bind_single(rest, options.mode) if rest.steps else partial(_copy, rest.outputs[0])
@@ -236,7 +236,7 @@ def _constant_numpy_call(folded: Callable[..., Call], options: Options, *kinds: 
     return call_on_numpy(folded(HOST, None, late, None, options), options)
 
 
-def _filled(constants: Mapping[int, Any], others: Sequence[Any]) -> list[Any]:
+def _fill(constants: Mapping[int, Any], others: Sequence[Any]) -> list[Any]:
     """All operands in order: the constants where they belong, the others in between."""
     rest = iter(others)
     return [constants[i] if i in constants else next(rest) for i in range(len(constants) + len(others))]

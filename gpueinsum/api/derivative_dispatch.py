@@ -23,9 +23,9 @@ from gpueinsum.api.dispatch import Call, bind_with_own_outputs, check_dimensions
 from gpueinsum.backends.base import Backend
 from gpueinsum.errors import OperandError, PlanError
 from gpueinsum.language.plan import Plan, check_takes
-from gpueinsum.language.rewrite import once, split
+from gpueinsum.language.rewrite import deduplicate, split
 from gpueinsum.planning import derivatives as grad
-from gpueinsum.planning.checkpoint import checkpointed
+from gpueinsum.planning.checkpoint import checkpoint
 from gpueinsum.planning.path import Optimize
 
 _T = TypeVar("_T")
@@ -62,7 +62,7 @@ def both_passes(
         if limit is None:
             return both, len(plan.steps)
         taken = _copied_bytes(both, values, len(plan.steps), [dtype for _, dtype in operands], compute)
-        return checkpointed(both, limit, len(plan.steps), taken)
+        return checkpoint(both, limit, len(plan.steps), taken)
 
     both, forward = _first_that_fits(joint, _search(options.optimize))
     inputs = len(both.inputs)
@@ -100,12 +100,12 @@ def backward_plan(
     listed = positions_of(wrt, len(plan.inputs))
     if not listed:
         raise OperandError(f"wrt={wrt!r} lists no operand, and a plan needs an output")
-    Options(optimize=optimize).checked()  # refuses what is no way to optimize
-    limit, plan = bytes_limit(memory_limit), once(plan)
+    Options(optimize=optimize).check()  # refuses what is no way to optimize
+    limit, plan = bytes_limit(memory_limit), deduplicate(plan)
 
     def fit(search: Optimize) -> Plan:
         backward = grad.vjp(plan, listed, search, values=False)
-        return backward if limit is None else checkpointed(backward, limit)[0]
+        return backward if limit is None else checkpoint(backward, limit)[0]
 
     return _first_that_fits(fit, _search(optimize))
 
@@ -113,7 +113,7 @@ def backward_plan(
 def tangent_plan(plan: Plan, wrt: int | Sequence[int] | None) -> Plan:
     """`Plan.jvp`."""
     check_differentiable(dtype_of(plan.dtype), "the plan's dtype")
-    return grad.jvp(once(plan), positions_of(wrt, len(plan.inputs)), values=False)
+    return grad.jvp(deduplicate(plan), positions_of(wrt, len(plan.inputs)), values=False)
 
 
 # ---------------------------------------------------------------- planning
@@ -131,7 +131,7 @@ def _planned(
         check_differentiable(dtypes[position], f"operand {position}")
     check_differentiable(target, "the value")
     if isinstance(asked, Plan):
-        return replace(once(asked), dtype=compute.name), compute, target
+        return replace(deduplicate(asked), dtype=compute.name), compute, target
     plan = plan_for(asked, shapes, compute, options, backend.profile)
     return plan, compute, target  # which computes nothing twice or for nothing
 

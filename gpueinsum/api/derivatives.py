@@ -117,7 +117,7 @@ class Pullback:
         """The gradients for this cotangent; of several outputs for a tuple of them, in which None stands for zeros."""
         call, backend, stays = self._call, self._backend, self._finish.keywords["stays"]
         count = len(call.values)
-        cotangents = [cotangent] if count == 1 else _listed(cotangent, count, "cotangents")
+        cotangents = [cotangent] if count == 1 else _check_list(cotangent, count, "cotangents")
         arrays = []
         for k, (given, (shape, kind)) in enumerate(zip(cotangents, call.values, strict=True)):
             if given is None and count > 1:
@@ -159,13 +159,15 @@ def jvp(
     >>> jvp("i,i->", ([1.0, 2.0], [3.0, 4.0]), ([1.0, 0.0], None))
     (np.float64(11.0), np.float64(3.0))
     """
-    given = _listed(operands, None, "operands")
+    given = _check_list(operands, None, "operands")
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
     options = _options(asked, Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune))
     chosen, arrays = backend_and_arrays(backend, given)
     kinds, stays = signature(arrays), stays_on_device(chosen, given)
     moved: dict[int, Array] = {}  # the tangents that there are
-    for k, (tangent, (shape, kind)) in enumerate(zip(_listed(tangents, len(given), "tangents"), kinds, strict=True)):
+    for k, (tangent, (shape, kind)) in enumerate(
+        zip(_check_list(tangents, len(given), "tangents"), kinds, strict=True)
+    ):
         if tangent is not None:
             check_differentiable(kind, f"operand {k}")
             moved[k] = _fit(tangent, f"tangent {k}", "its operand", shape, kind, chosen, stays)
@@ -187,7 +189,7 @@ def _options(asked: Expression | Plan, options: Options) -> Options:
             raise PlanError(f"dtype={options.dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
         casting = "same_kind" if options.casting == "safe" else options.casting
         options = options._replace(dtype=dtype_of(asked.dtype), casting=casting)
-    return options._replace(runs=MANY_RUNS).checked()
+    return options._replace(runs=MANY_RUNS).check()
 
 
 def _expression(subscripts: Any, operands: Sequence[Any]) -> Expression:
@@ -202,7 +204,7 @@ def _expression(subscripts: Any, operands: Sequence[Any]) -> Expression:
     return hashable_form(pairs[0], [*pairs[1:], *subscripts[count:]])[0]
 
 
-def _listed(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
+def _check_list(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
     """A tuple or list of so many arrays."""
     if not isinstance(arrays, tuple | list):
         raise OperandError(f"{name} come as a tuple, (a, b, ...), not as {type(arrays).__name__}")

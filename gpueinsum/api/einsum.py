@@ -17,7 +17,7 @@ from gpueinsum.api.arguments import (
     array_shape,
     hashable_form,
     is_shape,
-    shape_listed,
+    read_shape,
 )
 from gpueinsum.api.dispatch import cached_numpy_call, evaluate, evaluate_plan, numpy_signature, plan_for
 from gpueinsum.backends.operands import on_device
@@ -86,7 +86,7 @@ def einsum(
             return cached_numpy_call(subscripts, *kinds)(*operands)
     expression, arrays = hashable_form(subscripts, operands)
     options = Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune)
-    return evaluate(expression, arrays, out, options.checked())
+    return evaluate(expression, arrays, out, options.check())
 
 
 def einsum_plan(
@@ -108,11 +108,11 @@ def einsum_plan(
       %4 = ij,jl->il  of %0, %3  left i=40, right l=10, summed j=30
     """
     expression, operands_or_shapes = hashable_form(subscripts, operands)
-    shapes = tuple(shape_listed(x) if is_shape(x) else array_shape(x) for x in operands_or_shapes)
+    shapes = tuple(read_shape(x) if is_shape(x) else array_shape(x) for x in operands_or_shapes)
     if dtype is None:
         dtypes = [array_dtype(operand) for operand in operands_or_shapes if not is_shape(operand)]
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-    options = Options(dtype, optimize=optimize, memory_limit=memory_limit, runs=MANY_RUNS).checked()
+    options = Options(dtype, optimize=optimize, memory_limit=memory_limit, runs=MANY_RUNS).check()
     device = "cuda" if any(map(on_device, operands_or_shapes)) else "cpu"
     return plan_for(expression, shapes, options.dtype, options, profile_for(device))
 
@@ -135,7 +135,7 @@ def run_plan(
     """
     check_is_plan(plan)
     options = Options(plan.dtype, "K", "same_kind", "auto", backend, precision, deterministic, autotune)
-    return evaluate_plan(plan, operands, options.checked())
+    return evaluate_plan(plan, operands, options.check())
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:

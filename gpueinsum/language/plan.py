@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import numpy as np
 
 from gpueinsum.errors import PlanError
-from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, distinct, renumbered, sides
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, distinct, renumber, sides
 from gpueinsum.language.subscripts import Label, Shape, Term
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Plan:
         first = list(range(len(self.inputs)))  # to hold the value of each register
         known: dict[Step, int] = {}
         for register, step in enumerate(self.steps, len(self.inputs)):
-            first.append(known.setdefault(renumbered(step, first), register))
+            first.append(known.setdefault(renumber(step, first), register))
         return {register: earlier for register, earlier in enumerate(first) if earlier != register}
 
     def last_uses(self) -> tuple[tuple[int, ...], ...]:

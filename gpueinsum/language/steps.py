@@ -142,7 +142,7 @@ class Add:
 Step = Reduce | Expand | Contract | Add
 
 
-def renumbered(step: Step, number: Sequence[int] | Mapping[int, int]) -> Step:
+def renumber(step: Step, number: Sequence[int] | Mapping[int, int]) -> Step:
     """The step of the registers that have these numbers elsewhere."""
     return step.reading(*[number[source] for source in step.sources])
 
@@ -152,7 +152,7 @@ def reduces(term: Term, out: Term) -> bool:
     return len(set(out)) == len(out) and set(out) <= set(term)
 
 
-def rearranged(source: int, term: Term, out: Term) -> Reduce | Expand:
+def rearrange(source: int, term: Term, out: Term) -> Reduce | Expand:
     """`term->out` as the step that it is."""
     return (Reduce if reduces(term, out) else Expand)(source, term, out)
 

@@ -135,9 +135,7 @@ def _read_text(text: str) -> Written:
     begins = [0]  # where each term does, for one without labels
     arrow: Span | None = None
 
-    def error(message: str, *spans: Span) -> SubscriptsError:
-        return SubscriptsError(pointing(message, text, spans))
-
+    error = Written(text, (), None, ()).error
     for match in _PIECES.finditer(text):
         piece, span = match[0], match.span()
         if piece == "->" and arrow is not None:
@@ -157,7 +155,7 @@ def _read_text(text: str) -> Written:
             terms[-1].append(Token(piece, piece if piece == ELLIPSIS else repr(piece), span))
     output = tuple(terms.pop()) if arrow is not None else None
     spans = [(t[0].span[0], t[-1].span[1]) if t else (begin, begin) for t, begin in zip(terms, begins, strict=False)]
-    return _checked(Written(text, tuple(map(tuple, terms)), output, tuple(spans)))
+    return _check(Written(text, tuple(map(tuple, terms)), output, tuple(spans)))
 
 
 def _read_sublists(sublists: Sequence[Sublist], output: Sublist | None) -> Written:
@@ -177,7 +175,7 @@ def _read_sublists(sublists: Sequence[Sublist], output: Sublist | None) -> Writt
         terms.append(tuple(tokens))
         spans.append((start, len(text)))
     last = terms.pop() if output is not None else None
-    return _checked(Written(text, tuple(terms), last, tuple(spans[: len(sublists)])))
+    return _check(Written(text, tuple(terms), last, tuple(spans[: len(sublists)])))
 
 
 def _characters(labels: Iterable[Hashable]) -> dict[Hashable, Label]:
@@ -190,7 +188,7 @@ def _characters(labels: Iterable[Hashable]) -> dict[Hashable, Label]:
     return {Ellipsis: ELLIPSIS} | dict(zip(distinct, alphabet(), strict=False))
 
 
-def _checked(written: Written) -> Written:
+def _check(written: Written) -> Written:
     """Refuse what is wrong whatever the operands are."""
     for term in (*written.inputs, written.output or ()):
         dots = [token.span for token in term if token.label == ELLIPSIS]
@@ -216,10 +214,10 @@ class _Axis(NamedTuple):
 def _resolve(written: Written, shapes: Sequence[Shape]) -> Subscripts:
     terms, operands = len(written.inputs), len(shapes)
     if terms > operands:
-        message = f"{_counted(terms, 'term')} but {_counted(operands, 'operand')}"
+        message = f"{_count(terms, 'term')} but {_count(operands, 'operand')}"
         raise written.error(message, *written.spans[operands:])
     if terms < operands:
-        raise written.error(f"{_counted(operands, 'operand')} but {_counted(terms, 'term')}", written.spans[-1])
+        raise written.error(f"{_count(operands, 'operand')} but {_count(terms, 'term')}", written.spans[-1])
     fresh = alphabet(token.label for token in written.tokens())
     extra = [_extra_dimensions(written, operand, len(shape)) for operand, shape in enumerate(shapes)]
     dots = "".join(itertools.islice(fresh, max(extra, default=0)))
@@ -244,7 +242,7 @@ def _resolve(written: Written, shapes: Sequence[Shape]) -> Subscripts:
     return Subscripts(tuple(inputs), _output(written, dots), tuple(sizes.items()))
 
 
-def _counted(number: int, noun: str) -> str:
+def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -254,7 +252,7 @@ def _extra_dimensions(written: Written, operand: int, rank: int) -> int:
     has_ellipsis = any(token.label == ELLIPSIS for token in term)
     labels = len(term) - has_ellipsis
     if rank < labels or (rank > labels and not has_ellipsis):
-        message = f"has {_counted(rank, 'dimension')}, but its term has {_counted(labels, 'label')}"
+        message = f"has {_count(rank, 'dimension')}, but its term has {_count(labels, 'label')}"
         raise written.error(f"operand {operand} {message}", written.spans[operand])
     return rank - labels
 

@@ -24,8 +24,8 @@ from typing import assert_never
 
 from gpueinsum.costs.counts import total_flops
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.rewrite import needed
-from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, rearranged, renumbered
+from gpueinsum.language.rewrite import prune
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, rearrange, renumber
 from gpueinsum.language.subscripts import Subscripts, Term
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Optimize, Path, find_path
@@ -35,7 +35,7 @@ _FEW = 3
 
 
 def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: bool = True) -> Plan:
-    """The outputs of a plan that `once` left (if `values`), and the gradients of these inputs.
+    """The outputs of a plan that `deduplicate` left (if `values`), and the gradients of these inputs.
 
     Takes the plan's inputs and then a cotangent for each output. Everything is computed once and shared; the plan's own
     steps come first. Where a few gradients are wanted, each is also planned anew, as the
@@ -45,13 +45,13 @@ def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: boo
 
     def way(alone: Mapping[int, Plan]) -> Plan:
         joint = _joint(plan, wrt, alone)
-        return needed(joint, joint.outputs[0 if values else len(plan.outputs) :])
+        return prune(joint, joint.outputs[0 if values else len(plan.outputs) :])
 
     best, alone = way({}), dict[int, Plan]()
     is_few = len(plan.inputs) > 2 and len(wrt) <= _FEW
     if optimize is not None and is_few and (expression := as_expression(plan)):
         for operand in wrt:
-            trial = {**alone, operand: _transposed(expression, operand, optimize, plan.dtype)}
+            trial = {**alone, operand: _plan_transposed(expression, operand, optimize, plan.dtype)}
             other = way(trial)
             if total_flops(other) < total_flops(best):
                 best, alone = other, trial
@@ -59,7 +59,7 @@ def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: boo
 
 
 def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
-    """The outputs of a plan that `once` left (if `values`), and their tangents.
+    """The outputs of a plan that `deduplicate` left (if `values`), and their tangents.
 
     Takes the plan's inputs and then a tangent for each of those in `wrt`; the others do not change.
     """
@@ -68,13 +68,13 @@ def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
     number = list(range(operands))  # of each register of the plan
     tangents = {operand: operands + k for k, operand in enumerate(wrt)}
     for register, step in enumerate(plan.steps, operands):
-        number.append(new.step(renumbered(step, number)))
+        number.append(new.step(renumber(step, number)))
         moved = _push(new, step, number, tangents)
         if moved:
             tangents[register] = new.sum(moved, step.out)
     pushed = [tangents[output] if output in tangents else new.sum([], plan.term(output)) for output in plan.outputs]
     joint = new.plan([*(number[output] for output in plan.outputs), *pushed])
-    return needed(joint, joint.outputs[0 if values else len(plan.outputs) :])
+    return prune(joint, joint.outputs[0 if values else len(plan.outputs) :])
 
 
 # ---------------------------------------------------------------- backward
@@ -88,7 +88,7 @@ def _joint(plan: Plan, wrt: Sequence[int], alone: Mapping[int, Plan]) -> Plan:
     new = _Growing(plan, [plan.term(output) for output in plan.outputs])
     number = list(range(len(plan.inputs)))  # of each register of the plan
     for step in plan.steps:
-        number.append(new.step(renumbered(step, number)))
+        number.append(new.step(renumber(step, number)))
     gradients = _pull(new, plan, number, [operand for operand in wrt if operand not in alone])
     for operand, gradient in alone.items():
         gradients[operand] = _insert(new, gradient, operand)
@@ -117,7 +117,7 @@ def _pull(new: _Growing, plan: Plan, number: Sequence[int], wrt: Sequence[int]) 
     while ready:  # the last that became ready first, so that few cotangents are alive
         register = ready.pop()
         step = plan.steps[register - operands]
-        for source, pulled in _pulled(step, cotangents[register], number, is_complex):
+        for source, pulled in _pull_step(step, cotangents[register], number, is_complex):
             if source in depends:
                 add(source, cotangents[register] if pulled is None else new.step(pulled))
         for source in step.sources:
@@ -129,7 +129,9 @@ def _pull(new: _Growing, plan: Plan, number: Sequence[int], wrt: Sequence[int]) 
     }
 
 
-def _pulled(step: Step, cotangent: int, number: Sequence[int], is_complex: bool) -> Iterator[tuple[int, Step | None]]:
+def _pull_step(
+    step: Step, cotangent: int, number: Sequence[int], is_complex: bool
+) -> Iterator[tuple[int, Step | None]]:
     """What each source of a step receives of its cotangent: a step, or the cotangent as it is."""
     match step:
         case Contract():
@@ -140,7 +142,7 @@ def _pulled(step: Step, cotangent: int, number: Sequence[int], is_complex: bool)
                 yield side, Contract(cotangent, number[other], step.out, other_term, term, *marks)
         case Reduce() | Expand():
             is_same = step.term == step.out
-            yield step.source, None if is_same else rearranged(cotangent, step.out, step.term)
+            yield step.source, None if is_same else rearrange(cotangent, step.out, step.term)
         case Add():
             yield from ((source, None) for source in step.sources)
         case _:
@@ -150,7 +152,7 @@ def _pulled(step: Step, cotangent: int, number: Sequence[int], is_complex: bool)
 # ---------------------------------------------------------------- a gradient alone
 
 
-def _transposed(expression: Subscripts, operand: int, optimize: Optimize, dtype: str) -> Plan:
+def _plan_transposed(expression: Subscripts, operand: int, optimize: Optimize, dtype: str) -> Plan:
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
         return find_path(inputs, output, dict(expression.sizes), optimize)
 
@@ -172,7 +174,7 @@ def _insert(new: _Growing, gradient: Plan, operand: int) -> int:
             step = replace(step, conj_lhs=pending[0], conj_rhs=pending[1])
             pending = [False]
         awaits.append(pending[0])
-        number.append(new.step(renumbered(step, number)))
+        number.append(new.step(renumber(step, number)))
     return number[gradient.outputs[0]]
 
 

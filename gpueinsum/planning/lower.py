@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Contract, Expand, Reduce, Step, distinct, rearranged, reduces
+from gpueinsum.language.steps import Contract, Expand, Reduce, Step, distinct, rearrange, reduces
 from gpueinsum.language.subscripts import Label, Subscripts, Term
 from gpueinsum.planning.path import Path, find_path
 
@@ -70,27 +70,27 @@ class _Lowering:
         alone = len(self.operands) == 1
         for number, (register, term) in enumerate(self.operands):
             if alone and reduces(term, self.subscripts.output):
-                self.operands[number] = self._reduced(register, term, self.subscripts.output)
+                self.operands[number] = self._reduce(register, term, self.subscripts.output)
             elif len(set(term)) < len(term) or min([self.holders[label] for label in term], default=2) < 2:
                 needed = "".join([label for label in dict.fromkeys(term) if self.holders[label] > 1])
-                self.operands[number] = self._reduced(register, term, needed)
+                self.operands[number] = self._reduce(register, term, needed)
 
     def contract(self, positions: tuple[int, ...]) -> None:
         """Contract the operands at these positions and put the result last; more than two in the best pairs."""
-        group = _taken(self.operands, positions)
+        group = _take(self.operands, positions)
         while len(group) > 2:
             terms = [term for _, term in group]
             within = Counter("".join(terms))
             needed = "".join(label for label in within if self.holders[label] > within[label])
             first, *_ = find_path(terms, needed, dict(self.subscripts.sizes))
-            group.append(self._pair(*_taken(group, first)))
+            group.append(self._pair(*_take(group, first)))
         self.operands.append(self._pair(*group) if len(group) == 2 else group[0])
 
     def finish(self, dtype: str) -> Plan:
         [(register, term)] = self.operands
         output = self.subscripts.output
         if term != output:
-            register = self._append(rearranged(register, term, output))
+            register = self._append(rearrange(register, term, output))
         subscripts = self.subscripts
         return Plan(subscripts.inputs, tuple(self.steps), (register,), subscripts.sizes, dtype)
 
@@ -119,7 +119,7 @@ class _Lowering:
             out = output if set(out) == set(output) else left + right + batch if is_inner else out
         return self._append(Contract(x, y, x_term, y_term, out)), out
 
-    def _reduced(self, register: int, term: Term, wanted: Term) -> Operand:
+    def _reduce(self, register: int, term: Term, wanted: Term) -> Operand:
         return (register, term) if term == wanted else (self._append(Reduce(register, term, wanted)), wanted)
 
     def _append(self, step: Step) -> int:
@@ -127,7 +127,7 @@ class _Lowering:
         return len(self.subscripts.inputs) + len(self.steps) - 1
 
 
-def _taken(operands: list[Operand], positions: tuple[int, ...]) -> list[Operand]:
+def _take(operands: list[Operand], positions: tuple[int, ...]) -> list[Operand]:
     """Take the operands at these positions out of the list."""
     chosen = [operands[position] for position in positions]
     for position in sorted(positions, reverse=True):

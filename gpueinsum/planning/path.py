@@ -39,21 +39,21 @@ def find_path(
     """
     optimize, memory_limit = _without_numpy_forms(optimize, memory_limit)
     if isinstance(optimize, Iterable) and not isinstance(optimize, str) and not callable(optimize):
-        return checked_path(optimize, len(inputs))
+        return check_path(optimize, len(inputs))
     if optimize is False:
         return (tuple(range(len(inputs))),)
     search = _search(optimize)
     limit = _memory_limit(memory_limit, (*inputs, output), sizes)
     if len(inputs) <= 2:
         return (tuple(range(len(inputs))),)
-    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), _counted(sizes)]
+    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes)]
     if limit is not None or isinstance(optimize, str):
         arguments.append(limit)  # functions registered under a name require one, cotengra's basic optimizers take none
     try:
         path = search(*arguments)
     except RuntimeError as error:  # "dp" keeps to its limit or gives up
         raise PlanError(f"optimize={optimize!r} finds no path: {error}") from error
-    return checked_path(path, len(inputs))
+    return check_path(path, len(inputs))
 
 
 def greedy_path(inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int], weight: float) -> Path:
@@ -66,9 +66,9 @@ def greedy_path(inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int]
     def cost(result: int, lhs: int, rhs: int, *labels: object) -> float:
         return result - weight * (lhs + rhs)
 
-    arguments = [frozenset(term) for term in inputs], frozenset(output), _counted(sizes)
+    arguments = [frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes)
     path = opt_einsum.paths.ssa_greedy_optimize(*arguments, cost_fn=cost)
-    return checked_path(opt_einsum.paths.ssa_to_linear(path), len(inputs))
+    return check_path(opt_einsum.paths.ssa_to_linear(path), len(inputs))
 
 
 def all_paths(operands: int) -> Iterator[Path]:
@@ -131,16 +131,16 @@ def priced_path(
             found[both] = out, seconds, tuple(pairs)
 
     search = opt_einsum.DynamicProgramming(minimize=weigh, cost_cap=_FIRST_CAP * limit)
-    path = search([frozenset(term) for term in inputs], frozenset(output), _counted(sizes))
-    return checked_path(path, len(inputs))
+    path = search([frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes))
+    return check_path(path, len(inputs))
 
 
-def _counted(sizes: Mapping[Label, int]) -> dict[Label, int]:
+def _searched_sizes(sizes: Mapping[Label, int]) -> dict[Label, int]:
     """The sizes for a search: where nothing costs anything, "dp" gives up."""
     return {label: max(size, 1) for label, size in sizes.items()}
 
 
-def checked_path(path: Iterable[Iterable[int]], operands: int) -> Path:
+def check_path(path: Iterable[Iterable[int]], operands: int) -> Path:
     """The path as tuples of positions from the front, or PlanError saying which of its steps is wrong."""
     try:
         steps = [tuple(map(operator.index, step)) for step in path]

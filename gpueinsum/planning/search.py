@@ -51,10 +51,10 @@ def cheapest_plan(
     operands = len(subscripts.inputs)
     start = perf_counter()
 
-    def lowered(search: Search) -> Plan:
+    def lower_by(search: Search) -> Plan:
         return lower(subscripts, lambda inputs, output: search(inputs, output, size), dtype)
 
-    best = lowered(find_path)
+    best = lower_by(find_path)
     if not 2 < operands <= _GREEDY or math.prod(size.values()) < _MANY_POINTS:
         return best
     if max(points(step.out, size) for step in best.steps) > _MOST_ELEMENTS:
@@ -79,11 +79,11 @@ def cheapest_plan(
     for search in _searches(operands):
         if time_left() < operands * _ORDER_SECONDS:
             break
-        weigh(lowered(search))
+        weigh(lower_by(search))
     if _ALL_ORDERS < operands <= _BY_PRICE and time_left() > operands**2 * _PAIR_SECONDS:
         price, end = partial(pair_seconds, profile, dtype), perf_counter() + time_left()
         with contextlib.suppress(PlanError):  # it finds nothing that is better, or not in time
-            weigh(lowered(partial(priced_path, pair_seconds=price, limit=_BETTER * best_seconds, end=end)))
+            weigh(lower_by(partial(priced_path, pair_seconds=price, limit=_BETTER * best_seconds, end=end)))
     return best
 
 

@@ -67,7 +67,7 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
     }
     taken = fastest(bench.time, calls, seconds / 5)
     launch = taken["step"]
-    work = {name: _without(launch, time) for name, time in taken.items()}
+    work = {name: _work_seconds(launch, time) for name, time in taken.items()}
     bandwidth = 2 * size.copy / work["copy"]
     cached = max(2 * size.cached / work["cached copy"] / bandwidth, 1.0)
 
@@ -76,7 +76,7 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
         products = {shape: bench.product(dtype, *shape) for shape in _shapes(size)}
         times = fastest(bench.time, products, seconds * 0.8 / len(bench.dtypes))
         long = {shape: time for shape, time in times.items() if time > 2 * launch} or times
-        worked = {shape: _without(launch, time) for shape, time in long.items()}
+        worked = {shape: _work_seconds(launch, time) for shape, time in long.items()}
         fits[dtype] = fit_rate(worked, dtype, bandwidth * cached)
     loop = einsum_cost(_LOOP.terms, _LOOP.out, dict.fromkeys("ijkl", size.loop), "float32")
     worst = max(found.factor for found in fits.values())
@@ -104,7 +104,7 @@ def _shapes(size: Sizes) -> list[Shape]:
     return cubes + [(batch, *sides) for batch, t in size.thin for sides in ((t, x, x), (x, t, x), (x, x, t))]
 
 
-def _without(launch: float, seconds: float) -> float:
+def _work_seconds(launch: float, seconds: float) -> float:
     """The work in a call of so many seconds: what is left besides the launch, with which it may overlap."""
     return max(seconds - launch, seconds / 8)
 

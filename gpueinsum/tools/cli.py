@@ -159,12 +159,13 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
 
 def _explain(arguments: argparse.Namespace) -> int:
     operands = [_shape_or_file(text) for text in arguments.shapes]
-    if arguments.wrt is not None and not (arguments.vjp or arguments.jvp):
-        raise UsageError("--wrt goes with --vjp or --jvp")
-    if arguments.bytes is not None and not arguments.vjp:
-        raise UsageError("--bytes goes with --vjp")
-    if arguments.json and arguments.device is not None:
-        raise UsageError("--json is the plan for any device: leave --device out")
+    for is_wrong, message in (
+        (arguments.wrt is not None and not (arguments.vjp or arguments.jvp), "--wrt goes with --vjp or --jvp"),
+        (arguments.bytes is not None and not arguments.vjp, "--bytes goes with --vjp"),
+        (arguments.json and arguments.device is not None, "--json is the plan for any device: leave --device out"),
+    ):
+        if is_wrong:
+            raise UsageError(message)
     plan = ge.einsum_plan(arguments.equation, *operands, **_planning(arguments))
     if arguments.vjp:
         plan = plan.vjp(arguments.wrt, optimize=arguments.optimize, memory_limit=arguments.bytes)
@@ -204,7 +205,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         print(finding, flush=True)
         findings.append(finding)
     print(doctor.summary(findings))
-    return 1 if any(finding.status == doctor.WRONG for finding in findings) else 0
+    return int(any(finding.status == doctor.WRONG for finding in findings))
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
