@@ -7,7 +7,6 @@ from decimal import Decimal
 from fractions import Fraction
 
 _BYTES = re.compile(r"(?P<number>\d+(\.\d+)?(e\d{1,2})?)\s*((?P<prefix>[kmgtp])(?P<binary>i)?)?b?", re.IGNORECASE)
-_SHARE = re.compile(r"(?P<percent>\d+(\.\d+)?)\s*%")
 
 
 def bytes_text(number: float) -> str:
@@ -54,16 +53,6 @@ def read_bytes(text: str) -> int | None:
         return None
     unit = (1024 if written["binary"] else 1000) ** " kmgtp".index((written["prefix"] or " ").lower())
     return int(Fraction(written["number"]) * unit)
-
-
-def read_share(text: str) -> float | None:
-    """The part of a whole that a text means; None if it means none.
-
-    >>> read_share("12.5%"), read_share("12.5")
-    (0.125, None)
-    """
-    written = _SHARE.fullmatch(text.strip())
-    return None if written is None else float(written["percent"]) / 100
 
 
 def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import operator
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from functools import cache
 from numbers import Number
@@ -20,7 +21,7 @@ from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError,
 from gpueinsum.language.plan import NUMBERS
 from gpueinsum.language.subscripts import Shape, Sublist
 from gpueinsum.planning.path import Optimize
-from gpueinsum.text import read_bytes, read_share
+from gpueinsum.text import read_bytes
 
 Array = Any
 Dtype = np.dtype[Any]
@@ -28,6 +29,7 @@ Signature = tuple[tuple[Shape, Dtype], ...]
 # What the caller wrote, hashable: the text, or the interleaved form's sublists and its output's (None if implicit).
 Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
 
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _BOOLS = (True, False)
 _ALLOWED = {
     "order": ("K", "C", "F", "A", "k", "c", "f", "a", None),
@@ -195,11 +197,9 @@ def positions_of(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, .
     if wrt is None:
         return tuple(range(operands))
     try:
-        if isinstance(wrt, str | bytes | Mapping | Set):
-            raise TypeError("what lists positions has an order, and no other meaning")
         given = list(wrt) if isinstance(wrt, Iterable) else [wrt]
-        if any(isinstance(position, bool | np.bool_) for position in given):
-            raise TypeError("a mask lists no positions")
+        if isinstance(wrt, str | bytes | Mapping | Set) or any(isinstance(k, bool | np.bool_) for k in given):
+            raise TypeError("neither a text, a set nor a mask lists positions in an order")
         listed = tuple(map(operator.index, given))
     except TypeError as error:
         raise OperandError(f"wrt={wrt!r:.60} does not list positions of operands, 0, 1, ...") from error
@@ -214,11 +214,11 @@ def bytes_limit(limit: Any, backend: Backend | None = None) -> int | None:
     if limit is None:
         return None
     if isinstance(limit, str):
-        number, share = read_bytes(limit), read_share(limit)
-        if share is not None and backend is None:
+        number, share = read_bytes(limit), _SHARE.fullmatch(limit.strip())
+        if share and backend is None:
             raise PlanError(f"memory_limit={limit!r:.60} is a share of a device, and a plan has none: give bytes")
-        if share is not None and backend is not None:
-            number = share * backend.memory_bytes()
+        if share and backend is not None:
+            number = float(share[1]) / 100 * backend.memory_bytes()
     is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
     if not (is_number and 0 <= number < math.inf):
         raise PlanError(f'memory_limit={limit!r:.60} is no number of bytes, "4GiB" or "80%"')
@@ -254,10 +254,9 @@ def check_out(out: Array, operands: Sequence[Any], backend: Backend) -> None:
         raise OperandError(f"out is of type {type(out).__name__}, not an array")
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise OutError("out is read-only")
-    are_there = any(map(on_device, operands))
-    if on_device(out) and not are_there:
-        raise OutError("out is on a GPU, but the operands are not")
-    if not on_device(out) and are_there:
-        raise OutError("out is not on the GPU where the operands are")
-    if on_device(out):
+    is_there = on_device(out)
+    if is_there != any(map(on_device, operands)):
+        where = "on a GPU, but the operands are not" if is_there else "not on the GPU where the operands are"
+        raise OutError(f"out is {where}")
+    if is_there:
         backend.asarray(out)  # refused here if it is on another device

@@ -223,7 +223,8 @@ def _fold(
     operands = tuple(_fill({i: (array.shape, array.dtype) for i, array in arrays.items()}, late))
     plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend)
     first, rest = fold_constants(plan, tuple(arrays))
-    run = backend.bind_single(rest, options.mode) if rest.steps else partial(_copy, rest.outputs[0])
+    result = rest.outputs[0]  # where nothing remains to be run, what is kept stays the expression's own
+    run = backend.bind_single(rest, options.mode) if rest.steps else (lambda *operands: operands[result].copy())
     fixed = [array.astype(compute, copy=False) for array in arrays.values()]
     kept = backend.bind(first, options._replace(graph=False).mode)(*fixed)
     casts = needed_casts(operands, compute, target)
@@ -248,11 +249,6 @@ def _positions(constants: Collection[int] | None, operands: int) -> list[int]:
     if not isinstance(constants, Collection) or not all(i in range(operands) for i in constants):
         raise ValueError(f"constants={constants!r} must list positions among the {operands} operands")
     return sorted(set(constants))
-
-
-def _copy(register: int, *operands: Array) -> Array:
-    """Where nothing remains to be computed: what is kept stays the expression's own."""
-    return operands[register].copy()
 
 
 def _backend(name: str | None) -> str | None:

@@ -38,9 +38,8 @@ def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: boo
     """The outputs of a plan that `deduplicate` left (if `values`), and the gradients of these inputs.
 
     Takes the plan's inputs and then a cotangent for each output. Everything is computed once and shared; the plan's own
-    steps come first. Where a few gradients are wanted, each is also planned anew, as the
-    plan's expression transposed, by the optimizer of this name, and that is taken if it lowers the flops of all. None
-    leaves them to the way back.
+    steps come first. Where a few gradients are wanted, each is also planned anew, as the plan's expression transposed,
+    by the optimizer of this name, and that plan is taken if it lowers the flops of all. With None no gradient is.
     """
 
     def way(alone: Mapping[int, Plan]) -> Plan:
@@ -72,7 +71,7 @@ def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
         moved = _push(new, step, number, tangents)
         if moved:
             tangents[register] = new.sum(moved, step.out)
-    pushed = [tangents[output] if output in tangents else new.sum([], plan.term(output)) for output in plan.outputs]
+    pushed = [new.value(tangents, output, plan) for output in plan.outputs]
     joint = new.plan([*(number[output] for output in plan.outputs), *pushed])
     return prune(joint, joint.outputs[0 if values else len(plan.outputs) :])
 
@@ -124,9 +123,7 @@ def _pull(new: _Growing, plan: Plan, number: Sequence[int], wrt: Sequence[int]) 
             awaited[source] -= 1
             if source in depends and source >= operands and not awaited[source]:
                 ready.append(source)
-    return {
-        operand: cotangents[operand] if operand in cotangents else new.sum([], plan.inputs[operand]) for operand in wrt
-    }
+    return {operand: new.value(cotangents, operand, plan) for operand in wrt}
 
 
 def _pull_step(
@@ -250,6 +247,10 @@ class _Growing:
 
     def sum(self, registers: Sequence[int], term: Term) -> int:
         return registers[0] if len(registers) == 1 else self.step(Add(tuple(registers), term))
+
+    def value(self, known: Mapping[int, int], register: int, plan: Plan) -> int:
+        """The derivative that is known of a plan's register, or zeros."""
+        return known[register] if register in known else self.sum([], plan.term(register))
 
     def plan(self, outputs: Sequence[int]) -> Plan:
         return replace(self.start, steps=tuple(self.steps), outputs=tuple(outputs))

@@ -25,14 +25,13 @@ def lower(subscripts: Subscripts, order: FindPath, dtype: str) -> Plan:
     """
     lowering = _Lowering(subscripts)
     lowering.reduce_operands()
-    terms = lowering.terms()
+    terms = tuple([term for _, term in lowering.operands])
     held = set().union(*terms)
     output = "".join([label for label in dict.fromkeys(subscripts.output) if label in held])
     path = order(terms, output)
-    if 0 in [size for _, size in subscripts.sizes]:
-        empty = {label for label, size in subscripts.sizes if size == 0 and label not in subscripts.output}
-        if empty:
-            return _empty_sum(subscripts, empty, dtype)
+    empty = {label for label, size in subscripts.sizes if size == 0 and label not in subscripts.output}
+    if empty:
+        return _empty_sum(subscripts, empty, dtype)
     for positions in path:
         lowering.contract(positions)
     return lowering.finish(dtype)
@@ -62,9 +61,6 @@ class _Lowering:
             for label in set(term):
                 self.holders[label] = self.holders.get(label, 0) + 1
 
-    def terms(self) -> tuple[Term, ...]:
-        return tuple(term for _, term in self.operands)
-
     def reduce_operands(self) -> None:
         """Leave each operand the labels that another holds, or the output does, once each."""
         alone = len(self.operands) == 1
@@ -88,10 +84,9 @@ class _Lowering:
 
     def finish(self, dtype: str) -> Plan:
         [(register, term)] = self.operands
-        output = self.subscripts.output
-        if term != output:
-            register = self._append(rearrange(register, term, output))
         subscripts = self.subscripts
+        if term != subscripts.output:
+            register = self._append(rearrange(register, term, subscripts.output))
         return Plan(subscripts.inputs, tuple(self.steps), (register,), subscripts.sizes, dtype)
 
     def _pair(self, lhs: Operand, rhs: Operand) -> Operand:
