@@ -19,7 +19,7 @@ from gpueinsum.errors import DeviceError
 
 Launches = Callable[[Sequence[int]], Sequence[Memory]]
 
-# A launch takes 4 us of the host (profiles/h200.json), and a replay as much as two or three, copies out apart.
+# A launch takes 4 us of the host (costs/profiles/h200.json), and a replay as much as two or three, copies out apart.
 _MANY_LAUNCHES = 8
 # What an H200 computes (float32: 53e12 per second) or moves (4.3e12 bytes per second) in the 4 us that a launch takes:
 # the host is behind only where a launch has less to do than that.
