@@ -23,8 +23,28 @@ if TYPE_CHECKING:
 NUMBERS = frozenset(np.dtype(code).name for code in "?bhilqBHILQefdgFDGO") | {"bfloat16"}
 
 
+class Registers:
+    """What plans and schedules have in common: numbered registers, the operands' first, then one for each step."""
+
+    __slots__ = ()
+    inputs: tuple[Term, ...]
+    steps: tuple[Any, ...]
+    sizes: tuple[tuple[Label, int], ...]
+
+    def term(self, register: int) -> Term:
+        """The labels of a register, in the order of its axes."""
+        operands = len(self.inputs)
+        out: Term = self.inputs[register] if register < operands else self.steps[register - operands].out
+        return out
+
+    def shape(self, register: int) -> Shape:
+        """The shape of a register."""
+        size = dict(self.sizes)
+        return tuple([size[label] for label in self.term(register)])
+
+
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Registers):
     """An expression made into steps: `inputs` are the operands' terms, `outputs` the registers that are the result.
 
     `dtype` is the name of the dtype of every register, `sizes` the size of every label.
@@ -35,16 +55,6 @@ class Plan:
     outputs: tuple[int, ...]
     sizes: tuple[tuple[Label, int], ...]
     dtype: str
-
-    def term(self, register: int) -> Term:
-        """The labels of a register, in the order of its axes."""
-        operands = len(self.inputs)
-        return self.inputs[register] if register < operands else self.steps[register - operands].out
-
-    def shape(self, register: int) -> Shape:
-        """The shape of a register."""
-        size = dict(self.sizes)
-        return tuple(size[label] for label in self.term(register))
 
     def recomputed(self) -> dict[int, int]:
         """The registers that hold what an earlier one held, by the first that did: computed again to save memory."""

@@ -42,19 +42,12 @@ class Pass:
 class Grouped:
     """On the CPU: one `np.matmul` of arrays of any strides, each seen with one axis for each role, copied if need be.
 
-    The result's labels are written in the order `out`.
+    The result's labels are written in the order `out`. A product of integers is that of floats where these hold every
+    sum, else a loop.
     """
 
     out: Term
     name = "one product"
-
-
-@dataclass(frozen=True, slots=True)
-class ExactGemm:
-    """On the CPU: a product of integers as that of floats, where these hold every sum; else a loop."""
-
-    out: Term
-    name = "a product of floats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +64,7 @@ class Sum:
     name = "sum"
 
 
-Way = View | Zeros | Pass | Grouped | ExactGemm | Gemm | Scatter | Sum
+Way = View | Zeros | Pass | Grouped | Gemm | Scatter | Sum
 
 
 class Candidate(NamedTuple):

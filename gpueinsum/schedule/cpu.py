@@ -16,7 +16,6 @@ from gpueinsum.language.strides import Axis, axes, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.candidate import (
     Candidate,
-    ExactGemm,
     Grouped,
     Pass,
     elements_moved,
@@ -174,7 +173,7 @@ def _exact(problem: Problem) -> Candidate | None:
     floats = item_bytes(exact_floats(problem.dtype, problem.shape[3])[0])
     wrapping = 0 if problem.dtype in ("bool", "int64") else 8
     scratch = max(floats * sum(problem.elements) - item * result, (floats + wrapping) * result)
-    return Candidate(ExactGemm(out), result_strides(problem, out), scratch, seconds)
+    return Candidate(Grouped(out), result_strides(problem, out), scratch, seconds)
 
 
 def exact_floats(dtype: str, terms: int) -> tuple[str, int | None]:

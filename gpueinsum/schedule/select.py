@@ -11,7 +11,6 @@ from gpueinsum.costs.seconds import pass_seconds
 from gpueinsum.language.strides import label_strides
 from gpueinsum.schedule.candidate import (
     Candidate,
-    ExactGemm,
     Grouped,
     Pass,
     Scatter,
@@ -59,7 +58,7 @@ def _renamed(found: Candidate, problem: Problem, letters: dict[int, str]) -> Can
     match way:
         case Pass():
             way = Pass(way.loops.translate(letters))
-        case Grouped() | ExactGemm():
+        case Grouped():
             way = replace(way, out=way.out.translate(letters))
         case Gemm():
             lhs, rhs = (term if term is None else term.translate(letters) for term in way.copies)

@@ -77,14 +77,14 @@ def test_every_candidate_of_every_step_gives_the_result(name, kind, dtype):
 
 
 def random_layout(rng, array):
-    """The same array with its axes in any order in memory, some with gaps between elements or from back to front."""
+    """The same array with its axes in any order in memory, some with gaps, from back to front, or broadcast."""
     order = rng.permutation(array.ndim)
     x = np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
     if x.ndim and rng.random() < 0.2:
         x = np.repeat(x, 2, axis=-1)[..., ::2]
     if x.ndim and rng.random() < 0.2:
         x = x[::-1].copy()[::-1]
-    return x
+    return np.broadcast_to(x[:1], x.shape) if x.ndim and rng.random() < 0.1 else x
 
 
 def random_pair(seed):

@@ -15,7 +15,7 @@ from gpueinsum.backends.cpu.gemm import axes_of, grouped, matrices_of, routed
 from gpueinsum.language.steps import distinct, roles
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidate import ExactGemm, Grouped, Pass, Scatter, Sum, View, Zeros
+from gpueinsum.schedule.candidate import Grouped, Pass, Scatter, Sum, View, Zeros
 from gpueinsum.schedule.cpu import conjugates
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.schedule import ScheduledStep
@@ -40,9 +40,8 @@ def lowered(step: ScheduledStep, sizes: Sizes, dtype: str) -> Call:
         case Pass(loop_labels):
             call = _pass(step, loop_labels, sizes, dtype)
         case Grouped(out):
-            call = grouped(step.terms, out, step.out, sizes)
-        case ExactGemm(out):
-            call = _exact(step, out, sizes, dtype)
+            is_exact = np.dtype(dtype).kind in "biu"
+            call = _exact(step, out, sizes, dtype) if is_exact else grouped(step.terms, out, step.out, sizes)
         case Gemm() as way:
             call = routed(step.terms, step.out, way, sizes)
     return _conjugated(step, call, sizes)

@@ -15,7 +15,7 @@ from tests.backends.cpu.test_copies import strided
 def shared(request, monkeypatch):
     """Loops that block and share what is small, too, on one thread and on three."""
     monkeypatch.setattr(threads, "_threads", request.param)
-    monkeypatch.setattr(threads, "_queue", None)
+    threads._executor.cache_clear()
     for name, value in {"_LARGE": 256, "_LONG_ROW": 256, "_SHARE": 1, "_SHARE_OF_POINTS": 1}.items():
         monkeypatch.setattr(loops, name, value)
 
