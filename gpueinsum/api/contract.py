@@ -223,8 +223,12 @@ def _fold(
     operands = tuple(_fill({i: (array.shape, array.dtype) for i, array in arrays.items()}, late))
     plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend)
     first, rest = fold_constants(plan, tuple(arrays))
-    result = rest.outputs[0]  # where nothing remains to be run, what is kept stays the expression's own
-    run = backend.bind_single(rest, options.mode) if rest.steps else (lambda *operands: operands[result].copy())
+
+    def copy_kept(*operands: Array) -> Array:
+        """Where nothing remains to be run: what is kept stays the expression's own."""
+        return operands[rest.outputs[0]].copy()
+
+    run = backend.bind_single(rest, options.mode) if rest.steps else copy_kept
     fixed = [array.astype(compute, copy=False) for array in arrays.values()]
     kept = backend.bind(first, options._replace(graph=False).mode)(*fixed)
     casts = needed_casts(operands, compute, target)
