@@ -189,3 +189,9 @@ def test_a_view_whose_owner_is_computed_again_keeps_its_own_memory():
         assert peak_bytes(fitting) <= squares * 128
     x = np.arange(16.0).reshape(4, 4)
     np.testing.assert_array_equal(ge.run_plan(fitting, x), ge.run_plan(plan, x))
+
+
+def test_a_limit_that_is_taken_already_is_refused_where_nothing_takes_memory():
+    transposition = ge.einsum_plan("ij->ji", (3, 5))
+    with pytest.raises(ge.PlanError, match=r"8 B \(8 bytes\) would do"):
+        checkpoint(transposition, 5, len(transposition.steps), taken=8)
