@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from layouts import strided
 
 from gpueinsum.backends.cpu import copies, threads
 
@@ -16,14 +17,6 @@ def tiled(request, monkeypatch):
     for name, value in {"_NEAR": 64, "_PLANE": 8, "_TILE": 8, "_SHARE": 1}.items():
         monkeypatch.setattr(copies, name, value)
     monkeypatch.setattr(copies, "lines_conflict", lambda stride, number: stride % 64 == 0)
-
-
-def strided(array):
-    """The same numbers along negative and wide strides, and in Fortran's order."""
-    yield array
-    yield np.asfortranarray(array)
-    yield array[::-1].copy()[::-1]
-    yield np.repeat(array, 2, axis=-1)[..., ::2]
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from layouts import strided
 from numpy.lib.stride_tricks import as_strided
 
 import gpueinsum as ge
 from gpueinsum.backends.cpu import loops, threads
-from tests.backends.cpu.test_copies import strided
 
 
 @pytest.fixture(params=[1, 3])
