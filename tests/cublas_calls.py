@@ -7,6 +7,7 @@ import numpy as np
 from gpueinsum.costs.profile import profile
 from gpueinsum.language.steps import Contract
 from gpueinsum.schedule import gemm, mapping
+from gpueinsum.schedule import select as candidates
 from gpueinsum.schedule.gemm import Call, Gemm, blas_calls
 from gpueinsum.schedule.predict import problem_of
 
@@ -117,3 +118,11 @@ def products_by_pointers(product, calls):
 
 def conjugate_einsum(equation, sides, x, y):
     return np.einsum(equation, x.conj() if sides[0] else x, y.conj() if sides[1] else y)
+
+
+def make_pointers_free(monkeypatch):
+    """Pointers that cost nothing, where copies cost much: small products take them, too."""
+    monkeypatch.setattr(mapping, "MEMORY_MUST_SAVE", 1e-9)
+    monkeypatch.setattr(mapping, "copy_seconds", lambda problem, strides, term: 1e30)
+    monkeypatch.setattr(mapping, "_copies_seconds", lambda problem, copied: 1e30 * sum(copied))
+    candidates._cheapest.cache_clear()

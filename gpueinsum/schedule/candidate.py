@@ -64,7 +64,25 @@ class Sum:
     name = "sum"
 
 
-Way = View | Zeros | Pass | Grouped | Gemm | Scatter | Sum
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """On the CPU: the step in blocks of a label's range, so that what each reads, copies and writes stays in cache.
+
+    Each block is of `step` elements and run in the way `block`; the last may be shorter, and is run in the way `rest`.
+    Blocks of a summed label add up.
+    """
+
+    label: Label
+    step: int
+    block: Way
+    rest: Way | None
+
+    @property
+    def name(self) -> str:
+        return f"in blocks, {self.block.name}"
+
+
+Way = View | Zeros | Pass | Grouped | Gemm | Blocked | Scatter | Sum
 
 
 class Candidate(NamedTuple):

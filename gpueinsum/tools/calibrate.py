@@ -195,7 +195,7 @@ class Bench:
         side = math.isqrt(nbytes // 4)
         target, source = (self._array((side, side), "float32") for _ in range(2))
         if self.machine.kind == "cuda":
-            return partial(self._backend.arrange, source.T, "C")  # by our kernel, into memory of CuPy's pool
+            return partial(self._backend.arrange, source.T, "C")  # by CuPy's own copy
         return partial(self._copy, target, source.T)
 
     def _array(self, shape: Sequence[int], dtype: str) -> Any:

@@ -1,17 +1,18 @@
-"""20,000 random calls, valid and not, against the oracle; and proofs that oracle and checker can be trusted."""
+"""Random calls, valid and not, against the oracle; and proofs that oracle and checker can be trusted."""
 
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from random import Random
 from typing import Any
-from unicodedata import east_asian_width
 
 import numpy as np
 import pytest
-from oracle import assert_agrees, reference
+from call_checks import assert_passes, assert_rejected, check, oracle_einsum
+from long_runs import shorten
+from oracle import reference
 from random_expressions import Case, random_case
+from random_gradients import operands_of
 
 import gpueinsum as ge
 
@@ -19,46 +20,19 @@ BATCHES, BATCH = 40, 500
 NOT_THE_ORACLES = ("the_path_does_not_fit", "the_optimizer_is_unknown", "a_keyword_is_unknown")
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize("batch", shorten(range(BATCHES)))
 def test_random_calls_agree_with_the_oracle(
     einsum_on: Callable[..., Any], batch: int, request: pytest.FixtureRequest
 ) -> None:
     on_cpu = request.node.callspec.params["einsum_on"] == "cpu"
-    failures = []
-    for seed in range(batch * BATCH, (batch + 1) * BATCH):
-        case = random_case(Random(seed))
-        try:
-            if case.cpu_only and not on_cpu:
-                assert_rejected(einsum_on, case)
-            else:
-                check(einsum_on, case, views=on_cpu)
-        except AssertionError as error:
-            failures.append((str(error), f"seed {seed}: {case.description}"))
-    assert not failures, one_of_each(failures)
 
+    def check_there(case: Case) -> None:
+        if case.cpu_only and not on_cpu:
+            assert_rejected(einsum_on, case)
+        else:
+            check(einsum_on, case, views=on_cpu)
 
-@pytest.mark.parametrize("batch", range(BATCHES, BATCHES + 6))
-def test_random_calls_through_opt_einsums_doors(batch: int) -> None:
-    """The same arguments given to contract, and in two parts to contract_expression, some of them constant."""
-    failures = []
-    for seed in range(batch * BATCH, (batch + 1) * BATCH):
-        case = random_case(Random(seed))
-        if not case.valid or isinstance(case.kwargs.get("optimize"), tuple):  # numpy's ("greedy", limit) is no name
-            continue
-        for name, door in DOORS.items():
-            try:
-                check(door, random_case(Random(seed)), views=False)
-            except AssertionError as error:
-                failures.append((str(error), f"seed {seed}, {name}: {case.description}"))
-    assert not failures, one_of_each(failures)
-
-
-def one_of_each(failures: list[tuple[str, str]]) -> str:
-    """The failures counted by what went wrong, with an example each."""
-    kinds: dict[str, list[str]] = {}
-    for error, call in failures:
-        kinds.setdefault(error[:40], []).append(f"{call}\n    {error}")
-    return "\n".join(f"{len(kind)} times: {min(kind, key=len)}" for kind in kinds.values())
+    assert_passes(check_there, range(batch * BATCH, (batch + 1) * BATCH), random_case)
 
 
 def by_expression(constants: tuple[int, ...], *args: Any, out: Any = None, **kwargs: Any) -> Any:
@@ -83,93 +57,17 @@ DOORS: dict[str, Callable[..., Any]] = {
 }
 
 
-# --- the checker
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("batch", shorten(range(BATCHES, BATCHES + 6)))
+def test_random_calls_through_opt_einsums_doors(batch: int, door: str) -> None:
+    """The same arguments given to contract, and in two parts to contract_expression, some of them constant."""
 
+    def check_there(case: Case) -> None:
+        is_name = not isinstance(case.kwargs.get("optimize"), tuple)  # numpy's ("greedy", limit) is none
+        if case.valid and is_name:
+            check(DOORS[door], case, views=False)
 
-def check(einsum: Callable[..., Any], case: Case, views: bool = True) -> None:
-    """AssertionError unless einsum does with this call what the oracle says; `views`: where numpy has one, too."""
-    if not case.valid:
-        assert_rejected(einsum, case)
-        return
-    out = case.kwargs.get("out")
-    expected = reference(*case.args, **case.kwargs)
-    copies = [(arg, arg.copy()) for arg in case.args if isinstance(arg, np.ndarray)]
-    surroundings = case.frame[0].copy() if case.frame else None
-    try:
-        result = einsum(*case.args, **case.kwargs)
-    except Exception as error:
-        raise AssertionError(f"raises {type(error).__name__}: {error}") from error
-    assert_agrees(result, expected)
-    for arg, copy in copies:
-        if out is None or not np.may_share_memory(arg, out):
-            assert np.array_equal(arg, copy), "an input was changed"
-    if out is None:
-        assert_layout(result, case)
-        if views and expected.is_view and str(case.kwargs.get("order", "K")).upper() == "K":
-            assert_is_view(result, operands(case)[0])
-    else:
-        assert result is out, "the result is not out"
-    if case.frame:
-        assert_only_the_window_changed(surroundings, *case.frame)
-
-
-def operands(case: Case) -> list[Any]:
-    return list(case.args[1:] if isinstance(case.args[0], str) else case.args[: len(case.args) // 2 * 2 : 2])
-
-
-def assert_rejected(einsum: Callable[..., Any], case: Case) -> None:
-    """einsum raises what numpy would, says why, and points at the place where the text is wrong."""
-    try:
-        result = einsum(*case.args, **case.kwargs)
-    except case.errors as error:
-        message = f"{error}"
-    except Exception as error:
-        raise AssertionError(f"raises {type(error).__name__}: {error}") from error
-    else:
-        raise AssertionError(f"accepted; returned {type(result).__name__}{np.shape(result)}")
-    assert len(message) > 10, f"rejected with an empty message: {message!r}"
-    assert not case.wants_caret or has_carets(message), f"no carets in {message!r}"
-
-
-def has_carets(message: str) -> bool:
-    """Below some line stands one of spaces and carets that ends at most one place after it."""
-    lines = message.split("\n")
-    return any(
-        "^" in below and not below.strip(" ^") and len(below.rstrip()) <= columns(above) + 1
-        for above, below in pairwise(lines)
-    )
-
-
-def columns(text: str) -> int:
-    return sum(2 if east_asian_width(character) in ("W", "F") else 1 for character in text)
-
-
-def assert_layout(result: Any, case: Case) -> None:
-    """`order` C and F are promises; A is F if every operand is, and then one of them must be F only, to be sure.
-
-    numpy does not keep them where it returns a view, and so is only asked where it does not.
-    """
-    order = str(case.kwargs.get("order", "K")).upper()
-    arrays = [np.asarray(operand) for operand in operands(case)]
-    if order == "A":
-        if not all(array.flags.f_contiguous for array in arrays):
-            order = "C"
-        elif not all(array.flags.c_contiguous for array in arrays):
-            order = "F"
-    if order in "CF" and isinstance(result, np.ndarray):
-        contiguous = result.flags.c_contiguous if order == "C" else result.flags.f_contiguous
-        assert contiguous, f"not in {order} order: shape {result.shape}, strides {result.strides}"
-
-
-def assert_is_view(result: Any, operand: Any) -> None:
-    if isinstance(operand, np.ndarray) and operand.size and np.ndim(result):
-        assert np.may_share_memory(result, operand), "no view of the operand"
-        assert result.flags.writeable == operand.flags.writeable, "not writeable as the operand is"
-
-
-def assert_only_the_window_changed(before: Any, base: np.ndarray, window: tuple[Any, ...]) -> None:
-    before[window] = base[window]
-    assert np.array_equal(before, base), "memory around out was changed"
+    assert_passes(check_there, range(batch * BATCH, (batch + 1) * BATCH), random_case)
 
 
 # --- the oracle is right: numpy passes the same checks wherever it accepts the call
@@ -180,7 +78,7 @@ def test_the_oracle_agrees_with_numpy() -> None:
     for seed in range(6_000):
         case = random_case(Random(seed))
         # dtype and order, where it returns a view
-        numpy_ignores = {"dtype", "order"} & set(case.kwargs) and len(operands(case)) == 1
+        numpy_ignores = {"dtype", "order"} & set(case.kwargs) and len(operands_of(case.args)) == 1
         if numpy_ignores or case.description.startswith(NOT_THE_ORACLES) or case.cpu_only:
             continue
         kwargs = {key: value for key, value in case.kwargs.items() if key != "optimize"}
@@ -202,7 +100,7 @@ def test_the_oracle_agrees_with_numpy() -> None:
 
 def beyond_numpy(case: Case) -> bool:
     """What we accept and numpy does not."""
-    arrays = [np.asarray(operand) for operand in operands(case)]
+    arrays = [np.asarray(operand) for operand in operands_of(case.args)]
     dtypes = [*(array.dtype for array in arrays), np.dtype(case.kwargs.get("dtype", "float64"))]
     if "bfloat16" in dtypes:
         return True
@@ -245,20 +143,6 @@ def test_the_generator_reaches_every_oddity() -> None:
 
 
 # --- the checker can fail: each planted fault is caught
-
-
-def oracle_einsum(*args: Any, out: Any = None, order: str = "K", **kwargs: Any) -> Any:
-    """An einsum that is right by definition, with errors in our style."""
-    try:
-        expected = reference(*args, out=out, order=order, **kwargs)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{error} is an error here\n    {args[:1]}\n     ^") from error
-    if out is not None:
-        out[...] = expected.value
-        return out
-    arrays = [np.asarray(operand) for operand in operands(Case(args, {}, True, ""))]
-    fortran = order in "Ff" or (order in "Aa" and all(array.flags.f_contiguous for array in arrays))
-    return expected.value.astype(expected.dtype, order="F" if fortran else "C")
 
 
 def off_by_one(*args: Any, **kwargs: Any) -> Any:

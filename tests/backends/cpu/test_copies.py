@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from layouts import strided
 
 from gpueinsum.backends.cpu import copies, threads
 
@@ -13,16 +14,9 @@ def tiled(request, monkeypatch):
     """Copies that tile and share what is small, too, on one thread and on three."""
     monkeypatch.setattr(threads, "_threads", request.param)
     threads._executor.cache_clear()
-    for name, value in {"_NEAR": 64, "_PLANE": 8, "_CONFLICT": 64, "_TILE": 8, "_SHARE": 1}.items():
+    for name, value in {"_NEAR": 64, "_PLANE": 8, "_TILE": 8, "_SHARE": 1}.items():
         monkeypatch.setattr(copies, name, value)
-
-
-def strided(array):
-    """The same numbers along negative and wide strides, and in Fortran's order."""
-    yield array
-    yield np.asfortranarray(array)
-    yield array[::-1].copy()[::-1]
-    yield np.repeat(array, 2, axis=-1)[..., ::2]
+    monkeypatch.setattr(copies, "lines_conflict", lambda stride, number: stride % 64 == 0)
 
 
 @pytest.mark.parametrize(

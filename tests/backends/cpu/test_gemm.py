@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from layouts import strided
 
 import gpueinsum as ge
 from gpueinsum.backends.cpu import gemm, threads
-from tests.backends.cpu.test_copies import strided
 
 
 @pytest.fixture(params=[1, 3])

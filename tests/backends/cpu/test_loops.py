@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from layouts import strided
 from numpy.lib.stride_tricks import as_strided
 
 import gpueinsum as ge
 from gpueinsum.backends.cpu import loops, threads
-from tests.backends.cpu.test_copies import strided
 
 
 @pytest.fixture(params=[1, 3])
@@ -16,7 +16,7 @@ def shared(request, monkeypatch):
     """Loops that block and share what is small, too, on one thread and on three."""
     monkeypatch.setattr(threads, "_threads", request.param)
     threads._executor.cache_clear()
-    for name, value in {"_LARGE": 256, "_LONG_ROW": 256, "_SHARE": 1, "_SHARE_OF_POINTS": 1}.items():
+    for name, value in {"_LARGE": 256, "_LONG_ROW": 256, "_SHARE": 1, "SHARE_OF_POINTS": 1}.items():
         monkeypatch.setattr(loops, name, value)
 
 

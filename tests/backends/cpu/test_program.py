@@ -22,12 +22,15 @@ class Recorder:
 
     def __init__(self):
         self.steps, self.alive, self.made = [], [], []
+        self.living = {}  # those of `made` that were seen alive: what is gone does not come back
 
     def lowered(self, step, sizes, dtype):
         def call(*arrays):
             self.steps.append(step)
-            self.alive.append([number for number, array in enumerate(self.made) if array() is not None])
+            self.living = {number: array for number, array in self.living.items() if array() is not None}
+            self.alive.append(list(self.living))
             result = Array()
+            self.living[len(self.made)] = weakref.ref(result)
             self.made.append(weakref.ref(result))
             return result
 

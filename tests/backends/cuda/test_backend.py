@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 from simulated import SimulatedRuntime
+from single_steps import bound, plan_of
 
 import gpueinsum as ge
 import gpueinsum.backends.select
 from gpueinsum.backends.cpu.backend import CpuBackend
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.source import KERNELS
-from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Add, Contract, Expand, Reduce, sides
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce
 from gpueinsum.schedule import gemm
 
 ROUTES = [  # expression, shapes, what is launched for float32, and for int32
@@ -182,17 +182,6 @@ def numbers(rng, shape, dtype):
     real, imag = rng.integers(-3, 4, (2, *shape))
     dtype = ge.api.arguments.dtype_of(dtype)
     return (real + 1j * imag if dtype.kind == "c" else real).astype(dtype)
-
-
-def plan_of(step, sizes, dtype):
-    """The plan of nothing but this step, of as many operands as it reads."""
-    terms = dict(sides(step))
-    inputs = tuple(terms[number] for number in range(len(terms)))
-    return Plan(inputs, (step,), (len(inputs),), tuple(sizes.items()), dtype)
-
-
-def bound(runtime, step, sizes, dtype):
-    return CudaBackend(runtime).bind_single(plan_of(step, sizes, dtype))
 
 
 def step_on(runtime, step, *arrays, sizes=SIZES):

@@ -13,6 +13,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from conftest import real_runtime
+from cublas_calls import make_pointers_free
+from single_steps import bound, plan_of
 
 import gpueinsum as ge
 from gpueinsum.backends.base import PLAIN, Mode
@@ -22,8 +24,6 @@ from gpueinsum.costs.counts import peak_bytes
 from gpueinsum.costs.machine import machine, tuned_path
 from gpueinsum.language.steps import Add, Contract
 from gpueinsum.schedule import select as candidates
-from tests.backends.cuda.test_backend import bound, plan_of
-from tests.backends.cuda.test_lower import make_pointers_free
 
 pytestmark = pytest.mark.gpu
 

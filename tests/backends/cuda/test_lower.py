@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from cublas_calls import make_pointers_free
 from simulated import SimulatedRuntime
 
 import gpueinsum as ge
@@ -14,7 +15,7 @@ from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.program import Launch, Product
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Reduce
-from gpueinsum.schedule import gemm, mapping
+from gpueinsum.schedule import gemm
 from gpueinsum.schedule import select as candidates
 from gpueinsum.schedule.fusion import Fused
 
@@ -156,14 +157,6 @@ def test_a_program_by_pointers_prints_where_they_lie():
         "  w+0 = pointers, 1 x 256 threads  of %1, %0, r0",
         "  r0 = gemm TN, 15 of 11 x 2 x 7, by pointers  of w+0, w+120, w+240, %1, %0",
     ]
-
-
-def make_pointers_free(monkeypatch):
-    """Pointers that cost nothing, where copies cost much: small products take them, too."""
-    monkeypatch.setattr(mapping, "MEMORY_MUST_SAVE", 1e-9)
-    monkeypatch.setattr(mapping, "copy_seconds", lambda problem, strides, term: 1e30)
-    monkeypatch.setattr(mapping, "_copies_seconds", lambda problem, copied: 1e30 * sum(copied))
-    candidates._cheapest.cache_clear()
 
 
 @pytest.fixture

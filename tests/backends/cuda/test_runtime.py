@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from simulated.cupy import OPERATION_C, OPERATION_N, OPERATION_T, FakeArray, Foreign, stand_in
 from simulated.streams import Stream
+from single_steps import bound
 
 import gpueinsum as ge
 import gpueinsum.backends.select
@@ -20,7 +21,6 @@ from gpueinsum.backends.cuda.cublas import Cublas
 from gpueinsum.backends.cuda.runtime import CupyRuntime
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.language.steps import Contract
-from tests.backends.cuda.test_backend import bound
 
 
 @pytest.fixture
