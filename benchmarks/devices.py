@@ -191,7 +191,7 @@ class Cuda:
 
     def peak_bytes(self, call: Call) -> int:
         """By CuPy's pool, at every allocation; it counts in blocks of 512 bytes."""
-        call()  # handles, workspaces and lanes are made once
+        call()  # handles and workspaces are made once
         pool, peak = self.xp.get_default_memory_pool(), 0
         before = pool.used_bytes()
 

@@ -51,9 +51,11 @@ def pointing(message: str, text: str, spans: Iterable[tuple[int, int]]) -> str:
          ^ ^
     """
     text, spans = _excerpt(text, [(start, max(stop, start + 1)) for start, stop in spans])
-    marked = {at for start, stop in spans for at in range(start, stop)}
-    columns = [*map(_columns, text), 1]  # and the place behind the last
-    carets = "".join(("^" if at in marked else " ") * columns[at] for at in range(max(marked, default=-1) + 1))
+    carets = ""
+    for at in range(max((stop for _, stop in spans), default=0)):  # a mark may be one place behind the text
+        shown = visible(text[at : at + 1]) or " "
+        columns = 2 if unicodedata.east_asian_width(shown[0]) in "WF" else len(shown)  # that a terminal gives to it
+        carets += ("^" if any(start <= at < stop for start, stop in spans) else " ") * columns
     return f"{message}\n    {visible(text)}\n    {carets}"
 
 
@@ -62,19 +64,12 @@ def visible(text: str) -> str:
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c)[0] in "MZC" else c for c in text)
 
 
-def _columns(character: str) -> int:
-    """How many columns a terminal gives to a character made visible."""
-    shown = visible(character)
-    return 2 if unicodedata.east_asian_width(shown[0]) in "WF" else len(shown)
-
-
 def _excerpt(text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
     """A text too long for a line cut down to what surrounds the spans, and where these then are."""
     if len(text) <= _LINE:
         return text, spans
-    shown = sorted(
-        {at for start, stop in spans for at in range(start - _AROUND, stop + _AROUND) if 0 <= at < len(text)}
-    )
+    near = {at for start, stop in spans for at in range(start - _AROUND, stop + _AROUND)}
+    shown = sorted(near.intersection(range(len(text))))
     excerpt, column = "", {}
     for before, at in zip([-1, *shown], shown, strict=False):
         excerpt += " … " if at != before + 1 else ""

@@ -7,7 +7,6 @@ from decimal import Decimal
 from fractions import Fraction
 
 _BYTES = re.compile(r"(?P<number>\d+(\.\d+)?(e\d{1,2})?)\s*((?P<prefix>[kmgtp])(?P<binary>i)?)?b?", re.IGNORECASE)
-_SHARE = re.compile(r"(?P<percent>\d+(\.\d+)?)\s*%")
 
 
 def bytes_text(number: float) -> str:
@@ -35,7 +34,9 @@ def seconds_text(seconds: float) -> str:
     ('1.20 ms', '45.6 µs', '1.00 ms', '1,234 s')
     """
     scale, unit = next(((s, u) for s, u in _SECONDS if seconds >= 0.9995 * s), _SECONDS[-1])
-    return f"{_three_digits(seconds / scale)} {unit}"
+    number = seconds / scale
+    digits = f"{number:#.3g}".rstrip(".") if number < 999.5 else f"{number:,.0f}"
+    return f"{digits} {unit}"
 
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -54,16 +55,6 @@ def read_bytes(text: str) -> int | None:
     return int(Fraction(written["number"]) * unit)
 
 
-def read_share(text: str) -> float | None:
-    """The part of a whole that a text means; None if it means none.
-
-    >>> read_share("12.5%"), read_share("12.5")
-    (0.125, None)
-    """
-    written = _SHARE.fullmatch(text.strip())
-    return None if written is None else float(written["percent"]) / 100
-
-
 def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
     if number >= base ** len(units):
         return f"{Decimal(number):.2e} {units[0]}".rstrip()  # more than a float holds, now and then
@@ -73,7 +64,3 @@ def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
     scaled = number / base**unit
     digits = f"{scaled:.3g}" if scaled < 999.5 else f"{scaled:.0f}"
     return f"{digits} {units[unit]}".rstrip()
-
-
-def _three_digits(number: float) -> str:
-    return f"{number:#.3g}".rstrip(".") if number < 999.5 else f"{number:,.0f}"

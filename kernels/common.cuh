@@ -1,5 +1,5 @@
 // What every kernel shares: element types, accumulators, and walking over nested loops with strides.
-// launch.py puts this text in front of each .cu file. It includes nothing, so NVRTC needs no header, and g++ compiles
+// source.py puts this text in front of each .cu file. It includes nothing, so NVRTC needs no header, and g++ compiles
 // the same text for the tests through tests/simulated/shim.h.
 
 // ---- Element types -------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ __device__ inline long long quotient(long long a, long long b) {
   return static_cast<unsigned>(a) / static_cast<unsigned>(b);
 }
 
-// a / size for a < 2**31 by one multiplication: launch.py makes the shift and the 32-bit factor that a reciprocal is.
+// a / size for a < 2**31 by one multiplication: source.py makes the shift and the 32-bit factor that a reciprocal is.
 __device__ inline unsigned quotient_by(long long reciprocal, unsigned a) {
   const unsigned factor = static_cast<unsigned>(reciprocal), shift = static_cast<unsigned>(reciprocal >> 32);
   return (static_cast<unsigned>(static_cast<unsigned long long>(a) * factor >> 32) + a) >> shift;

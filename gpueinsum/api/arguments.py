@@ -1,11 +1,12 @@
-"""At the door: what a caller passes, checked and made hashable; every refusal that needs no plan is made here."""
+"""First stage of a call: arguments as a caller passes them in, checked and hashable ones out."""
 
 from __future__ import annotations
 
 import importlib
 import math
 import operator
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from functools import cache
 from numbers import Number
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError,
 from gpueinsum.language.plan import NUMBERS
 from gpueinsum.language.subscripts import Shape, Sublist
 from gpueinsum.planning.path import Optimize
-from gpueinsum.text import read_bytes, read_share
+from gpueinsum.text import read_bytes
 
 Array = Any
 Dtype = np.dtype[Any]
@@ -28,25 +29,59 @@ Signature = tuple[tuple[Shape, Dtype], ...]
 # What the caller wrote, hashable: the text, or the interleaved form's sublists and its output's (None if implicit).
 Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
 
-_ORDERS = ("K", "C", "F", "A", "k", "c", "f", "a", None)
-_CASTINGS = ("safe", "no", "equiv", "same_kind", "unsafe")
-_PRECISIONS = (None, "highest", "tf32", "bf16", "emulated")
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_BOOLS = (True, False)
+_ALLOWED = {
+    "order": ("K", "C", "F", "A", "k", "c", "f", "a", None),
+    "casting": ("safe", "no", "equiv", "same_kind", "unsafe"),
+    "precision": (None, "highest", "tf32", "bf16", "emulated"),
+    "deterministic": _BOOLS,
+    "autotune": _BOOLS,
+    "graph": (*_BOOLS, None),
+}
 
 
 class Options(NamedTuple):
-    """How a call wants its expression planned and its result made, as the caller wrote it."""
+    """How a call wants its expression planned and its result made."""
 
-    dtype: Dtype | None = None
+    dtype: Any = None
     order: str | None = "K"
     casting: Any = "safe"
     optimize: Optimize = "auto"
-    memory_limit: Any = None
     backend: str | None = None
     precision: str | None = None
     deterministic: bool = False
-    graph: bool | None = False
     autotune: bool = False
+    memory_limit: Any = None
+    graph: bool | None = False
     runs: int = 1  # the search for an order may take as long as so many runs could save
+
+    def check(self) -> Options:
+        """These options, hashable: a dtype as numpy's, a path in tuples. Raises ValueError, DtypeError, PlanError.
+
+        A search that stops by the clock could find another plan at another time: `deterministic` allows no search.
+        """
+        dtype, order, casting, optimize, backend, precision, deterministic, autotune, limit, graph, runs = self
+        values = (order, casting, precision, deterministic, autotune, graph)
+        for value, (name, allowed) in zip(values, _ALLOWED.items(), strict=True):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, allowed))}")
+        if deterministic and graph:
+            raise ValueError(
+                "graph=True may give other bits than the first call does, and deterministic=True refuses that"
+            )
+        if deterministic and autotune:
+            raise ValueError(
+                "autotune=True chooses by the clock, which differs from run to run: deterministic=True refuses that"
+            )
+        if not (limit is None or isinstance(limit, Number | str)):
+            raise PlanError(f"memory_limit={limit!r} is not a number of elements")
+        if dtype is not None:
+            dtype = dtype_of(dtype)
+            check_kind(dtype)
+            dtype = dtype.newbyteorder("=")
+        modes = precision, bool(deterministic), bool(autotune), limit, graph if graph is None else bool(graph)
+        return Options(dtype, order, casting, _hashable(optimize), backend, *modes, 0 if deterministic else runs)
 
     @property
     def mode(self) -> Mode:
@@ -54,86 +89,18 @@ class Options(NamedTuple):
         return Mode(self.precision, self.graph, self.deterministic, self.autotune)
 
 
-DEFAULT = Options()
-
-
-def options_of(
-    *,
-    dtype: Any = None,
-    order: str | None = "K",
-    casting: Any = "safe",
-    optimize: Optimize = "auto",
-    memory_limit: Any = None,
-    backend: str | None = None,
-    precision: Any = None,
-    deterministic: Any = False,
-    autotune: Any = False,
-    graph: Any = False,
-    runs: int = 1,
-) -> Options:
-    """The options of a call, checked and hashable: a dtype as numpy's, a path in tuples. Raises DtypeError.
-
-    A search that stops by the clock would end with other plans at other times: there is none if `deterministic`.
-    """
-    if order not in _ORDERS:
-        raise _none_of("order", order, _ORDERS)
-    if casting not in _CASTINGS:
-        raise _none_of("casting", casting, _CASTINGS)
-    if precision not in _PRECISIONS:
-        raise _none_of("precision", precision, _PRECISIONS)
-    for name, value in (("deterministic", deterministic), ("autotune", autotune)):
-        if value not in (True, False):
-            raise _none_of(name, value, (True, False))
-    if graph not in (True, False, None):
-        raise _none_of("graph", graph, (True, False, None))
-    if graph and deterministic:
-        raise ValueError("graph=True may give other bits than the first call does, and deterministic=True refuses that")
-    if autotune and deterministic:
-        raise ValueError(
-            "autotune=True chooses by the clock, which differs from run to run: deterministic=True refuses that"
-        )
-    if not (memory_limit is None or isinstance(memory_limit, Number | str)):
-        raise PlanError(f"memory_limit={memory_limit!r} is not a number of elements")
-    if dtype is not None:
-        dtype = dtype_of(dtype)
-        check_kind(dtype)
-        dtype = dtype.newbyteorder("=")
-    modes = precision, bool(deterministic), graph if graph is None else bool(graph), bool(autotune)
-    runs = 0 if deterministic else runs
-    return Options(dtype, order, casting, _hashable(optimize), memory_limit, backend, *modes, runs)
-
-
-def _none_of(name: str, value: Any, allowed: Iterable[Any]) -> ValueError:
-    return ValueError(f"{name}={value!r} is none of {', '.join(map(repr, allowed))}")
-
-
 def _hashable(optimize: Optimize) -> Optimize:
-    """A path in tuples; an optimizer as a key of the caches that does not keep it alive."""
+    """A path in tuples; of an optimizer a function that gives it, a weak reference where that can be."""
     if optimize is None or isinstance(optimize, str | bool):
         return optimize
     if isinstance(optimize, list | tuple | np.ndarray):
         return tuple(tuple(step) if isinstance(step, list | set | np.ndarray) else step for step in optimize)
-    if callable(optimize):
-        return WeakOptimizer(optimize)
-    # 1 would be True to the caches, and an unhashable value no key.
-    raise OptimizerError(f"optimize={optimize!r} is no path, no optimizer and no name that opt_einsum knows")
-
-
-class WeakOptimizer:
-    """A weak reference to an optimizer, which equals those to the same one."""
-
-    def __init__(self, optimizer: Callable[..., Any]) -> None:
-        try:
-            self.get: Callable[[], Optimize] = ref(optimizer)
-        except TypeError:  # it allows none
-            self.get = lambda: optimizer
-        self._hash = id(optimizer)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, WeakOptimizer) and self.get() is other.get() is not None
+    if not callable(optimize):  # 1 would be True to the caches, and an unhashable value no key
+        raise OptimizerError(f"optimize={optimize!r} is no path, no optimizer and no name that opt_einsum knows")
+    try:
+        return ref(optimize).__call__  # an optimizer has one such reference: keys are equal if optimizers are the same
+    except TypeError:  # the optimizer allows none
+        return lambda: optimize
 
 
 def hashable_form(subscripts: Any, operands: Sequence[Any]) -> tuple[Expression, Sequence[Any]]:
@@ -165,12 +132,7 @@ def _sublist(labels: Any, owner: str) -> Sublist:
     return sublist
 
 
-def shape_of(operand: Any) -> Shape:
-    """The shape of an operand, which may be given as the shape itself: a tuple of integers."""
-    return shape_listed(operand) if is_shape(operand) else array_shape(operand)
-
-
-def shape_listed(shape: Any) -> Shape:
+def read_shape(shape: Any) -> Shape:
     """A shape that is given as any sequence of integers, or by an array of that shape."""
     if getattr(shape, "ndim", 1) != 1:
         return array_shape(shape)
@@ -214,18 +176,20 @@ def dtype_of(name: Any) -> Dtype:
         raise DtypeError(f"dtype={name!r} is no dtype") from error
 
 
+_is_number = cache(lambda dtype: dtype.name in NUMBERS)
+
+
 def check_kind(dtype: Dtype, owner: str = "") -> None:
     """Raise DtypeError for a dtype whose elements are no numbers."""
-    if not _holds_numbers(dtype):
+    if not _is_number(dtype):
         raise DtypeError(f"{owner}elements of dtype {dtype} cannot be multiplied and added")
 
 
 def check_differentiable(dtype: Dtype, owner: str) -> None:
-    """Raise DtypeError for integers, bools and objects, in whose direction nothing can be moved."""
+    """Raise DtypeError for integers, bools and objects, which have no derivatives."""
     if dtype.kind not in "fc" and dtype.name != "bfloat16":
-        raise DtypeError(
-            f"{owner} is {dtype}, which has no derivative: convert it to a floating dtype, or ask for others"
-        )
+        remedy = "convert it to a floating dtype, or ask for others"
+        raise DtypeError(f"{owner} is {dtype}, which has no derivative: {remedy}")
 
 
 def positions_of(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, ...]:
@@ -233,11 +197,9 @@ def positions_of(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, .
     if wrt is None:
         return tuple(range(operands))
     try:
-        if isinstance(wrt, str | bytes | Mapping | Set):
-            raise TypeError("what lists positions has an order, and no other meaning")
         given = list(wrt) if isinstance(wrt, Iterable) else [wrt]
-        if any(isinstance(position, bool | np.bool_) for position in given):
-            raise TypeError("a mask lists no positions")
+        if isinstance(wrt, str | bytes | Mapping | Set) or any(isinstance(k, bool | np.bool_) for k in given):
+            raise TypeError("neither a text, a set nor a mask lists positions in an order")
         listed = tuple(map(operator.index, given))
     except TypeError as error:
         raise OperandError(f"wrt={wrt!r:.60} does not list positions of operands, 0, 1, ...") from error
@@ -252,20 +214,15 @@ def bytes_limit(limit: Any, backend: Backend | None = None) -> int | None:
     if limit is None:
         return None
     if isinstance(limit, str):
-        number, share = read_bytes(limit), read_share(limit)
-        if share is not None and backend is None:
+        number, share = read_bytes(limit), _SHARE.fullmatch(limit.strip())
+        if share and backend is None:
             raise PlanError(f"memory_limit={limit!r:.60} is a share of a device, and a plan has none: give bytes")
-        if share is not None and backend is not None:
-            number = share * backend.memory_bytes()
+        if share and backend is not None:
+            number = float(share[1]) / 100 * backend.memory_bytes()
     is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
     if not (is_number and 0 <= number < math.inf):
         raise PlanError(f'memory_limit={limit!r:.60} is no number of bytes, "4GiB" or "80%"')
     return int(number)
-
-
-@cache
-def _holds_numbers(dtype: Dtype) -> bool:
-    return dtype.name in NUMBERS
 
 
 def call_dtypes(
@@ -276,7 +233,11 @@ def call_dtypes(
         check_kind(source, f"operand {number}: ")
     target = options.dtype
     if target is None:
-        target = _common_dtype(dtypes if out is None else [*dtypes, out[1]])
+        given = dtypes if out is None else [*dtypes, out[1]]
+        try:
+            target = np.result_type(*given).newbyteorder("=")
+        except TypeError as error:
+            raise DtypeError(f"no dtype holds all of {', '.join(map(str, given))}") from error
         check_kind(target)
     casting = options.casting
     for number, source in enumerate(dtypes):
@@ -287,23 +248,15 @@ def call_dtypes(
     return target, backend.compute_dtype(target)
 
 
-def _common_dtype(dtypes: Sequence[Dtype]) -> Dtype:
-    try:
-        common = np.result_type(*dtypes)
-    except TypeError as error:
-        raise DtypeError(f"no dtype holds all of {', '.join(map(str, dtypes))}") from error
-    return common.newbyteorder("=")
-
-
 def check_out(out: Array, operands: Sequence[Any], backend: Backend) -> None:
     """Refuse an `out=` that is no array, cannot be written, or lies where the operands do not."""
     if not isinstance(getattr(out, "dtype", None), np.dtype) or isinstance(out, np.generic):
         raise OperandError(f"out is of type {type(out).__name__}, not an array")
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise OutError("out is read-only")
-    if on_device(out) and not any(map(on_device, operands)):
-        raise OutError("out is on a GPU, but the operands are not")
-    if not on_device(out) and any(map(on_device, operands)):
-        raise OutError("out is not on the GPU where the operands are")
-    if on_device(out):
+    is_there = on_device(out)
+    if is_there != any(map(on_device, operands)):
+        where = "on a GPU, but the operands are not" if is_there else "not on the GPU where the operands are"
+        raise OutError(f"out is {where}")
+    if is_there:
         backend.asarray(out)  # refused here if it is on another device

@@ -1,4 +1,4 @@
-"""opt_einsum's and numpy's other doors: `contract`, reusable expressions and paths, arguments and returns theirs."""
+"""opt_einsum's functions, with its arguments and results: `contract` and `contract_expression`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,21 @@ from gpueinsum.api.arguments import (
     Options,
     Signature,
     array_shape,
-    call_dtypes,
     check_out,
     hashable_form,
-    options_of,
-    shape_listed,
+    read_shape,
 )
 from gpueinsum.api.dispatch import (
     Call,
-    check_dimensions,
-    check_out_shape,
+    call_on_numpy,
     evaluate,
     finish_call,
-    is_plain,
+    layout,
     needed_casts,
     numpy_call,
     numpy_signature,
-    plan_for,
+    out_kind,
+    plan_and_dtypes,
     resolve,
     signature,
 )
@@ -79,18 +77,9 @@ def contract(
            [15., 15.]])
     """
     expression, arrays = hashable_form(subscripts, operands)
-    options = options_of(
-        dtype=dtype,
-        order=order,
-        casting=casting,
-        optimize=optimize,
-        memory_limit=memory_limit,
-        backend=_backend(backend),
-        precision=precision,
-        deterministic=deterministic,
-        autotune=autotune,
-    )
-    return evaluate(expression, arrays, out, options)
+    chosen = _backend(backend)
+    options = Options(dtype, order, casting, optimize, chosen, precision, deterministic, autotune, memory_limit)
+    return evaluate(expression, arrays, out, options.check())
 
 
 def contract_expression(
@@ -130,21 +119,14 @@ def contract_expression(
         raise ValueError("an expression is planned once for many calls, so optimize cannot be False")
     expression, operands = hashable_form(subscripts, shapes)
     fixed = {position: operands[position] for position in _positions(constants, len(operands))}
-    dimensions = tuple(array_shape(x) if i in fixed else shape_listed(x) for i, x in enumerate(operands))
+    dimensions = tuple(array_shape(x) if i in fixed else read_shape(x) for i, x in enumerate(operands))
     core = resolve(expression, dimensions)
     is_auto = optimize in (True, "auto") and memory_limit is None
     path = "auto" if is_auto else path_of(core, optimize, memory_limit)
-    options = options_of(
-        dtype=dtype,
-        order=order,
-        casting=casting,
-        optimize=path,
-        precision=precision,
-        deterministic=deterministic,
-        autotune=autotune,
-        graph=graph,
-        runs=MANY_RUNS,
-    )
+    modes = precision, deterministic, autotune
+    options = Options(dtype, order, casting, path, None, *modes, graph=graph, runs=MANY_RUNS).check()
+    if order in ("A", "a") and layout(order, list(fixed.values())) == "C":
+        options = options._replace(order="C")  # whatever the other operands are
     return ContractExpression(expression, dimensions, fixed, options)
 
 
@@ -164,9 +146,9 @@ class ContractExpression:
         self._constants = constants
         self._options = options
         self._constants_on = lru_cache(maxsize=_KEPT)(partial(_constants_on, constants))
-        self._folded = lru_cache(maxsize=_KEPT)(partial(_fold, expression, self._constants_on))
+        self._folded = lru_cache(maxsize=_KEPT)(partial(_fold, expression, constants, self._constants_on))
         if constants:
-            self._numpy_call = lru_cache(maxsize=_KEPT)(partial(_constant_numpy_call, constants, self._folded, options))
+            self._numpy_call = lru_cache(maxsize=_KEPT)(partial(_constant_numpy_call, self._folded, options))
         else:
             self._numpy_call = lru_cache(maxsize=_SIZES)(partial(numpy_call, options, expression))
 
@@ -200,15 +182,12 @@ class ContractExpression:
             return evaluate(self._expression, arrays, out, options)
         given = arrays or tuple(self._constants.values())
         chosen = backend_for(options.backend, given)
-        if chosen is HOST:
-            backend_for(options.backend, _filled(self._constants, arrays))  # refuses constants on a GPU
         if out is not None:
             check_out(out, given, chosen)
         numbers = [number for number in range(len(self._shapes)) if number not in self._constants]
         late = [as_array(chosen, f"operand {number}", array) for number, array in zip(numbers, arrays, strict=True)]
-        call, kept = self._folded(chosen, chosen.context(), signature(late), _signature(out), options)
-        result = call.run(*call.cast(late), *kept)
-        return finish_call(call, chosen, result, _filled(self._constants, arrays), given, out, options)
+        call = self._folded(chosen, chosen.context(), signature(late), out_kind(out), options)
+        return finish_call(call, chosen, call.run(*call.cast(late)), given, out, options)
 
     def evaluate_constants(self, backend: str | None = "auto") -> None:
         """Compute now, for arrays of the planned shapes and the constants' dtype, what the first call would."""
@@ -229,55 +208,43 @@ def _constants_on(constants: Mapping[int, Any], backend: Backend, context: Hasha
 
 def _fold(
     expression: Expression,
+    constants: Mapping[int, Any],
     constants_on: Callable[[Backend, Hashable], Mapping[int, Array]],
     backend: Backend,
     context: Hashable,
     late: Signature,
     out: tuple[Shape, Dtype] | None,
     options: Options,
-) -> tuple[Call, tuple[Array, ...]]:
-    """What remains to be run for other operands like these, and the constant part's results that it takes."""
-    constants = constants_on(backend, context)
-    known = {i: (array.shape, array.dtype) for i, array in constants.items()}
-    shapes, dtypes = zip(*_filled(known, late), strict=True)
-    target, compute = call_dtypes(dtypes, out, options, backend)
-    plan = plan_for(expression, shapes, compute, options, backend.profile)
-    check_dimensions(plan)
-    check_out_shape(out, plan)
-    first, rest = fold_constants(plan, tuple(constants))
-    run = backend.bind_single(rest, options.mode) if rest.steps else partial(_copied, rest.outputs[0])
-    call = Call(run, *needed_casts(dtypes, compute, target), not plan.term(plan.outputs[0]))
-    return call, backend.bind(first, options._replace(graph=False).mode)(*call.cast(list(constants.values())))
+) -> Call:
+    """What remains to be run for other operands like these, with the results of the constant part."""
+    if backend is HOST:  # constants on a GPU are refused
+        backend_for(options.backend, _fill(constants, [np.empty(0)] * len(late)))
+    arrays = constants_on(backend, context)
+    operands = tuple(_fill({i: (array.shape, array.dtype) for i, array in arrays.items()}, late))
+    plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend)
+    first, rest = fold_constants(plan, tuple(arrays))
+
+    def copy_kept(*operands: Array) -> Array:
+        """Where nothing remains to be run: what is kept stays the expression's own."""
+        return operands[rest.outputs[0]].copy()
+
+    run = backend.bind_single(rest, options.mode) if rest.steps else copy_kept
+    fixed = [array.astype(compute, copy=False) for array in arrays.values()]
+    kept = backend.bind(first, options._replace(graph=False).mode)(*fixed)
+    casts = needed_casts(operands, compute, target)
+    return Call(lambda *arrays: run(*arrays, *kept), *casts, not plan.term(plan.outputs[0]))
 
 
-def _constant_numpy_call(
-    constants: Mapping[int, Any],
-    folded: Callable[..., tuple[Call, tuple[Array, ...]]],
-    options: Options,
-    *kinds: Any,
-) -> Callable[..., Array]:
+def _constant_numpy_call(folded: Callable[..., Call], options: Options, *kinds: Any) -> Callable[..., Array]:
     """`numpy_call` for the operands that are no constants."""
     late = tuple(zip(kinds[::2], kinds[1::2], strict=True))
-    backend = backend_for(options.backend, _filled(constants, [np.empty(0)] * len(late)))  # refuses constants on a GPU
-    call, kept = folded(backend, backend.context(), late, None, options)
-    if is_plain(call, options):
-        return lambda *arrays: backend.hand_back(call.run(*arrays, *kept), False)
-
-    def run(*arrays: Array) -> Array:
-        result = call.run(*call.cast(arrays), *kept)
-        return finish_call(call, backend, result, _filled(constants, arrays), arrays, None, options)
-
-    return run
+    return call_on_numpy(folded(HOST, None, late, None, options), options)
 
 
-def _filled(constants: Mapping[int, Any], others: Sequence[Any]) -> list[Any]:
+def _fill(constants: Mapping[int, Any], others: Sequence[Any]) -> list[Any]:
     """All operands in order: the constants where they belong, the others in between."""
     rest = iter(others)
     return [constants[i] if i in constants else next(rest) for i in range(len(constants) + len(others))]
-
-
-def _signature(out: Array | None) -> tuple[Shape, Dtype] | None:
-    return None if out is None else (out.shape, out.dtype)
 
 
 def _positions(constants: Collection[int] | None, operands: int) -> list[int]:
@@ -286,11 +253,6 @@ def _positions(constants: Collection[int] | None, operands: int) -> list[int]:
     if not isinstance(constants, Collection) or not all(i in range(operands) for i in constants):
         raise ValueError(f"constants={constants!r} must list positions among the {operands} operands")
     return sorted(set(constants))
-
-
-def _copied(register: int, *operands: Array) -> Array:
-    """Where nothing remains to be computed: what is kept stays the expression's own."""
-    return operands[register].copy()
 
 
 def _backend(name: str | None) -> str | None:

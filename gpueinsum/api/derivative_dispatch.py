@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import TypeVar
 
 from gpueinsum.api.arguments import (
-    Array,
     Dtype,
     Expression,
     Options,
@@ -18,49 +17,31 @@ from gpueinsum.api.arguments import (
     call_dtypes,
     check_differentiable,
     dtype_of,
-    options_of,
     positions_of,
 )
-from gpueinsum.api.dispatch import bind_with_own_outputs, check_dimensions, plan_for
+from gpueinsum.api.dispatch import Call, bind_with_own_outputs, check_dimensions, plan_for
 from gpueinsum.backends.base import Backend
 from gpueinsum.errors import OperandError, PlanError
 from gpueinsum.language.plan import Plan, check_takes
-from gpueinsum.language.rewrite import once, split
+from gpueinsum.language.rewrite import deduplicate, split
 from gpueinsum.planning import derivatives as grad
-from gpueinsum.planning.checkpoint import checkpointed
+from gpueinsum.planning.checkpoint import checkpoint
 from gpueinsum.planning.path import Optimize
 
-_Run = Callable[..., tuple[Array, ...]]
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Bound:
-    compute: Dtype  # of the steps
-
-    def cast(self, arrays: Sequence[Array]) -> list[Array]:
-        return [array.astype(self.compute, copy=False) for array in arrays]
-
-
-@dataclass(frozen=True, slots=True)
-class BothPasses(_Bound):
+class BothPasses:
     """Both passes of a gradient, bound for operands of certain shapes and dtypes on one backend."""
 
-    forward: _Run  # its first `kept` outputs are for the backward pass, the others the values
-    backward: _Run
+    forward: Call  # its first `kept` outputs are for the backward pass, the others the values
+    backward: Call
     kept: int
     kept_bytes: int
     plan: Plan  # of both
     values: Signature
     dtypes: tuple[Dtype, ...]  # of the gradients
-
-
-@dataclass(frozen=True, slots=True)
-class TangentPass(_Bound):
-    """Values and their tangents in one pass, bound for operands of certain shapes and dtypes on one backend."""
-
-    run: _Run
-    target: Dtype  # of the outputs
 
 
 @lru_cache(maxsize=1024)
@@ -81,18 +62,17 @@ def both_passes(
         if limit is None:
             return both, len(plan.steps)
         taken = _copied_bytes(both, values, len(plan.steps), [dtype for _, dtype in operands], compute)
-        return checkpointed(both, limit, len(plan.steps), taken)
+        return checkpoint(both, limit, len(plan.steps), taken)
 
-    both, forward = _either(joint, _search(options.optimize))
+    both, forward = _first_that_fits(joint, _search(options.optimize))
     inputs = len(both.inputs)
     early = [*range(len(plan.inputs)), *range(inputs, inputs + forward)]
     first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
     kept, owner = len(first.outputs) - values, first.owners()
     check_dimensions(both)
     return BothPasses(
-        compute,
-        bind_with_own_outputs(first, backend, options.mode, kept),
-        bind_with_own_outputs(rest, backend, options.mode),
+        Call(bind_with_own_outputs(first, backend, options.mode, kept), compute, target, False),
+        Call(bind_with_own_outputs(rest, backend, options.mode), compute, None, False),
         kept,
         _bytes(first, {owner[output] for output in first.outputs[:kept]}, compute),
         both,
@@ -104,12 +84,12 @@ def both_passes(
 @lru_cache(maxsize=1024)
 def tangent_pass(
     asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, backend: Backend
-) -> TangentPass:
-    """Plan values and tangents together and bind them."""
+) -> Call:
+    """Plan values and tangents together and bind them: one pass over operands and tangents."""
     plan, compute, target = _planned(asked, operands, wrt, options, backend)
     both = grad.jvp(plan, wrt)
     check_dimensions(both)
-    return TangentPass(compute, bind_with_own_outputs(both, backend, options.mode), target)
+    return Call(bind_with_own_outputs(both, backend, options.mode), compute, target, False)
 
 
 def backward_plan(
@@ -120,21 +100,20 @@ def backward_plan(
     listed = positions_of(wrt, len(plan.inputs))
     if not listed:
         raise OperandError(f"wrt={wrt!r} lists no operand, and a plan needs an output")
-    options_of(optimize=optimize)  # refuses what is no way to optimize
-    limit, plan = bytes_limit(memory_limit), once(plan)
-    if limit is None:
-        return grad.vjp(plan, listed, _search(optimize), values=False)
+    Options(optimize=optimize).check()  # refuses what is no way to optimize
+    limit, plan = bytes_limit(memory_limit), deduplicate(plan)
 
-    def fitted(search: Optimize) -> Plan:
-        return checkpointed(grad.vjp(plan, listed, search, values=False), limit)[0]
+    def fit(search: Optimize) -> Plan:
+        backward = grad.vjp(plan, listed, search, values=False)
+        return backward if limit is None else checkpoint(backward, limit)[0]
 
-    return _either(fitted, _search(optimize))
+    return _first_that_fits(fit, _search(optimize))
 
 
 def tangent_plan(plan: Plan, wrt: int | Sequence[int] | None) -> Plan:
     """`Plan.jvp`."""
     check_differentiable(dtype_of(plan.dtype), "the plan's dtype")
-    return grad.jvp(once(plan), positions_of(wrt, len(plan.inputs)), values=False)
+    return grad.jvp(deduplicate(plan), positions_of(wrt, len(plan.inputs)), values=False)
 
 
 # ---------------------------------------------------------------- planning
@@ -152,7 +131,7 @@ def _planned(
         check_differentiable(dtypes[position], f"operand {position}")
     check_differentiable(target, "the value")
     if isinstance(asked, Plan):
-        return replace(once(asked), dtype=compute.name), compute, target
+        return replace(deduplicate(asked), dtype=compute.name), compute, target
     plan = plan_for(asked, shapes, compute, options, backend.profile)
     return plan, compute, target  # which computes nothing twice or for nothing
 
@@ -162,7 +141,7 @@ def _search(optimize: Optimize) -> Optimize:
     return optimize if isinstance(optimize, str | bool) else "auto"
 
 
-def _either(plan: Callable[[Optimize], _T], search: Optimize) -> _T:
+def _first_that_fits(plan: Callable[[Optimize], _T], search: Optimize) -> _T:
     """A plan that fits: with gradients planned anew, which may need more memory, or with none."""
     try:
         return plan(search)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,6 @@ from gpueinsum.api.arguments import (
     check_differentiable,
     dtype_of,
     hashable_form,
-    options_of,
     positions_of,
 )
 from gpueinsum.api.derivative_dispatch import BothPasses, both_passes, tangent_pass
@@ -77,32 +78,24 @@ def vjp(
            [50., 60.]]), array([31., 42.]))
     """
     asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
-    options = _options(asked, dtype, order, casting, optimize, backend, precision, deterministic, autotune)
+    options = _options(asked, Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune))
     chosen, arrays = backend_and_arrays(backend, given)
-    call = both_passes(
-        asked, signature(arrays), positions_of(wrt, len(given)), options, bytes_limit(memory_limit, chosen), chosen
-    )
-    outputs = call.forward(*call.cast(arrays))
-    kept, values = outputs[: call.kept], outputs[call.kept :]
-    arranged, stays = layout(order, given), stays_on_device(chosen, given)
-    handed = [
-        finish_result(value, kind, arranged, chosen, stays)
-        for value, (_, kind) in zip(values, call.values, strict=True)
-    ]
-    return one_or_all(handed), Pullback(call, kept, chosen, arranged, stays)
+    limit = bytes_limit(memory_limit, chosen)
+    call = both_passes(asked, signature(arrays), positions_of(wrt, len(given)), options, limit, chosen)
+    outputs = call.forward.run(*call.forward.cast(arrays))
+    finish = partial(finish_result, order=layout(order, given), backend=chosen, stays=stays_on_device(chosen, given))
+    values = [finish(value, call.forward.result) for value in outputs[call.kept :]]
+    return one_or_all(values), Pullback(call, outputs[: call.kept], chosen, finish)
 
 
+@dataclass(repr=False, eq=False, slots=True)
 class Pullback:
     """From the cotangent of a value to the gradients of its operands: `pullback(cotangent) -> (gradient, ...)`."""
 
-    __slots__ = ("_backend", "_call", "_kept", "_order", "_stays")
-
-    def __init__(self, call: BothPasses, kept: Sequence[Array], backend: Backend, order: str, stays: bool) -> None:
-        self._call = call
-        self._kept = kept
-        self._backend = backend
-        self._order = order
-        self._stays = stays
+    _call: BothPasses
+    _kept: Sequence[Array]
+    _backend: Backend
+    _finish: partial[Array]  # of a gradient and its dtype
 
     @property
     def plan(self) -> Plan:
@@ -122,22 +115,19 @@ class Pullback:
 
     def __call__(self, cotangent: Any) -> tuple[Array, ...]:
         """The gradients for this cotangent; of several outputs for a tuple of them, in which None stands for zeros."""
-        call, backend, stays = self._call, self._backend, self._stays
+        call, backend, stays = self._call, self._backend, self._finish.keywords["stays"]
         count = len(call.values)
-        cotangents = [cotangent] if count == 1 else _listed(cotangent, count, "cotangents")
+        cotangents = [cotangent] if count == 1 else _check_list(cotangent, count, "cotangents")
         arrays = []
         for k, (given, (shape, kind)) in enumerate(zip(cotangents, call.values, strict=True)):
             if given is None and count > 1:
                 arrays.append(backend.asarray(np.zeros(shape, kind)))
             else:
                 name = "the cotangent" if count == 1 else f"cotangent {k}"
-                arrays.append(_fitting(given, name, "the value", shape, kind, backend, stays))
+                arrays.append(_fit(given, name, "the value", shape, kind, backend, stays))
         kept = map(backend.asarray, self._kept)  # refused here if they are on another device than the current one
-        gradients = call.backward(*call.cast(arrays), *kept)
-        return tuple(
-            finish_result(gradient, dtype, self._order, backend, stays)
-            for gradient, dtype in zip(gradients, call.dtypes, strict=True)
-        )
+        gradients = call.backward.run(*call.backward.cast(arrays), *kept)
+        return tuple(map(self._finish, gradients, call.dtypes))
 
 
 def jvp(
@@ -169,20 +159,22 @@ def jvp(
     >>> jvp("i,i->", ([1.0, 2.0], [3.0, 4.0]), ([1.0, 0.0], None))
     (np.float64(11.0), np.float64(3.0))
     """
-    given = _listed(operands, None, "operands")
+    given = _check_list(operands, None, "operands")
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
-    options = _options(asked, dtype, order, casting, optimize, backend, precision, deterministic, autotune)
+    options = _options(asked, Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune))
     chosen, arrays = backend_and_arrays(backend, given)
     kinds, stays = signature(arrays), stays_on_device(chosen, given)
     moved: dict[int, Array] = {}  # the tangents that there are
-    for k, (tangent, (shape, kind)) in enumerate(zip(_listed(tangents, len(given), "tangents"), kinds, strict=True)):
+    for k, (tangent, (shape, kind)) in enumerate(
+        zip(_check_list(tangents, len(given), "tangents"), kinds, strict=True)
+    ):
         if tangent is not None:
             check_differentiable(kind, f"operand {k}")
-            moved[k] = _fitting(tangent, f"tangent {k}", "its operand", shape, kind, chosen, stays)
+            moved[k] = _fit(tangent, f"tangent {k}", "its operand", shape, kind, chosen, stays)
     call = tangent_pass(asked, kinds, tuple(moved), options, chosen)
     outputs = call.run(*call.cast([*arrays, *moved.values()]))
-    arranged = layout(order, given)
-    handed = [finish_result(output, call.target, arranged, chosen, stays) for output in outputs]
+    order = layout(order, given)
+    handed = [finish_result(output, call.result, order, chosen, stays) for output in outputs]
     middle = len(handed) // 2
     return one_or_all(handed[:middle]), one_or_all(handed[middle:])
 
@@ -190,32 +182,14 @@ def jvp(
 # ---------------------------------------------------------------- what a caller passes
 
 
-def _options(
-    asked: Expression | Plan,
-    dtype: Any,
-    order: str | None,
-    casting: Any,
-    optimize: Optimize,
-    backend: str | None,
-    precision: str | None,
-    deterministic: bool,
-    autotune: bool,
-) -> Options:
+def _options(asked: Expression | Plan, options: Options) -> Options:
+    """The options of a derivative, checked; those of a plan are its own dtype and casts to it."""
     if isinstance(asked, Plan):
-        if dtype is not None:
-            raise PlanError(f"dtype={dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
-        dtype, casting = dtype_of(asked.dtype), "same_kind" if casting == "safe" else casting
-    return options_of(
-        dtype=dtype,
-        order=order,
-        casting=casting,
-        optimize=optimize,
-        backend=backend,
-        precision=precision,
-        deterministic=deterministic,
-        autotune=autotune,
-        runs=MANY_RUNS,
-    )
+        if options.dtype is not None:
+            raise PlanError(f"dtype={options.dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
+        casting = "same_kind" if options.casting == "safe" else options.casting
+        options = options._replace(dtype=dtype_of(asked.dtype), casting=casting)
+    return options._replace(runs=MANY_RUNS).check()
 
 
 def _expression(subscripts: Any, operands: Sequence[Any]) -> Expression:
@@ -230,7 +204,7 @@ def _expression(subscripts: Any, operands: Sequence[Any]) -> Expression:
     return hashable_form(pairs[0], [*pairs[1:], *subscripts[count:]])[0]
 
 
-def _listed(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
+def _check_list(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
     """A tuple or list of so many arrays."""
     if not isinstance(arrays, tuple | list):
         raise OperandError(f"{name} come as a tuple, (a, b, ...), not as {type(arrays).__name__}")
@@ -239,7 +213,7 @@ def _listed(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
     return arrays
 
 
-def _fitting(given: Any, name: str, owner: str, shape: Shape, dtype: Dtype, backend: Backend, stays: bool) -> Array:
+def _fit(given: Any, name: str, owner: str, shape: Shape, dtype: Dtype, backend: Backend, stays: bool) -> Array:
     """A tangent or cotangent as an array, where and of the shape that it must be, of a dtype that `dtype` can hold."""
     if backend is HOST and on_device(given):
         raise OperandError(f"{name} is on a GPU, but the operands are not")

@@ -1,7 +1,8 @@
-"""One call: what its operands' shapes and dtypes decide is decided once and kept; the rest is done at each call."""
+"""Second stage of a call: hashable arguments and arrays in, results out; what shapes and dtypes decide is kept."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -9,18 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpueinsum.api.arguments import (
-    DEFAULT,
-    Array,
-    Dtype,
-    Expression,
-    Options,
-    Signature,
-    WeakOptimizer,
-    array_shape,
-    call_dtypes,
-    check_out,
-)
+from gpueinsum.api.arguments import Array, Dtype, Expression, Options, Signature, array_shape, call_dtypes, check_out
 from gpueinsum.backends.base import Backend, Mode
 from gpueinsum.backends.operands import on_device
 from gpueinsum.backends.select import HOST, backend_and_arrays
@@ -55,9 +45,8 @@ def evaluate(expression: Expression, operands: Sequence[Any], out: Array | None,
     backend, arrays = backend_and_arrays(options.backend, operands)
     if out is not None:
         check_out(out, operands, backend)
-    call = _call(expression, signature(arrays), None if out is None else (out.shape, out.dtype), options, backend)
-    result = call.run(*call.cast(arrays))
-    return finish_call(call, backend, result, operands, operands, out, options)
+    call = _call(expression, signature(arrays), out_kind(out), options, backend)
+    return finish_call(call, backend, call.run(*call.cast(arrays)), operands, out, options)
 
 
 def numpy_signature(operands: Sequence[Any]) -> list[Any]:
@@ -72,22 +61,21 @@ def numpy_signature(operands: Sequence[Any]) -> list[Any]:
 
 
 def numpy_call(options: Options, expression: Expression, *kinds: Any) -> Callable[..., Array]:
-    """`evaluate` for plain arrays of these shapes and dtypes, as a function of them: often nothing but numpy's own."""
-    shapes = kinds[::2]
-    call = _new_call(expression, tuple(zip(shapes, kinds[1::2], strict=True)), None, options, HOST)
+    """`evaluate` for plain numpy arrays of these shapes and dtypes, as a function of them."""
+    operands = tuple(zip(kinds[::2], kinds[1::2], strict=True))
+    return call_on_numpy(_new_call(expression, operands, None, options, HOST), options)
+
+
+def call_on_numpy(call: Call, options: Options) -> Callable[..., Array]:
+    """A call as a function of plain numpy arrays: nothing but its `run` where that gives what the caller gets."""
     run = call.run
-    if is_plain(call, options):
+    if call.compute is call.result is None and options.order in ("K", "k", None):
         return (lambda *arrays: run(*arrays)[()]) if call.is_scalar else run
-    return lambda *arrays: finish_call(call, HOST, run(*call.cast(arrays)), arrays, arrays, None, options)
-
-
-def is_plain(call: Call, options: Options) -> bool:
-    """Whether operands and result of a call are taken and given as they are."""
-    return call.compute is call.result is None and options.order in ("K", "k", None)
+    return lambda *arrays: finish_call(call, HOST, run(*call.cast(arrays)), arrays, None, options)
 
 
 # `numpy_call` without options, as most calls are: 2 x 3 times 3 x 4 takes 1.3 us, np.einsum 1.9 us (medians).
-cached_numpy_call = lru_cache(maxsize=4096)(partial(numpy_call, DEFAULT))
+cached_numpy_call = lru_cache(maxsize=4096)(partial(numpy_call, Options()))
 
 
 def evaluate_plan(plan: Plan, operands: Sequence[Any], options: Options) -> Any:
@@ -103,20 +91,19 @@ def signature(arrays: Sequence[Array]) -> Signature:
     return tuple([(array.shape, array.dtype) for array in arrays])
 
 
+def out_kind(out: Array | None) -> tuple[Shape, Dtype] | None:
+    return None if out is None else (out.shape, out.dtype)
+
+
 def finish_call(
-    call: Call,
-    backend: Backend,
-    result: Array,
-    operands: Sequence[Any],
-    given: Sequence[Any],
-    out: Array | None,
-    options: Options,
+    call: Call, backend: Backend, result: Array, operands: Sequence[Any], out: Array | None, options: Options
 ) -> Array:
-    """The result in the dtype and layout that the call asks for; on a GPU if one of the operands `given` is there."""
+    """The result in the dtype and layout that the call asks for; on a GPU if one of the operands is there."""
     if out is not None:
         backend.store(result, out)
         return out
-    return finish_result(result, call.result, layout(options.order, operands), backend, stays_on_device(backend, given))
+    order, stays = layout(options.order, operands), stays_on_device(backend, operands)
+    return finish_result(result, call.result, order, backend, stays)
 
 
 def finish_result(result: Array, dtype: Dtype | None, order: str, backend: Backend, stays: bool) -> Array:
@@ -156,24 +143,28 @@ def _is_fortran(operand: Any) -> bool:
 
 
 def _new_call(
-    expression: Expression,
-    operands: Signature,
-    out: tuple[Shape, Dtype] | None,
-    options: Options,
-    backend: Backend,
+    expression: Expression, operands: Signature, out: tuple[Shape, Dtype] | None, options: Options, backend: Backend
 ) -> Call:
-    shapes, dtypes = zip(*operands, strict=True)
-    target, compute = call_dtypes(dtypes, out, options, backend)
-    plan = plan_for(expression, shapes, compute, options, backend.profile)
-    check_dimensions(plan)
-    check_out_shape(out, plan)
+    plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend)
     run = backend.bind_single(plan, options.mode)
-    output, is_borrowed = plan.term(plan.outputs[0]), len(shapes) == 1 and bool(plan.borrowed())
-    as_it_is = options.dtype is None or options.dtype == dtypes[0]
-    if is_borrowed and out is None and as_it_is and set(plan.inputs[0]) == set(output):  # numpy returns a view, too
-        return Call(run if plan.steps else _view, None, None, not output)
+    output, is_borrowed = plan.term(plan.outputs[0]), len(operands) == 1 and bool(plan.borrowed())
+    as_it_is = out is None and (options.dtype is None or options.dtype == operands[0][1])
+    if is_borrowed and as_it_is and set(plan.inputs[0]) == set(output):  # numpy returns a view, too
+        return Call(run if plan.steps else operator.methodcaller("view"), None, None, not output)
     own = (lambda *arrays: run(*arrays).copy()) if is_borrowed else run
-    return Call(own, *needed_casts(dtypes, compute, target), not output)
+    return Call(own, *needed_casts(operands, compute, target), not output)
+
+
+def plan_and_dtypes(
+    expression: Expression, operands: Signature, out: tuple[Shape, Dtype] | None, options: Options, backend: Backend
+) -> tuple[Plan, Dtype, Dtype]:
+    """The plan of an expression for these operands, and the dtypes of its computation and of its result."""
+    target, compute = call_dtypes([dtype for _, dtype in operands], out, options, backend)
+    plan = plan_for(expression, tuple([shape for shape, _ in operands]), compute, options, backend.profile)
+    check_dimensions(plan)
+    if out is not None and out[0] != (shape := plan.shape(plan.outputs[0])):
+        raise OutError(f"out has shape {out[0]}, but the result has {shape}")
+    return plan, compute, target
 
 
 _call = lru_cache(maxsize=4096)(_new_call)
@@ -182,11 +173,10 @@ _call = lru_cache(maxsize=4096)(_new_call)
 @lru_cache(maxsize=256)
 def _plan_call(plan: Plan, operands: Signature, options: Options, backend: Backend) -> Call:
     check_takes(plan, tuple(shape for shape, _ in operands))
-    dtypes = [dtype for _, dtype in operands]
-    target, compute = call_dtypes(dtypes, None, options, backend)
+    target, compute = call_dtypes([dtype for _, dtype in operands], None, options, backend)
     check_dimensions(plan)
     run = bind_with_own_outputs(replace(plan, dtype=compute.name), backend, options.mode)
-    return Call(run, *needed_casts(dtypes, compute, target), False)
+    return Call(run, *needed_casts(operands, compute, target), False)
 
 
 def bind_with_own_outputs(
@@ -207,24 +197,17 @@ def bind_with_own_outputs(
     return run_and_copy
 
 
-def needed_casts(dtypes: Sequence[Dtype], compute: Dtype, target: Dtype) -> tuple[Dtype | None, Dtype | None]:
-    """What operands of these dtypes must be cast to, and what the result must be; None for what is so already."""
-    return None if all(dtype == compute for dtype in dtypes) else compute, None if compute == target else target
-
-
-def _view(array: Array) -> Array:
-    return array.view()
+def needed_casts(operands: Signature, compute: Dtype, target: Dtype) -> tuple[Dtype | None, Dtype | None]:
+    """What these operands must be cast to, and what the result must be; None for what is so already."""
+    is_cast = any(dtype != compute for _, dtype in operands)
+    return compute if is_cast else None, None if compute == target else target
 
 
 # ---------------------------------------------------------------- plans
 
 
 def plan_for(
-    expression: Expression,
-    shapes: tuple[Shape, ...],
-    dtype: Dtype,
-    options: Options,
-    profile: Profile,
+    expression: Expression, shapes: tuple[Shape, ...], dtype: Dtype, options: Options, profile: Profile
 ) -> Plan:
     """The plan of an expression in its hashable form, for such a device, from the cache if it is there."""
     return _plan(expression, shapes, dtype, options.optimize, options.memory_limit, profile, options.runs)
@@ -246,8 +229,7 @@ def _plan(
     sizes = dict(subscripts.sizes)
 
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
-        search = optimize.get() if isinstance(optimize, WeakOptimizer) else optimize
-        return find_path(inputs, output, sizes, search, memory_limit)
+        return find_path(inputs, output, sizes, optimize() if callable(optimize) else optimize, memory_limit)
 
     return lower(subscripts, order, dtype.name)
 
@@ -266,10 +248,3 @@ def check_dimensions(plan: Plan) -> None:
         raise SubscriptsError(
             f"{plan.equation} needs an array of {widest} dimensions, and {_MAX_DIMENSIONS} is the limit"
         )
-
-
-def check_out_shape(out: tuple[Shape, Dtype] | None, plan: Plan) -> None:
-    """Refuse an `out=` of another shape than the result."""
-    shape = plan.shape(plan.outputs[0])
-    if out is not None and out[0] != shape:
-        raise OutError(f"out has shape {out[0]}, but the result has {shape}")

@@ -12,14 +12,12 @@ from numpy.exceptions import AxisError
 
 from gpueinsum.api.arguments import (
     Array,
+    Options,
     array_dtype,
     array_shape,
-    check_kind,
-    dtype_of,
     hashable_form,
     is_shape,
-    options_of,
-    shape_of,
+    read_shape,
 )
 from gpueinsum.api.dispatch import cached_numpy_call, evaluate, evaluate_plan, numpy_signature, plan_for
 from gpueinsum.backends.operands import on_device
@@ -81,25 +79,14 @@ def einsum(
     array([[3, 7],
            [2, 4]])
     """
-    no_options = (
-        out is dtype is backend is precision is None and optimize is _AUTO and order == "K" and casting == "safe"
-    )
-    if no_options and not deterministic and not autotune and type(subscripts) is str:
+    has_defaults = out is dtype is backend is precision is None and optimize is _AUTO and order == "K"
+    if has_defaults and casting == "safe" and not (deterministic or autotune) and type(subscripts) is str:
         kinds = numpy_signature(operands)
         if kinds:
             return cached_numpy_call(subscripts, *kinds)(*operands)
     expression, arrays = hashable_form(subscripts, operands)
-    options = options_of(
-        dtype=dtype,
-        order=order,
-        casting=casting,
-        optimize=optimize,
-        backend=backend,
-        precision=precision,
-        deterministic=deterministic,
-        autotune=autotune,
-    )
-    return evaluate(expression, arrays, out, options)
+    options = Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune)
+    return evaluate(expression, arrays, out, options.check())
 
 
 def einsum_plan(
@@ -121,15 +108,13 @@ def einsum_plan(
       %4 = ij,jl->il  of %0, %3  left i=40, right l=10, summed j=30
     """
     expression, operands_or_shapes = hashable_form(subscripts, operands)
-    shapes = tuple(shape_of(operand) for operand in operands_or_shapes)
+    shapes = tuple(read_shape(x) if is_shape(x) else array_shape(x) for x in operands_or_shapes)
     if dtype is None:
         dtypes = [array_dtype(operand) for operand in operands_or_shapes if not is_shape(operand)]
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-    dtype = dtype_of(dtype)
-    check_kind(dtype)
-    options = options_of(optimize=optimize, memory_limit=memory_limit, runs=MANY_RUNS)
+    options = Options(dtype, optimize=optimize, memory_limit=memory_limit, runs=MANY_RUNS).check()
     device = "cuda" if any(map(on_device, operands_or_shapes)) else "cpu"
-    return plan_for(expression, shapes, dtype, options, profile_for(device))
+    return plan_for(expression, shapes, options.dtype, options, profile_for(device))
 
 
 def run_plan(
@@ -149,15 +134,8 @@ def run_plan(
     Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
     """
     check_is_plan(plan)
-    options = options_of(
-        dtype=plan.dtype,
-        casting="same_kind",
-        backend=backend,
-        precision=precision,
-        deterministic=deterministic,
-        autotune=autotune,
-    )
-    return evaluate_plan(plan, operands, options)
+    options = Options(plan.dtype, "K", "same_kind", "auto", backend, precision, deterministic, autotune)
+    return evaluate_plan(plan, operands, options.check())
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:
@@ -166,29 +144,26 @@ def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> A
     >>> tensordot(np.ones((2, 3)), np.ones((3, 5)), axes=1).shape
     (2, 5)
     """
-    x_shape, y_shape = array_shape(x), array_shape(y)
-    x_axes, y_axes = _listed(axes)
-    if len(x_axes) != len(y_axes):
-        raise ValueError(f"axes names {len(x_axes)} axes of x but {len(y_axes)} of y")
-    for shape, listed in ((x_shape, x_axes), (y_shape, y_axes)):
-        if len({axis % max(len(shape), 1) for axis in listed}) != len(listed):
-            raise ValueError(f"axes {listed} name an axis twice, or do not fit shape {shape}")
+    shapes, sides = (array_shape(x), array_shape(y)), _summed_axes(axes)
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(f"axes names {len(sides[0])} axes of x but {len(sides[1])} of y")
+    for shape, listed in zip(shapes, sides, strict=True):
+        if not all(-len(shape) <= axis < len(shape) for axis in listed):
+            raise AxisError(f"axes {listed} are out of range for shape {shape}")
+        if len({axis % len(shape) for axis in listed}) != len(listed):
+            raise ValueError(f"axes {listed} name an axis twice")
     letters = alphabet()
-    x_term = [next(letters) for _ in x_shape]
-    y_term = [next(letters) for _ in y_shape]
-    for i, j in zip(x_axes, y_axes, strict=True):
-        if not (-len(x_shape) <= i < len(x_shape) and -len(y_shape) <= j < len(y_shape)):
-            raise AxisError(f"axes ({i}, {j}) are out of range for shapes {x_shape} and {y_shape}")
-        if x_shape[i] != y_shape[j]:
-            raise ValueError(f"axis {i} of x is {x_shape[i]} but axis {j} of y is {y_shape[j]}")
+    x_term, y_term = ([next(letters) for _ in shape] for shape in shapes)
+    for i, j in zip(*sides, strict=True):
+        if shapes[0][i] != shapes[1][j]:
+            raise ValueError(f"axis {i} of x is {shapes[0][i]} but axis {j} of y is {shapes[1][j]}")
         y_term[j] = x_term[i]
-    summed = set(x_term) & set(y_term)
-    kept = [label for label in x_term + y_term if label not in summed]
+    kept = [label for label in x_term + y_term if not (label in x_term and label in y_term)]
     result = einsum(f"{''.join(x_term)},{''.join(y_term)}->{''.join(kept)}", x, y, backend=backend)
     return np.asarray(result) if isinstance(result, np.generic) else result
 
 
-def _listed(axes: Any) -> tuple[list[int], list[int]]:
+def _summed_axes(axes: Any) -> tuple[list[int], list[int]]:
     """The axes of x and those of y that tensordot sums together."""
     with contextlib.suppress(TypeError):
         number = operator.index(axes)

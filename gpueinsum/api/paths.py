@@ -10,13 +10,11 @@ import numpy as np
 import opt_einsum
 from opt_einsum.contract import PathInfo
 
-from gpueinsum.api.arguments import array_shape, hashable_form, shape_listed
+from gpueinsum.api.arguments import array_shape, hashable_form, read_shape
 from gpueinsum.api.dispatch import resolve
 from gpueinsum.language.steps import distinct
 from gpueinsum.language.subscripts import Shape, Subscripts
 from gpueinsum.planning.path import Optimize, Path, find_path
-
-_NUMPY_OPTIMIZERS = {"greedy", "optimal"}
 
 
 def contract_path(
@@ -37,9 +35,11 @@ def contract_path(
     """
     core = _core(subscripts, operands, shapes)
     path = list(path_of(core, optimize, memory_limit))
-    return opt_einsum.contract_path(  # type: ignore[no-any-return]  # opt_einsum has no types
-        _equation(core), *_shapes(core), use_blas=use_blas, optimize=path, shapes=True
+    equation, given = _equation_and_shapes(core)
+    info: tuple[Any, PathInfo] = opt_einsum.contract_path(
+        equation, *given, use_blas=use_blas, optimize=path, shapes=True
     )
+    return info
 
 
 def einsum_path(subscripts: Any = "", *operands: Any, optimize: Optimize = "greedy") -> tuple[list[Any], str]:
@@ -51,22 +51,22 @@ def einsum_path(subscripts: Any = "", *operands: Any, optimize: Optimize = "gree
     ['einsum_path', (1, 2), (0, 1)]
     """
     core = _core(subscripts, operands)
-    equation = _equation(core)
+    equation, shapes = _equation_and_shapes(core)
     labels = dict.fromkeys("".join(core.inputs))
     name = optimize[0] if isinstance(optimize, tuple | list) and optimize else optimize
-    is_numpys = not isinstance(name, str) or name in _NUMPY_OPTIMIZERS | {"einsum_path"}
+    is_numpys = not isinstance(name, str) or name in ("greedy", "optimal", "einsum_path")
     if len(labels) > len(string.ascii_letters) or callable(optimize) or not is_numpys:
         path, info = contract_path(subscripts, *operands, optimize=optimize)
         return ["einsum_path", *path], str(info)
     if not equation.isascii():
         equation = equation.translate({ord(x): y for x, y in zip(labels, string.ascii_letters, strict=False)})
-    return np.einsum_path(equation, *(np.broadcast_to(0.0, shape) for shape in _shapes(core)), optimize=optimize)
+    return np.einsum_path(equation, *(np.broadcast_to(0.0, shape) for shape in shapes), optimize=optimize)
 
 
 def _core(subscripts: Any, operands: Sequence[Any], shapes: bool = False) -> Subscripts:
     """A resolved expression, from operands or from their shapes."""
     expression, operands = hashable_form(subscripts, operands)
-    return resolve(expression, tuple(map(shape_listed if shapes else array_shape, operands)))
+    return resolve(expression, tuple(map(read_shape if shapes else array_shape, operands)))
 
 
 def path_of(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path:
@@ -74,11 +74,8 @@ def path_of(core: Subscripts, optimize: Optimize, memory_limit: int | str | None
     return find_path(terms, distinct(core.output), dict(core.sizes), optimize, memory_limit)
 
 
-def _equation(core: Subscripts) -> str:
+def _equation_and_shapes(core: Subscripts) -> tuple[str, list[Shape]]:
     """The expression as opt_einsum and numpy take it, whose outputs repeat no label."""
-    return f"{','.join(core.inputs)}->{distinct(core.output)}"
-
-
-def _shapes(core: Subscripts) -> list[Shape]:
     size = dict(core.sizes)
-    return [tuple(size[label] for label in term) for term in core.inputs]
+    shapes = [tuple(size[label] for label in term) for term in core.inputs]
+    return f"{','.join(core.inputs)}->{distinct(core.output)}", shapes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gpueinsum.costs.counts import item_bytes, product_flops
 from gpueinsum.costs.profile import Profile
 
@@ -62,6 +64,14 @@ def product_seconds(
         alone = each * _TILE * (min(summed, _SPLIT) + rate.summed)
         busy = max(busy, alone / (rate.flops_per_second / profile.processors))
     return launch + max(busy, bytes_moved / bytes_rate)
+
+
+def lines_conflict(stride: int, number: int) -> bool:
+    """Whether so many lines of memory, so many bytes apart, fall into so few sets of a CPU's cache that it loses them.
+
+    Of a second cache of 1 MiB with 16 lines in each of 1024 sets, half of which other arrays may take.
+    """
+    return number > 8 * min(1024, (1 << 16) // max(1, math.gcd(stride, 1 << 16)))
 
 
 def pair_seconds(profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int) -> float:

@@ -6,14 +6,14 @@ Registers 0 .. n-1 are the operands and every step writes the next one; a label 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
 from gpueinsum.errors import PlanError
-from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, distinct, renumbered, sides
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, distinct, renumber, sides
 from gpueinsum.language.subscripts import Label, Shape, Term
 
 if TYPE_CHECKING:
@@ -23,8 +23,28 @@ if TYPE_CHECKING:
 NUMBERS = frozenset(np.dtype(code).name for code in "?bhilqBHILQefdgFDGO") | {"bfloat16"}
 
 
+class Registers:
+    """What plans and schedules have in common: numbered registers, the operands' first, then one for each step."""
+
+    __slots__ = ()
+    inputs: tuple[Term, ...]
+    steps: tuple[Any, ...]
+    sizes: tuple[tuple[Label, int], ...]
+
+    def term(self, register: int) -> Term:
+        """The labels of a register, in the order of its axes."""
+        operands = len(self.inputs)
+        out: Term = self.inputs[register] if register < operands else self.steps[register - operands].out
+        return out
+
+    def shape(self, register: int) -> Shape:
+        """The shape of a register."""
+        size = dict(self.sizes)
+        return tuple([size[label] for label in self.term(register)])
+
+
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Registers):
     """An expression made into steps: `inputs` are the operands' terms, `outputs` the registers that are the result.
 
     `dtype` is the name of the dtype of every register, `sizes` the size of every label.
@@ -36,22 +56,12 @@ class Plan:
     sizes: tuple[tuple[Label, int], ...]
     dtype: str
 
-    def term(self, register: int) -> Term:
-        """The labels of a register, in the order of its axes."""
-        operands = len(self.inputs)
-        return self.inputs[register] if register < operands else self.steps[register - operands].out
-
-    def shape(self, register: int) -> Shape:
-        """The shape of a register."""
-        size = dict(self.sizes)
-        return tuple(size[label] for label in self.term(register))
-
     def recomputed(self) -> dict[int, int]:
         """The registers that hold what an earlier one held, by the first that did: computed again to save memory."""
         first = list(range(len(self.inputs)))  # to hold the value of each register
         known: dict[Step, int] = {}
         for register, step in enumerate(self.steps, len(self.inputs)):
-            first.append(known.setdefault(renumbered(step, first), register))
+            first.append(known.setdefault(renumber(step, first), register))
         return {register: earlier for register, earlier in enumerate(first) if earlier != register}
 
     def last_uses(self) -> tuple[tuple[int, ...], ...]:
@@ -69,13 +79,8 @@ class Plan:
     def borrowed(self) -> tuple[int, ...]:
         """Positions among the outputs that are no memory of their own: an operand's, or an earlier output's."""
         owners = self.owners()
-        taken = set(range(len(self.inputs)))
-        positions = []
-        for position, register in enumerate(self.outputs):
-            if owners[register] in taken:
-                positions.append(position)
-            taken.add(owners[register])
-        return tuple(positions)
+        owned = [owners[register] for register in self.outputs]
+        return tuple(k for k, owner in enumerate(owned) if owner < len(self.inputs) or owner in owned[:k])
 
     def vjp(
         self, wrt: int | Sequence[int] | None = None, *, optimize: Any = "auto", memory_limit: int | str | None = None
@@ -146,15 +151,14 @@ class Plan:
         def sized(labels: Term) -> str:
             return " ".join(f"{label}={size[label]}" for label in labels) or "-"
 
-        again = self.recomputed()
+        first = self.recomputed()
         lines = [f"{self.equation}  {self.dtype}  {sized(distinct(''.join(self.inputs)))}"]
         for register, step in enumerate(self.steps, len(self.inputs)):
             sources = ", ".join(f"%{source}" for source in step.sources)
             roles = [(role, getattr(step, role, "")) for role in ("batch", "left", "right", "summed")]
             shown = ", ".join(f"{role} {sized(labels)}" for role, labels in roles if labels)
-            if register in again:
-                shown = f"again, as %{again[register]}"
-            lines.append(f"  %{register} = {step}{f'  of {sources}' if sources else ''}  {shown}".rstrip())
+            note = f"again, as %{first[register]}" if register in first else shown
+            lines.append(f"  %{register} = {step}{f'  of {sources}' if sources else ''}  {note}".rstrip())
         return "\n".join(lines)
 
     def to_json(self) -> str:
@@ -171,10 +175,11 @@ class Plan:
             for name in ("inputs", "steps", "outputs", "sizes"):
                 if not isinstance(data[name], list):
                     raise TypeError(f"{name} is no list")
-            steps = tuple(kinds[step.pop("step")](**_with_tuples(step)) for step in data.pop("steps"))
-            inputs, outputs = tuple(data.pop("inputs")), tuple(data.pop("outputs"))
-            sizes = tuple((label, size) for label, size in data.pop("sizes"))
-            plan = Plan(inputs, steps, outputs, sizes, **data)
+            for step in data["steps"]:
+                step |= {name: tuple(value) for name, value in step.items() if isinstance(value, list)}
+            data["steps"] = tuple(kinds[step.pop("step")](**step) for step in data["steps"])
+            data["sizes"] = tuple((label, size) for label, size in data["sizes"])
+            plan = Plan(**data | {name: tuple(data[name]) for name in ("inputs", "outputs")})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanError(f"not a plan: {error!r}") from error
         check_plan(plan)
@@ -192,10 +197,6 @@ def last_uses(operands: int, sources: Sequence[Sequence[int]], outputs: Sequence
     return tuple(reversed(uses))
 
 
-def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-
-
 def check_is_plan(plan: object) -> None:
     """Raise PlanError, saying where plans come from, for anything else."""
     if not isinstance(plan, Plan):
@@ -204,76 +205,68 @@ def check_is_plan(plan: object) -> None:
 
 def check_takes(plan: Plan, shapes: tuple[Shape, ...]) -> None:
     """Raise PlanError unless operands of these shapes are the plan's."""
-    size = dict(plan.sizes)
-    wanted = tuple(tuple(size[label] for label in term) for term in plan.inputs)
+    wanted = tuple(map(plan.shape, range(len(plan.inputs))))
     if shapes != wanted:
         raise PlanError(f"the plan {plan.equation} takes operands of shapes {wanted}, not {shapes}")
 
 
 def check_plan(plan: Plan) -> None:
     """Raise PlanError, saying which step is at fault, unless every register, term and size of the plan fits."""
-    size = _checked_sizes(plan)
-    terms: list[Term] = []
-
-    def check(good: bool, complaint: str) -> None:
-        if not good:
+    for holds, complaint in _conditions(plan):
+        if not holds:
             raise PlanError(complaint)
 
+
+def _conditions(plan: Plan) -> Iterator[tuple[bool, str]]:
+    """What must hold, and the complaint if it does not; each condition takes for granted that the earlier ones hold."""
+    for label, number in plan.sizes:
+        is_label = isinstance(label, str) and len(label) == 1 and label not in ",->. "
+        yield is_label and type(number) is int and number >= 0, f"label {label!r} has size {number!r}"
+    size = dict(plan.sizes)
+    yield len(size) == len(plan.sizes), "a label has two sizes"
+    is_dtype = isinstance(plan.dtype, str) and plan.dtype in NUMBERS
+    yield is_dtype, f"dtype {plan.dtype!r} is no name of a dtype of numbers"
+
+    def is_term(term: Term) -> bool:
+        return isinstance(term, str) and set(term) <= set(size)
+
     for number, term in enumerate(plan.inputs):
-        check(
-            isinstance(term, str) and set(term) <= set(size),
-            f"input {number} is {term!r}: labels without a size",
-        )
-        terms.append(term)
+        yield is_term(term), f"input {number} is {term!r}: labels without a size"
+    terms = list(plan.inputs)
     for number, step in enumerate(plan.steps):
         is_list = not isinstance(step, Add) or isinstance(step.sources, tuple)
-        check(is_list, f"step {number}: the sources of a sum are a list of registers")
+        yield is_list, f"step {number}: the sources of a sum are a list of registers"
         where = f"step {number}, {step.equation}: "
         for source, term in sides(step):
-            known = type(source) is int and 0 <= source < len(terms)
-            check(known, where + f"register {source!r} is not there yet")
+            is_known = type(source) is int and 0 <= source < len(terms)
+            yield is_known, f"{where}register {source!r} is not there yet"
             fits = isinstance(term, str) and [size.get(x) for x in term] == [size[x] for x in terms[source]]
-            check(fits, where + f"{term!r} does not fit register {source}, which is {terms[source]!r}")
-        check(isinstance(step.out, str) and set(step.out) <= set(size), where + "output labels without a size")
+            yield fits, f"{where}{term!r} does not fit register {source}, which is {terms[source]!r}"
+        yield is_term(step.out), f"{where}output labels without a size"
         match step:
             case Reduce():
-                check(len(set(step.out)) == len(step.out), where + "a reduction's output cannot repeat a label")
-                check(set(step.out) <= set(step.term), where + "a reduction cannot gain labels")
+                yield not _repeats(step.out), f"{where}a reduction's output cannot repeat a label"
+                yield set(step.out) <= set(step.term), f"{where}a reduction cannot gain labels"
             case Expand():
-                check(
-                    len(set(step.term)) == len(step.term),
-                    where + "an expansion's source cannot repeat a label",
-                )
-                check(set(step.term) <= set(step.out), where + "an expansion cannot lose labels")
+                yield not _repeats(step.term), f"{where}an expansion's source cannot repeat a label"
+                yield set(step.term) <= set(step.out), f"{where}an expansion cannot lose labels"
             case Contract():
                 for term in (step.lhs_term, step.rhs_term, step.out):
-                    check(len(set(term)) == len(term), where + f"{term!r} repeats a label")
-                check(
-                    type(step.conj_lhs) is type(step.conj_rhs) is bool,
-                    where + "a side is conjugated or not, True or False",
-                )
-                roles = step.batch + step.left + step.right
-                check(
-                    sorted(roles) == sorted(step.out),
-                    where + "a label is summed that is on one side only, or gained",
-                )
+                    yield not _repeats(term), f"{where}{term!r} repeats a label"
+                is_bool = type(step.conj_lhs) is type(step.conj_rhs) is bool
+                yield is_bool, f"{where}a side is conjugated or not, True or False"
+                is_pair = sorted(step.batch + step.left + step.right) == sorted(step.out)
+                yield is_pair, f"{where}a label is summed that is on one side only, or gained"
+            case Add():
+                pass
+            case _:
+                assert_never(step)
         terms.append(step.out)
     for register in plan.outputs:
-        check(
-            type(register) is int and 0 <= register < len(terms),
-            f"output register {register!r} is not there",
-        )
-    check(len(plan.outputs) > 0, "a plan needs an output")
+        is_known = type(register) is int and 0 <= register < len(terms)
+        yield is_known, f"output register {register!r} is not there"
+    yield len(plan.outputs) > 0, "a plan needs an output"
 
 
-def _checked_sizes(plan: Plan) -> dict[Label, int]:
-    for label, size in plan.sizes:
-        is_label = isinstance(label, str) and len(label) == 1 and label not in ",->. "
-        if not (is_label and type(size) is int and size >= 0):
-            raise PlanError(f"label {label!r} has size {size!r}")
-    sizes = dict(plan.sizes)
-    if len(sizes) != len(plan.sizes):
-        raise PlanError("a label has two sizes")
-    if not (isinstance(plan.dtype, str) and plan.dtype in NUMBERS):
-        raise PlanError(f"dtype {plan.dtype!r} is no name of a dtype of numbers")
-    return sizes
+def _repeats(term: Term) -> bool:
+    return len(set(term)) < len(term)

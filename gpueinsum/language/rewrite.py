@@ -7,24 +7,24 @@ from dataclasses import replace
 from functools import lru_cache
 
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import renumbered
+from gpueinsum.language.steps import renumber
 
 
-def once(plan: Plan) -> Plan:
+def deduplicate(plan: Plan) -> Plan:
     """The plan without steps that its outputs do not need, and without those that compute anew what is there."""
     first = plan.recomputed()
     number = {register: first.get(register, register) for register in range(len(plan.inputs) + len(plan.steps))}
-    steps = tuple(renumbered(step, number) for step in plan.steps)
-    return needed(replace(plan, steps=steps), [number[output] for output in plan.outputs])
+    steps = tuple(renumber(step, number) for step in plan.steps)
+    return prune(replace(plan, steps=steps), [number[output] for output in plan.outputs])
 
 
-def needed(plan: Plan, outputs: Sequence[int]) -> Plan:
+def prune(plan: Plan, outputs: Sequence[int]) -> Plan:
     """The plan with these registers for its outputs, and no step that none of them needs; its inputs stay."""
     operands = len(plan.inputs)
-    return _part(plan, [*range(operands), *written_for(plan, outputs)], operands, outputs)
+    return _part(plan, [*range(operands), *written_registers(plan, outputs)], operands, outputs)
 
 
-def written_for(plan: Plan, outputs: Sequence[int]) -> list[int]:
+def written_registers(plan: Plan, outputs: Sequence[int]) -> list[int]:
     """The registers that steps write and these need, and these themselves."""
     operands = len(plan.inputs)
     wanted = set(outputs)
@@ -73,6 +73,6 @@ def _part(plan: Plan, registers: Sequence[int], inputs: int, outputs: Sequence[i
     return replace(
         plan,
         inputs=tuple(plan.term(register) for register in registers[:inputs]),
-        steps=tuple(renumbered(step, number) for step in written),
+        steps=tuple(renumber(step, number) for step in written),
         outputs=tuple(number[register] for register in outputs),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Self
+from typing import Self, assert_never
 
 from gpueinsum.language.subscripts import Label, Term
 
@@ -129,7 +129,7 @@ class Add:
 
     @property
     def equation(self) -> str:
-        return f"{'+'.join(f'{self.out}' for _ in self.sources) or '0'}->{self.out}"
+        return f"{'+'.join([self.out] * len(self.sources)) or '0'}->{self.out}"
 
     @property
     def summed(self) -> Term:
@@ -142,7 +142,7 @@ class Add:
 Step = Reduce | Expand | Contract | Add
 
 
-def renumbered(step: Step, number: Sequence[int] | Mapping[int, int]) -> Step:
+def renumber(step: Step, number: Sequence[int] | Mapping[int, int]) -> Step:
     """The step of the registers that have these numbers elsewhere."""
     return step.reading(*[number[source] for source in step.sources])
 
@@ -152,7 +152,7 @@ def reduces(term: Term, out: Term) -> bool:
     return len(set(out)) == len(out) and set(out) <= set(term)
 
 
-def rearranged(source: int, term: Term, out: Term) -> Reduce | Expand:
+def rearrange(source: int, term: Term, out: Term) -> Reduce | Expand:
     """`term->out` as the step that it is."""
     return (Reduce if reduces(term, out) else Expand)(source, term, out)
 
@@ -166,6 +166,8 @@ def sides(step: Step) -> list[tuple[int, Term]]:
             return [(source, step.out) for source in step.sources]
         case Reduce() | Expand():
             return [(step.source, step.term)]
+        case _:
+            assert_never(step)
 
 
 def distinct(term: Term) -> Term:

@@ -54,22 +54,30 @@ class Subscripts:
         return Subscripts(inputs, self.inputs[operand], self.sizes)
 
 
+Span = tuple[int, int]  # start and stop in a text
+
+
 class Token(NamedTuple):
     """A label (or an ellipsis) as it was written: its character, its name in messages, its place in the text."""
 
     label: str
     name: str
-    start: int
-    stop: int
+    span: Span
 
 
 class Written(NamedTuple):
-    """An expression as the caller wrote it, read but not yet held against any operand."""
+    """An expression as the caller wrote it, not yet compared with any operand."""
 
     text: str
     inputs: tuple[tuple[Token, ...], ...]
     output: tuple[Token, ...] | None
-    spans: tuple[tuple[int, int], ...]  # of each input term in the text
+    spans: tuple[Span, ...]  # of each input term in the text
+
+    def tokens(self) -> Iterator[Token]:
+        return itertools.chain(*self.inputs, self.output or ())
+
+    def error(self, message: str, *spans: Span) -> SubscriptsError:
+        return SubscriptsError(pointing(message, self.text, spans))
 
 
 def parse(text: str, shapes: Sequence[Shape]) -> Subscripts:
@@ -125,33 +133,33 @@ def _read_text(text: str) -> Written:
     text = text.translate(_WHITE_SPACE)
     terms: list[list[Token]] = [[]]
     begins = [0]  # where each term does, for one without labels
-    arrow: tuple[int, int] | None = None
+    arrow: Span | None = None
+
+    error = Written(text, (), None, ()).error
     for match in _PIECES.finditer(text):
         piece, span = match[0], match.span()
         if piece == "->" and arrow is not None:
-            raise _error("a second '->'", text, [arrow, span])
+            raise error("a second '->'", arrow, span)
         if piece == "," and arrow is not None:
-            raise _error("a ',' in the output, which has only one term", text, [span])
+            raise error("a ',' in the output, which has only one term", span)
         if piece in ("->", ","):
             arrow = span if piece == "->" else None
             terms.append([])
             begins.append(span[1])
         elif piece in (".", "-", ">"):
             meant = "an ellipsis, '...'" if piece == "." else "an arrow, '->'"
-            raise _error(f"'{piece}' that is not part of {meant}", text, [span])
-        elif piece == ELLIPSIS:
-            terms[-1].append(Token(ELLIPSIS, ELLIPSIS, *span))
-        elif (piece.isascii() and not piece.isalpha()) or "\ud800" <= piece <= "\udfff":  # half a character
-            raise _error(f"{piece!r} cannot be a label", text, [span])
+            raise error(f"'{piece}' that is not part of {meant}", span)
+        elif piece != ELLIPSIS and ((piece.isascii() and not piece.isalpha()) or "\ud800" <= piece <= "\udfff"):
+            raise error(f"{piece!r} cannot be a label", span)  # half a character can be none, either
         else:
-            terms[-1].append(Token(piece, repr(piece), *span))
+            terms[-1].append(Token(piece, piece if piece == ELLIPSIS else repr(piece), span))
     output = tuple(terms.pop()) if arrow is not None else None
-    spans = [(t[0].start, t[-1].stop) if t else (begin, begin) for t, begin in zip(terms, begins, strict=False)]
-    return _checked(Written(text, tuple(map(tuple, terms)), output, tuple(spans)))
+    spans = [(t[0].span[0], t[-1].span[1]) if t else (begin, begin) for t, begin in zip(terms, begins, strict=False)]
+    return _check(Written(text, tuple(map(tuple, terms)), output, tuple(spans)))
 
 
 def _read_sublists(sublists: Sequence[Sublist], output: Sublist | None) -> Written:
-    labels = _characters(label for term in (*sublists, output or ()) for label in term)
+    characters = _characters(label for term in (*sublists, output or ()) for label in term)
     text, terms, spans = "", [], []
     for number, term in enumerate(sublists if output is None else (*sublists, output)):
         if number:
@@ -161,36 +169,35 @@ def _read_sublists(sublists: Sequence[Sublist], output: Sublist | None) -> Writt
         for position, label in enumerate(term):
             text += ", " if position else ""
             name = ELLIPSIS if label is Ellipsis else repr(label)
-            character = ELLIPSIS if label is Ellipsis else labels[label]
-            tokens.append(Token(character, name, len(text), len(text) + len(name)))
+            tokens.append(Token(characters[label], name, (len(text), len(text) + len(name))))
             text += name
         text += "]"
         terms.append(tuple(tokens))
         spans.append((start, len(text)))
     last = terms.pop() if output is not None else None
-    return _checked(Written(text, tuple(terms), last, tuple(spans[: len(sublists)])))
+    return _check(Written(text, tuple(terms), last, tuple(spans[: len(sublists)])))
 
 
 def _characters(labels: Iterable[Hashable]) -> dict[Hashable, Label]:
     """A character for each label, in their own order, so that an implicit output sorts as the labels do."""
     distinct = list(dict.fromkeys(label for label in labels if label is not Ellipsis))
     if all(isinstance(label, str) and len(label) == 1 and label.isalpha() for label in distinct):
-        return {label: str(label) for label in distinct}
+        return {Ellipsis: ELLIPSIS} | {label: str(label) for label in distinct}
     with contextlib.suppress(TypeError):  # labels without an order among them keep that of first appearance
         distinct.sort()  # type: ignore[call-arg]  # any hashable may be a label
-    return dict(zip(distinct, alphabet(), strict=False))
+    return {Ellipsis: ELLIPSIS} | dict(zip(distinct, alphabet(), strict=False))
 
 
-def _checked(written: Written) -> Written:
+def _check(written: Written) -> Written:
     """Refuse what is wrong whatever the operands are."""
     for term in (*written.inputs, written.output or ()):
-        dots = [token for token in term if token.label == ELLIPSIS]
+        dots = [token.span for token in term if token.label == ELLIPSIS]
         if len(dots) > 1:
-            raise _error("more than one ellipsis in a term", written.text, _spans(dots))
+            raise written.error("more than one ellipsis in a term", *dots)
     known = {token.label for term in written.inputs for token in term} | {ELLIPSIS}
     for token in written.output or ():
         if token.label not in known:
-            raise _error(f"output label {token.name} is in no operand", written.text, _spans([token]))
+            raise written.error(f"output label {token.name} is in no operand", token.span)
     return written
 
 
@@ -205,19 +212,27 @@ class _Axis(NamedTuple):
 
 
 def _resolve(written: Written, shapes: Sequence[Shape]) -> Subscripts:
-    _check_count(written, len(shapes))
-    fresh = alphabet(token.label for term in (*written.inputs, written.output or ()) for token in term)
+    terms, operands = len(written.inputs), len(shapes)
+    if terms > operands:
+        message = f"{_count(terms, 'term')} but {_count(operands, 'operand')}"
+        raise written.error(message, *written.spans[operands:])
+    if terms < operands:
+        raise written.error(f"{_count(operands, 'operand')} but {_count(terms, 'term')}", written.spans[-1])
+    fresh = alphabet(token.label for token in written.tokens())
     extra = [_extra_dimensions(written, operand, len(shape)) for operand, shape in enumerate(shapes)]
-    dots = list(itertools.islice(fresh, max(extra, default=0)))
-    operands = [
-        _axes(written, operand, shape, dots[len(dots) - extra[operand] :]) for operand, shape in enumerate(shapes)
-    ]
-    sizes = _sizes(written, operands)
+    dots = "".join(itertools.islice(fresh, max(extra, default=0)))
+    axes = []
+    for operand, shape in enumerate(shapes):
+        own = dots[len(dots) - extra[operand] :]
+        tokens = written.inputs[operand]
+        labelled = [(x, token) for token in tokens for x in (own if token.label == ELLIPSIS else token.label)]
+        axes.append([_Axis(x, size, operand, token) for (x, token), size in zip(labelled, shape, strict=True)])
+    sizes = _sizes(written, axes)
 
     inputs = []
-    for axes in operands:
+    for operand_axes in axes:
         term = ""
-        for axis in axes:
+        for axis in operand_axes:
             label = axis.label
             if axis.size != sizes[label]:  # size 1 broadcast against more: its own label, summed away
                 label = next(fresh)
@@ -227,35 +242,19 @@ def _resolve(written: Written, shapes: Sequence[Shape]) -> Subscripts:
     return Subscripts(tuple(inputs), _output(written, dots), tuple(sizes.items()))
 
 
-def _check_count(written: Written, operands: int) -> None:
-    terms = len(written.inputs)
-    if terms > operands:
-        message = f"{terms} terms but {operands} operand{'s'[: operands > 1]}"
-        raise _error(message, written.text, written.spans[operands:])
-    if terms < operands:
-        end = written.spans[-1]
-        raise _error(f"{operands} operands but {terms} term{'s'[: terms > 1]}", written.text, [end])
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _extra_dimensions(written: Written, operand: int, rank: int) -> int:
+    """How many axes the ellipsis of an operand stands for."""
     term = written.inputs[operand]
     has_ellipsis = any(token.label == ELLIPSIS for token in term)
-    extra = rank - len(term) + has_ellipsis
-    if extra < 0 or (extra > 0 and not has_ellipsis):
-        labels = len(term) - has_ellipsis
-        message = (
-            f"operand {operand} has {rank} dimension{'' if rank == 1 else 's'}, "
-            f"but its term has {labels} label{'' if labels == 1 else 's'}"
-        )
-        raise _error(message, written.text, [written.spans[operand]])
-    return extra
-
-
-def _axes(written: Written, operand: int, shape: Shape, dots: list[Label]) -> list[_Axis]:
-    labelled: list[tuple[Label, Token]] = []
-    for token in written.inputs[operand]:
-        labelled += [(label, token) for label in (dots if token.label == ELLIPSIS else token.label)]
-    return [_Axis(label, size, operand, token) for (label, token), size in zip(labelled, shape, strict=True)]
+    labels = len(term) - has_ellipsis
+    if rank < labels or (rank > labels and not has_ellipsis):
+        message = f"has {_count(rank, 'dimension')}, but its term has {_count(labels, 'label')}"
+        raise written.error(f"operand {operand} {message}", written.spans[operand])
+    return rank - labels
 
 
 def _sizes(written: Written, operands: Sequence[Sequence[_Axis]]) -> dict[Label, int]:
@@ -277,24 +276,14 @@ def _sizes(written: Written, operands: Sequence[Sequence[_Axis]]) -> dict[Label,
 
 def _disagreement(written: Written, seen: _Axis, axis: _Axis) -> SubscriptsError:
     name = f"label {axis.token.name}" if axis.token.label != ELLIPSIS else "an axis of '...'"
-    places = (
-        f"both {seen.size} and {axis.size} in operand {axis.operand}"
-        if seen.operand == axis.operand
-        else f"{seen.size} in operand {seen.operand} but {axis.size} in operand {axis.operand}"
-    )
-    return _error(f"{name} is {places}", written.text, _spans([seen.token, axis.token]))
+    where = f"{seen.size} in operand {seen.operand} but {axis.size} in operand {axis.operand}"
+    if seen.operand == axis.operand:
+        where = f"both {seen.size} and {axis.size} in operand {axis.operand}"
+    return written.error(f"{name} is {where}", seen.token.span, axis.token.span)
 
 
-def _output(written: Written, dots: list[Label]) -> Term:
+def _output(written: Written, dots: Term) -> Term:
     if written.output is None:  # implicit: the ellipsis, then in order every label that occurs once
-        counts = Counter(token.label for term in written.inputs for token in term if token.label != ELLIPSIS)
-        return "".join(dots) + "".join(sorted(label for label, count in counts.items() if count == 1))
-    return "".join("".join(dots) if token.label == ELLIPSIS else token.label for token in written.output)
-
-
-def _spans(tokens: Iterable[Token]) -> list[tuple[int, int]]:
-    return [(token.start, token.stop) for token in tokens]
-
-
-def _error(message: str, text: str, spans: Iterable[tuple[int, int]]) -> SubscriptsError:
-    return SubscriptsError(pointing(message, text, spans))
+        counts = Counter(token.label for token in written.tokens() if token.label != ELLIPSIS)
+        return dots + "".join(sorted(label for label, count in counts.items() if count == 1))
+    return "".join(dots if token.label == ELLIPSIS else token.label for token in written.output)

@@ -16,8 +16,8 @@ from dataclasses import replace
 from gpueinsum.costs.counts import peak_bytes, step_costs
 from gpueinsum.errors import PlanError
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.rewrite import needed, written_for
-from gpueinsum.language.steps import Step, renumbered
+from gpueinsum.language.rewrite import prune, written_registers
+from gpueinsum.language.steps import Step, renumber
 from gpueinsum.text import bytes_text
 
 # Parts of the limit that the forward pass may leave to the backward pass; what remains is room to compute in.
@@ -25,7 +25,7 @@ _SHARES = (1, 0.75, 0.5, 0.375, 0.25, 0.125, 0)
 _MOST_STEPS = 20  # times as many as the plan has: a plan that grows more than this is none
 
 
-def checkpointed(plan: Plan, limit: int, forward: int | None = None, taken: int = 0) -> tuple[Plan, int]:
+def checkpoint(plan: Plan, limit: int, forward: int | None = None, taken: int = 0) -> tuple[Plan, int]:
     """The plan with intermediates and outputs of `limit` bytes at most, and how many of its steps go forward.
 
     Of the given plan the first `forward` steps do, and what they leave to the others, the backward pass, stays until
@@ -33,41 +33,28 @@ def checkpointed(plan: Plan, limit: int, forward: int | None = None, taken: int 
     by something else. Of the plans found this is the one of the least work. Raises PlanError, saying what would do, if
     there is none.
     """
-    found = _found(plan, limit - taken, forward)
+    found = _find(plan, limit - taken, forward)
     if found is not None:
         return found
-    low, high = limit - taken, max(limit - taken + 1, _least(plan))
-    while _found(plan, high, forward) is None:
+    low = limit - taken
+    high = max([low + 1, *(cost.result_bytes for cost in step_costs(plan))])
+    while _find(plan, high, forward) is None:
         low, high = high, high * 2
     if forward is None:
         high = min(high, peak_bytes(plan))
     while high - low > max(1, high // 8):
         middle = (low + high) // 2
-        low, high = (low, middle) if _found(plan, middle, forward) else (middle, high)
+        low, high = (low, middle) if _find(plan, middle, forward) else (middle, high)
     message = f"a memory_limit of {bytes_text(limit)} is too small for {plan.equation:.60}"
     raise PlanError(f"{message}: {bytes_text(high + taken)} ({high + taken} bytes) would do")
 
 
-def _least(plan: Plan) -> int:
-    """Bytes that no order of steps can do without: those of a step and its sources, those of all outputs."""
-    operands, owner, costs = len(plan.inputs), plan.owners(), step_costs(plan)
-    together = [{register, *step.sources} for register, step in enumerate(plan.steps, operands)]
-    return max(
-        sum(
-            costs[held - operands].result_bytes
-            for held in {owner[register] for register in registers}
-            if held >= operands
-        )
-        for registers in (set(plan.outputs), *together)
-    )
-
-
-def _found(plan: Plan, limit: int, forward: int | None) -> tuple[Plan, int] | None:
+def _find(plan: Plan, limit: int, forward: int | None) -> tuple[Plan, int] | None:
     found = []
     for share in () if limit < 0 else [1] if forward is None else _SHARES:
         walk = _Walk(plan, limit, forward)
         if walk.run(int(share * limit)):
-            found.append(walk.found())
+            found.append(walk.result())
             if not walk.again:
                 break
     return min(found, key=lambda fitting: sum(_prices(fitting[0])), default=None)
@@ -118,12 +105,12 @@ class _Walk:
             self.forward_steps = len(self.steps)
         return True
 
-    def found(self) -> tuple[Plan, int]:
+    def result(self) -> tuple[Plan, int]:
         """The new plan, without what was given up before anything read it, and how many of its steps go forward."""
         whole = replace(self.given, steps=tuple(self.steps))
         outputs = [self.number[output] for output in self.given.outputs]
         turn = self.operands + self.forward_steps
-        return needed(whole, outputs), sum(register < turn for register in written_for(whole, outputs))
+        return prune(whole, outputs), sum(register < turn for register in written_registers(whole, outputs))
 
     def _turn(self, at: int, left: int) -> None:
         """Give up what the backward pass shall compute again; what it shall not is there until the end."""
@@ -158,7 +145,7 @@ class _Walk:
 
     def _write(self, register: int) -> None:
         sources = self._sources(register)
-        self.steps.append(renumbered(self.given.steps[register - self.operands], self.number))
+        self.steps.append(renumber(self.given.steps[register - self.operands], self.number))
         number = self.number[register] = self.operands + len(self.steps) - 1
         home = self.home[register] = self.home[sources[0]] if self.is_view[register] else number
         self.tenants.setdefault(home, set()).add(register)
@@ -198,7 +185,7 @@ class _Walk:
 
     def _price(self, registers: Collection[int], most: float) -> float:
         """What it takes to compute these again, with all that is not there any more; infinite if more than `most`."""
-        price, missing, stack = 0, set(registers), list(registers)
+        price, missing, stack = 0, set(registers), [*registers]
         while stack:
             register = stack.pop()
             price += self.price[register]

@@ -20,11 +20,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import assert_never
 
 from gpueinsum.costs.counts import total_flops
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.rewrite import needed
-from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, rearranged, renumbered
+from gpueinsum.language.rewrite import prune
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, rearrange, renumber
 from gpueinsum.language.subscripts import Subscripts, Term
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Optimize, Path, find_path
@@ -34,23 +35,22 @@ _FEW = 3
 
 
 def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: bool = True) -> Plan:
-    """The outputs of a plan that `once` left (if `values`), and the gradients of these inputs.
+    """The outputs of a plan that `deduplicate` left (if `values`), and the gradients of these inputs.
 
     Takes the plan's inputs and then a cotangent for each output. Everything is computed once and shared; the plan's own
-    steps come first. Where a few gradients are wanted, each is also planned anew, as the
-    plan's expression transposed, by the optimizer of this name, and that is taken if it lowers the flops of all. None
-    leaves them to the way back.
+    steps come first. Where a few gradients are wanted, each is also planned anew, as the plan's expression transposed,
+    by the optimizer of this name, and that plan is taken if it lowers the flops of all. With None no gradient is.
     """
 
     def way(alone: Mapping[int, Plan]) -> Plan:
         joint = _joint(plan, wrt, alone)
-        return needed(joint, joint.outputs[0 if values else len(plan.outputs) :])
+        return prune(joint, joint.outputs[0 if values else len(plan.outputs) :])
 
     best, alone = way({}), dict[int, Plan]()
     is_few = len(plan.inputs) > 2 and len(wrt) <= _FEW
     if optimize is not None and is_few and (expression := as_expression(plan)):
         for operand in wrt:
-            trial = {**alone, operand: _transposed(expression, operand, optimize, plan.dtype)}
+            trial = {**alone, operand: _plan_transposed(expression, operand, optimize, plan.dtype)}
             other = way(trial)
             if total_flops(other) < total_flops(best):
                 best, alone = other, trial
@@ -58,7 +58,7 @@ def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: boo
 
 
 def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
-    """The outputs of a plan that `once` left (if `values`), and their tangents.
+    """The outputs of a plan that `deduplicate` left (if `values`), and their tangents.
 
     Takes the plan's inputs and then a tangent for each of those in `wrt`; the others do not change.
     """
@@ -67,13 +67,13 @@ def jvp(plan: Plan, wrt: Sequence[int], values: bool = True) -> Plan:
     number = list(range(operands))  # of each register of the plan
     tangents = {operand: operands + k for k, operand in enumerate(wrt)}
     for register, step in enumerate(plan.steps, operands):
-        number.append(new.step(renumbered(step, number)))
-        parts = _push(new, step, number, tangents)
-        if parts:
-            tangents[register] = new.sum(parts, step.out)
-    pushed = [tangents[output] if output in tangents else new.sum([], plan.term(output)) for output in plan.outputs]
+        number.append(new.step(renumber(step, number)))
+        moved = _push(new, step, number, tangents)
+        if moved:
+            tangents[register] = new.sum(moved, step.out)
+    pushed = [new.value(tangents, output, plan) for output in plan.outputs]
     joint = new.plan([*(number[output] for output in plan.outputs), *pushed])
-    return needed(joint, joint.outputs[0 if values else len(plan.outputs) :])
+    return prune(joint, joint.outputs[0 if values else len(plan.outputs) :])
 
 
 # ---------------------------------------------------------------- backward
@@ -87,7 +87,7 @@ def _joint(plan: Plan, wrt: Sequence[int], alone: Mapping[int, Plan]) -> Plan:
     new = _Growing(plan, [plan.term(output) for output in plan.outputs])
     number = list(range(len(plan.inputs)))  # of each register of the plan
     for step in plan.steps:
-        number.append(new.step(renumbered(step, number)))
+        number.append(new.step(renumber(step, number)))
     gradients = _pull(new, plan, number, [operand for operand in wrt if operand not in alone])
     for operand, gradient in alone.items():
         gradients[operand] = _insert(new, gradient, operand)
@@ -116,46 +116,40 @@ def _pull(new: _Growing, plan: Plan, number: Sequence[int], wrt: Sequence[int]) 
     while ready:  # the last that became ready first, so that few cotangents are alive
         register = ready.pop()
         step = plan.steps[register - operands]
-        for source, pulled in _pulled(step, cotangents[register], number, is_complex):
+        for source, pulled in _pull_step(step, cotangents[register], number, is_complex):
             if source in depends:
                 add(source, cotangents[register] if pulled is None else new.step(pulled))
         for source in step.sources:
             awaited[source] -= 1
             if source in depends and source >= operands and not awaited[source]:
                 ready.append(source)
-    return {
-        operand: cotangents[operand] if operand in cotangents else new.sum([], plan.inputs[operand]) for operand in wrt
-    }
+    return {operand: new.value(cotangents, operand, plan) for operand in wrt}
 
 
-def _pulled(step: Step, cotangent: int, number: Sequence[int], is_complex: bool) -> Iterator[tuple[int, Step | None]]:
+def _pull_step(
+    step: Step, cotangent: int, number: Sequence[int], is_complex: bool
+) -> Iterator[tuple[int, Step | None]]:
     """What each source of a step receives of its cotangent: a step, or the cotangent as it is."""
     match step:
         case Contract():
-            yield step.lhs, _pulled_side(step, cotangent, number, is_complex)
-            yield step.rhs, _pulled_side(_swapped(step), cotangent, number, is_complex)
+            # The gradient of a side: with u* for conj u if p, else u, y = u* v* gives u' = (y' conj v*)*.
+            both = (step.lhs, step.lhs_term, step.conj_lhs), (step.rhs, step.rhs_term, step.conj_rhs)
+            for (side, term, p), (other, other_term, q) in (both, both[::-1]):
+                marks = (p, p == q) if is_complex else (False, False)
+                yield side, Contract(cotangent, number[other], step.out, other_term, term, *marks)
         case Reduce() | Expand():
             is_same = step.term == step.out
-            yield step.source, None if is_same else rearranged(cotangent, step.out, step.term)
+            yield step.source, None if is_same else rearrange(cotangent, step.out, step.term)
         case Add():
             yield from ((source, None) for source in step.sources)
-
-
-def _pulled_side(step: Contract, cotangent: int, number: Sequence[int], is_complex: bool) -> Contract:
-    """The gradient of the left side: with u* for conj u if p, else u, y = u* v* gives u' = (y' conj v*)*."""
-    p, q = step.conj_lhs, step.conj_rhs
-    conjugates = (p, p == q) if is_complex else (False, False)
-    return Contract(cotangent, number[step.rhs], step.out, step.rhs_term, step.lhs_term, *conjugates)
-
-
-def _swapped(step: Contract) -> Contract:
-    return Contract(step.rhs, step.lhs, step.rhs_term, step.lhs_term, step.out, step.conj_rhs, step.conj_lhs)
+        case _:
+            assert_never(step)
 
 
 # ---------------------------------------------------------------- a gradient alone
 
 
-def _transposed(expression: Subscripts, operand: int, optimize: Optimize, dtype: str) -> Plan:
+def _plan_transposed(expression: Subscripts, operand: int, optimize: Optimize, dtype: str) -> Plan:
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
         return find_path(inputs, output, dict(expression.sizes), optimize)
 
@@ -177,7 +171,7 @@ def _insert(new: _Growing, gradient: Plan, operand: int) -> int:
             step = replace(step, conj_lhs=pending[0], conj_rhs=pending[1])
             pending = [False]
         awaits.append(pending[0])
-        number.append(new.step(renumbered(step, number)))
+        number.append(new.step(renumber(step, number)))
     return number[gradient.outputs[0]]
 
 
@@ -201,8 +195,10 @@ def as_expression(plan: Plan) -> Subscripts | None:
             case Reduce() | Expand():
                 terms = (step.term,)
                 is_plain = isinstance(step, Reduce) or register == plan.outputs[0]
-            case _:
+            case Add():
                 return None
+            case _:
+                assert_never(step)
         is_same = terms == tuple(plan.term(source) for source in step.sources)
         lost = {label for term in terms for label in term} - set(step.out)
         is_over = all(holders[label] & ~mine == 0 and label not in output for label in lost)
@@ -218,17 +214,17 @@ def as_expression(plan: Plan) -> Subscripts | None:
 def _push(new: _Growing, step: Step, number: Sequence[int], tangents: Mapping[int, int]) -> list[int]:
     """What each source that has a tangent adds to that of the step."""
     match step:
-        case Contract():
-            sides = []
-            if step.lhs in tangents:
-                sides.append(step.reading(tangents[step.lhs], number[step.rhs]))
-            if step.rhs in tangents:
-                sides.append(step.reading(number[step.lhs], tangents[step.rhs]))
-            return [new.step(side) for side in sides]
-        case Reduce() | Expand():
-            return [new.step(step.reading(tangents[step.source]))] if step.source in tangents else []
+        case Contract() | Reduce() | Expand():  # linear in each source
+            sources = [number[source] for source in step.sources]
+            return [
+                new.step(step.reading(*sources[:k], tangents[source], *sources[k + 1 :]))
+                for k, source in enumerate(step.sources)
+                if source in tangents
+            ]
         case Add():
             return [tangents[source] for source in step.sources if source in tangents]
+        case _:
+            assert_never(step)
 
 
 # ---------------------------------------------------------------- a plan that grows
@@ -251,6 +247,10 @@ class _Growing:
 
     def sum(self, registers: Sequence[int], term: Term) -> int:
         return registers[0] if len(registers) == 1 else self.step(Add(tuple(registers), term))
+
+    def value(self, known: Mapping[int, int], register: int, plan: Plan) -> int:
+        """The derivative that is known of a plan's register, or zeros."""
+        return known[register] if register in known else self.sum([], plan.term(register))
 
     def plan(self, outputs: Sequence[int]) -> Plan:
         return replace(self.start, steps=tuple(self.steps), outputs=tuple(outputs))

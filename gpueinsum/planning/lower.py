@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Contract, Expand, Reduce, Step, distinct, rearranged, reduces
+from gpueinsum.language.steps import Contract, Expand, Reduce, Step, distinct, rearrange, reduces
 from gpueinsum.language.subscripts import Label, Subscripts, Term
 from gpueinsum.planning.path import Path, find_path
 
@@ -25,14 +25,13 @@ def lower(subscripts: Subscripts, order: FindPath, dtype: str) -> Plan:
     """
     lowering = _Lowering(subscripts)
     lowering.reduce_operands()
-    terms = lowering.terms()
+    terms = tuple([term for _, term in lowering.operands])
     held = set().union(*terms)
     output = "".join([label for label in dict.fromkeys(subscripts.output) if label in held])
     path = order(terms, output)
-    if 0 in [size for _, size in subscripts.sizes]:
-        empty = {label for label, size in subscripts.sizes if size == 0 and label not in subscripts.output}
-        if empty:
-            return _empty_sum(subscripts, empty, dtype)
+    empty = {label for label, size in subscripts.sizes if size == 0 and label not in subscripts.output}
+    if empty:
+        return _empty_sum(subscripts, empty, dtype)
     for positions in path:
         lowering.contract(positions)
     return lowering.finish(dtype)
@@ -62,36 +61,32 @@ class _Lowering:
             for label in set(term):
                 self.holders[label] = self.holders.get(label, 0) + 1
 
-    def terms(self) -> tuple[Term, ...]:
-        return tuple(term for _, term in self.operands)
-
     def reduce_operands(self) -> None:
         """Leave each operand the labels that another holds, or the output does, once each."""
         alone = len(self.operands) == 1
         for number, (register, term) in enumerate(self.operands):
             if alone and reduces(term, self.subscripts.output):
-                self.operands[number] = self._reduced(register, term, self.subscripts.output)
+                self.operands[number] = self._reduce(register, term, self.subscripts.output)
             elif len(set(term)) < len(term) or min([self.holders[label] for label in term], default=2) < 2:
                 needed = "".join([label for label in dict.fromkeys(term) if self.holders[label] > 1])
-                self.operands[number] = self._reduced(register, term, needed)
+                self.operands[number] = self._reduce(register, term, needed)
 
     def contract(self, positions: tuple[int, ...]) -> None:
         """Contract the operands at these positions and put the result last; more than two in the best pairs."""
-        group = _taken(self.operands, positions)
+        group = _take(self.operands, positions)
         while len(group) > 2:
             terms = [term for _, term in group]
             within = Counter("".join(terms))
             needed = "".join(label for label in within if self.holders[label] > within[label])
             first, *_ = find_path(terms, needed, dict(self.subscripts.sizes))
-            group.append(self._pair(*_taken(group, first)))
+            group.append(self._pair(*_take(group, first)))
         self.operands.append(self._pair(*group) if len(group) == 2 else group[0])
 
     def finish(self, dtype: str) -> Plan:
         [(register, term)] = self.operands
-        output = self.subscripts.output
-        if term != output:
-            register = self._append(rearranged(register, term, output))
         subscripts = self.subscripts
+        if term != subscripts.output:
+            register = self._append(rearrange(register, term, subscripts.output))
         return Plan(subscripts.inputs, tuple(self.steps), (register,), subscripts.sizes, dtype)
 
     def _pair(self, lhs: Operand, rhs: Operand) -> Operand:
@@ -119,7 +114,7 @@ class _Lowering:
             out = output if set(out) == set(output) else left + right + batch if is_inner else out
         return self._append(Contract(x, y, x_term, y_term, out)), out
 
-    def _reduced(self, register: int, term: Term, wanted: Term) -> Operand:
+    def _reduce(self, register: int, term: Term, wanted: Term) -> Operand:
         return (register, term) if term == wanted else (self._append(Reduce(register, term, wanted)), wanted)
 
     def _append(self, step: Step) -> int:
@@ -127,7 +122,7 @@ class _Lowering:
         return len(self.subscripts.inputs) + len(self.steps) - 1
 
 
-def _taken(operands: list[Operand], positions: tuple[int, ...]) -> list[Operand]:
+def _take(operands: list[Operand], positions: tuple[int, ...]) -> list[Operand]:
     """Take the operands at these positions out of the list."""
     chosen = [operands[position] for position in positions]
     for position in sorted(positions, reverse=True):

@@ -38,23 +38,22 @@ def find_path(
     search gives up, as "dp" does rather than exceed the limit.
     """
     optimize, memory_limit = _without_numpy_forms(optimize, memory_limit)
-    if _is_path(optimize):
-        return checked_path(optimize, len(inputs))
+    if isinstance(optimize, Iterable) and not isinstance(optimize, str) and not callable(optimize):
+        return check_path(optimize, len(inputs))
     if optimize is False:
         return (tuple(range(len(inputs))),)
     search = _search(optimize)
     limit = _memory_limit(memory_limit, (*inputs, output), sizes)
     if len(inputs) <= 2:
         return (tuple(range(len(inputs))),)
-    counted = _counted(sizes)
-    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), counted]
+    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes)]
     if limit is not None or isinstance(optimize, str):
         arguments.append(limit)  # functions registered under a name require one, cotengra's basic optimizers take none
     try:
         path = search(*arguments)
     except RuntimeError as error:  # "dp" keeps to its limit or gives up
         raise PlanError(f"optimize={optimize!r} finds no path: {error}") from error
-    return checked_path(path, len(inputs))
+    return check_path(path, len(inputs))
 
 
 def greedy_path(inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int], weight: float) -> Path:
@@ -67,9 +66,9 @@ def greedy_path(inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int]
     def cost(result: int, lhs: int, rhs: int, *labels: object) -> float:
         return result - weight * (lhs + rhs)
 
-    arguments = [frozenset(term) for term in inputs], frozenset(output), _counted(sizes)
+    arguments = [frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes)
     path = opt_einsum.paths.ssa_greedy_optimize(*arguments, cost_fn=cost)
-    return checked_path(opt_einsum.paths.ssa_to_linear(path), len(inputs))
+    return check_path(opt_einsum.paths.ssa_to_linear(path), len(inputs))
 
 
 def all_paths(operands: int) -> Iterator[Path]:
@@ -97,56 +96,26 @@ def priced_path(
     `pair_seconds` is the price of a pair by its sizes of batch, rows, columns and sum. Raises PlanError if no path
     keeps to the limit, or if none is found before `end`, a time of `time.perf_counter`.
     """
-    weighing = _Weighing(pair_seconds, limit, end)
-    search = opt_einsum.DynamicProgramming(minimize=weighing, cost_cap=_FIRST_CAP * limit)
-    path = search([frozenset(term) for term in inputs], frozenset(output), _counted(sizes))
-    return checked_path(path, len(inputs))
+    seconds_of = cache(pair_seconds)
+    labels_of: dict[int, frozenset[int]] = {}  # of the array that each set of operands is contracted to
 
+    def weigh(*arguments: Any) -> None:
+        """What opt_einsum's dynamic programming asks of each pair of sets of operands: whether, and how, to join them.
 
-_FIRST = 0.5
-
-
-class _Weighing:
-    """What opt_einsum's dynamic programming asks of each pair of sets of operands: whether, and how, to join them.
-
-    A set is a bitmap, and found[set] is (its labels, its seconds, its pairs).
-    """
-
-    def __init__(self, pair_seconds: Callable[[int, int, int, int], float], limit: float, end: float) -> None:
-        self._pair_seconds = cache(pair_seconds)
-        self._limit = limit
-        self._end = end
-        self._labels: dict[int, frozenset[int]] = {}  # of the array that each set is contracted to
-
-    def __call__(
-        self,
-        lhs_seconds: float,
-        rhs_seconds: float,
-        labels: frozenset[int],
-        size: Sequence[int],
-        cap: float,
-        lhs: int,
-        rhs: int,
-        found: dict[int, tuple[frozenset[int], float, Any]],
-        connected: int,
-        everything: int,
-        inputs: Sequence[frozenset[int]],
-        shared: frozenset[int],
-        memory_limit: int | None,
-        lhs_pairs: Any,
-        rhs_pairs: Any,
-    ) -> None:
-        if perf_counter() > self._end or cap > 100 * self._limit:  # opt_einsum would raise the cap for ever
+        A set is a bitmap, and found[set] is (its labels, its seconds, its pairs).
+        """
+        lhs_seconds, rhs_seconds, labels, size, cap, lhs, rhs, found, connected, _, terms, shared, _, *pairs = arguments
+        if perf_counter() > end or cap > 100 * limit:  # opt_einsum would raise the cap for ever
             raise PlanError("no path is found within the limits")
         both = lhs | rhs
-        cap = min(cap, self._limit, found[both][1] if both in found else cap)
+        cap = min(cap, limit, found[both][1] if both in found else cap)
         if lhs_seconds + rhs_seconds >= cap:
             return
-        x, y = (self._labels.get(side, inputs[side.bit_length() - 1]) for side in (lhs, rhs))
-        out = self._labels.get(both)
+        x, y = (labels_of.get(side, terms[side.bit_length() - 1]) for side in (lhs, rhs))
+        out = labels_of.get(both)
         if out is None:
-            others = [term for number, term in enumerate(inputs) if connected >> number & ~both >> number & 1]
-            out = self._labels[both] = labels - (shared - frozenset().union(*others))
+            others = [term for number, term in enumerate(terms) if connected >> number & ~both >> number & 1]
+            out = labels_of[both] = labels - (shared - frozenset().union(*others))
         batch = rows = columns = summed = 1
         for label in x:
             if label not in y:
@@ -157,17 +126,21 @@ class _Weighing:
                 summed *= size[label]
         for label in y - x:
             columns *= size[label]
-        seconds = lhs_seconds + rhs_seconds + self._pair_seconds(batch, rows, columns, summed)
+        seconds = lhs_seconds + rhs_seconds + seconds_of(batch, rows, columns, summed)
         if seconds < cap:
-            found[both] = out, seconds, (lhs_pairs, rhs_pairs)
+            found[both] = out, seconds, tuple(pairs)
+
+    search = opt_einsum.DynamicProgramming(minimize=weigh, cost_cap=_FIRST_CAP * limit)
+    path = search([frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes))
+    return check_path(path, len(inputs))
 
 
-def _counted(sizes: Mapping[Label, int]) -> dict[Label, int]:
+def _searched_sizes(sizes: Mapping[Label, int]) -> dict[Label, int]:
     """The sizes for a search: where nothing costs anything, "dp" gives up."""
     return {label: max(size, 1) for label, size in sizes.items()}
 
 
-def checked_path(path: Iterable[Iterable[int]], operands: int) -> Path:
+def check_path(path: Iterable[Iterable[int]], operands: int) -> Path:
     """The path as tuples of positions from the front, or PlanError saying which of its steps is wrong."""
     try:
         steps = [tuple(map(operator.index, step)) for step in path]
@@ -199,10 +172,6 @@ def _without_numpy_forms(optimize: Optimize, memory_limit: int | str | None) -> 
         if len(rest) == 1 and isinstance(rest[0], int | float):
             return head, int(rest[0])
     return optimize, memory_limit
-
-
-def _is_path(optimize: Optimize) -> bool:
-    return isinstance(optimize, Iterable) and not isinstance(optimize, str) and not callable(optimize)
 
 
 def _search(optimize: Optimize) -> Callable[..., Iterable[Iterable[int]]]:

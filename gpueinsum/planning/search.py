@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
 
 from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import pair_seconds
@@ -40,13 +39,6 @@ _ORDER_SECONDS, _PAIR_SECONDS = 3e-5, 3e-6
 _BETTER = 0.98
 
 
-class _Priced(NamedTuple):
-    """A plan, and its predicted seconds as a device runs it."""
-
-    plan: Plan
-    seconds: float
-
-
 def cheapest_plan(
     subscripts: Subscripts, dtype: str, profile: Profile, seconds: Seconds, runs: int = MANY_RUNS
 ) -> Plan:
@@ -59,57 +51,46 @@ def cheapest_plan(
     operands = len(subscripts.inputs)
     start = perf_counter()
 
-    def time_left() -> float:
-        worth = min(runs * (best.seconds - profile.launch * len(best.plan.steps)), _MOST_SECONDS)
-        return worth - (perf_counter() - start)
-
-    def lowered(search: Search) -> Plan:
+    def lower_by(search: Search) -> Plan:
         return lower(subscripts, lambda inputs, output: search(inputs, output, size), dtype)
 
-    first = lowered(find_path)
+    best = lower_by(find_path)
     if not 2 < operands <= _GREEDY or math.prod(size.values()) < _MANY_POINTS:
-        return first
-    if max(points(step.out, size) for step in first.steps) > _MOST_ELEMENTS:
-        return first  # which nobody runs
-    if runs * _ideal_seconds(first, profile) < operands * _ORDER_SECONDS:
-        return first
-    best = _Priced(first, _seconds(first, profile, seconds))
+        return best
+    if max(points(step.out, size) for step in best.steps) > _MOST_ELEMENTS:
+        return best  # which nobody runs
+    if runs * _ideal_seconds(best, profile) < operands * _ORDER_SECONDS:
+        return best
+    if operands > _BY_PRICE:  # to choose the layouts of the 196 arrays of a PEPS of 14 x 14 sites takes 7 s
+        seconds = partial(_ideal_seconds, profile=profile)
+    best_seconds = seconds(best)
+
+    def time_left() -> float:
+        worth = min(runs * (best_seconds - profile.launch * len(best.steps)), _MOST_SECONDS)
+        return worth - (perf_counter() - start)
+
+    def weigh(plan: Plan) -> None:
+        """Take the plan if it is faster than the best so far; its ideal seconds rule most plans out."""
+        nonlocal best, best_seconds
+        limit = _BETTER * best_seconds
+        if plan != best and _ideal_seconds(plan, profile) <= limit and (taken := seconds(plan)) < limit:
+            best, best_seconds = plan, taken
+
     for search in _searches(operands):
         if time_left() < operands * _ORDER_SECONDS:
             break
-        best = _better(best, lowered(search), profile, seconds)
+        weigh(lower_by(search))
     if _ALL_ORDERS < operands <= _BY_PRICE and time_left() > operands**2 * _PAIR_SECONDS:
-        price = partial(pair_seconds, profile, dtype)
-        end = perf_counter() + time_left()
-        by_price = partial(priced_path, pair_seconds=price, limit=_BETTER * best.seconds, end=end)
+        price, end = partial(pair_seconds, profile, dtype), perf_counter() + time_left()
         with contextlib.suppress(PlanError):  # it finds nothing that is better, or not in time
-            best = _better(best, lowered(by_price), profile, seconds)
-    return best.plan
-
-
-def _better(best: _Priced, plan: Plan, profile: Profile, seconds: Seconds) -> _Priced:
-    """The plan, if it is so much faster than the best so far; at best is soon said, and rules most out."""
-    limit = _BETTER * best.seconds
-    if plan == best.plan or _ideal_seconds(plan, profile) > limit:
-        return best
-    other = _Priced(plan, _seconds(plan, profile, seconds))
-    return other if other.seconds < limit else best
+            weigh(lower_by(partial(priced_path, pair_seconds=price, limit=_BETTER * best_seconds, end=end)))
+    return best
 
 
 def _searches(operands: int) -> Iterator[Search]:
     if operands <= _ALL_ORDERS:
         return (partial(find_path, optimize=path) for path in all_paths(operands))
     return (partial(greedy_path, weight=weight) for weight in _WEIGHTS)
-
-
-def _seconds(plan: Plan, profile: Profile, seconds: Seconds) -> float:
-    """Predicted seconds of a plan as a device runs it; those at best, where it would take long to find that out.
-
-    To choose the layouts of the 196 arrays of a PEPS of 14 x 14 sites takes 7 s.
-    """
-    if len(plan.inputs) > _BY_PRICE:
-        return _ideal_seconds(plan, profile)
-    return seconds(plan)
 
 
 def _ideal_seconds(plan: Plan, profile: Profile) -> float:

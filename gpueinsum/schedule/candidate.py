@@ -42,19 +42,12 @@ class Pass:
 class Grouped:
     """On the CPU: one `np.matmul` of arrays of any strides, each seen with one axis for each role, copied if need be.
 
-    The result's labels are written in the order `out`.
+    The result's labels are written in the order `out`. A product of integers is that of floats where these hold every
+    sum, else a loop.
     """
 
     out: Term
     name = "one product"
-
-
-@dataclass(frozen=True, slots=True)
-class ExactGemm:
-    """On the CPU: a product of integers as that of floats, where these hold every sum; else a loop."""
-
-    out: Term
-    name = "a product of floats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +64,25 @@ class Sum:
     name = "sum"
 
 
-Way = View | Zeros | Pass | Grouped | ExactGemm | Gemm | Scatter | Sum
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """On the CPU: the step in blocks of a label's range, so that what each reads, copies and writes stays in cache.
+
+    Each block is of `step` elements and run in the way `block`; the last may be shorter, and is run in the way `rest`.
+    Blocks of a summed label add up.
+    """
+
+    label: Label
+    step: int
+    block: Way
+    rest: Way | None
+
+    @property
+    def name(self) -> str:
+        return f"in blocks, {self.block.name}"
+
+
+Way = View | Zeros | Pass | Grouped | Gemm | Blocked | Scatter | Sum
 
 
 class Candidate(NamedTuple):

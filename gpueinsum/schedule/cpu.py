@@ -15,8 +15,8 @@ from gpueinsum.language.steps import distinct, roles, within, without
 from gpueinsum.language.strides import Axis, axes, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.candidate import (
+    Blocked,
     Candidate,
-    ExactGemm,
     Grouped,
     Pass,
     elements_moved,
@@ -35,9 +35,12 @@ _NEAR, _COMPLEX, _APART, _TURN = 0.02e-9, 1.0e-9, 0.5e-9, 3.3e-9
 # Of a sum over four axes or more: each time that the two innermost are done. 1000 products of 2 x 2 took 102 us and are
 # predicted 113, of 2 x 2 times 2 x 16 117 and 109; of three axes, `ijb,jkb->ikb` of 10 each took 7 us.
 _BLOCK = 47e-9
-# In launches of a profile: numpy's loop over two arrays, what a product takes besides `np.dot` to group axes.
-_LOOP_LAUNCH, _GROUPED_LAUNCH = 1.6, 2.3
+# In launches of a profile: numpy's loop over two arrays, what a product takes besides `np.dot` to group axes, and what
+# a block takes besides its work.
+_LOOP_LAUNCH, _GROUPED_LAUNCH, _BLOCK_LAUNCH = 1.6, 2.3, 5.0
+_BLOCKS_MUST_SAVE = 0.8  # of the time: their price is the least certain
 _FEW_POINTS = 1 << 11  # from here on the order of a loop matters
+_IN_CACHE = 1 << 20  # bytes of a block: the second cache of an AMD EPYC
 _LARGEST_EXACT, _WIDE_EXACT = 1 << 16, 8  # products, and sides, from which on integers are multiplied as floats
 
 
@@ -89,6 +92,14 @@ def _small_ways(
 
 
 def cpu_candidates(problem: Problem, every: bool) -> list[Candidate]:
+    """All at once, and in blocks that stay in cache where that is cheaper."""
+    found = _whole(problem, every)
+    blocked = _blocked(problem)
+    is_better = blocked is not None and blocked.seconds < _BLOCKS_MUST_SAVE * min(way.seconds for way in found)
+    return [*found, blocked] if blocked is not None and is_better else found
+
+
+def _whole(problem: Problem, every: bool) -> list[Candidate]:
     """numpy's loop or its BLAS on views; sides are copied first where BLAS needs it, if the price says so."""
     is_product = problem.is_pair and bool(problem.roles[3]) and problem.dtype != "object"
     has_letters = len(set("".join((*problem.terms, problem.out)))) <= MOST_LETTERS
@@ -106,6 +117,41 @@ def cpu_candidates(problem: Problem, every: bool) -> list[Candidate]:
         scratch = sum(copied) * item
         found.append(Candidate(way, result_strides(problem, way.out), scratch + _conjugates(problem), seconds))
     return found
+
+
+def _blocked(problem: Problem) -> Candidate | None:
+    """In blocks along the label by which the largest array's elements are the farthest apart; kept labels first.
+
+    None for what is in cache as it is, and for results so large that to write them twice would cost as much.
+    """
+    item, (largest, *_) = item_bytes(problem.dtype), problem.terms
+    total = sum(problem.elements) * item
+    terms = (*problem.terms, problem.out)
+    if total < 2 * _IN_CACHE or any(len(set(term)) < len(term) for term in terms) or problem.dtype == "object":
+        return None
+    own = sorted(largest)  # a problem's letters follow the largest array's memory, the farthest first
+    kept = [label for label in own if label in problem.out and problem.size[label] > 1]
+    summed = [label for label in own if label not in problem.out and problem.size[label] > 1]
+    result = problem.elements[-1]
+    if not (kept or summed) or (not kept and result > _FEW_POINTS) or 2 * result > sum(problem.elements[:-1]):
+        return None
+    label = [*kept, *summed][0]
+    whole = problem.size[label]
+    step = max(1, whole * _IN_CACHE // total)
+    if step == whole:
+        return None
+
+    def cheapest(size: int) -> Candidate:
+        sizes = tuple([(each, size if each == label else number) for each, number in problem.sizes])
+        return min(_whole(replace(problem, sizes=sizes), every=False), key=lambda way: way.weight)
+
+    block, rest = cheapest(step), cheapest(whole % step) if whole % step else None
+    seconds = (block.seconds + _BLOCK_LAUNCH * problem.profile.launch) * (whole // step) + (rest.seconds if rest else 0)
+    seconds += pass_seconds(problem.profile, 2 * result * item)
+    read = total / problem.profile.bytes_per_second
+    way = Blocked(label, step, block.way, rest.way if rest else None)
+    scratch = block.scratch + result * item // (whole // step if label in problem.out else 1)
+    return Candidate(way, result_strides(problem, problem.out), scratch, max(seconds, read))
 
 
 def _after_conjugates(problem: Problem) -> Problem:
@@ -174,7 +220,7 @@ def _exact(problem: Problem) -> Candidate | None:
     floats = item_bytes(exact_floats(problem.dtype, problem.shape[3])[0])
     wrapping = 0 if problem.dtype in ("bool", "int64") else 8
     scratch = max(floats * sum(problem.elements) - item * result, (floats + wrapping) * result)
-    return Candidate(ExactGemm(out), result_strides(problem, out), scratch, seconds)
+    return Candidate(Grouped(out), result_strides(problem, out), scratch, seconds)
 
 
 def exact_floats(dtype: str, terms: int) -> tuple[str, int | None]:
@@ -236,7 +282,7 @@ def _loop_seconds(problem: Problem, loops: Term, out: dict[Label, int]) -> float
     if len(axes) > 3 and problem.summed:
         busy += total / (axes[-1].size * axes[-2].size) * _BLOCK
     moved = (elements_moved(problem) + read_beside(problem)) * item
-    permuted = min(_crossed(problem, axes), moved // item) * item
+    permuted = min(_crossed(problem, axes), moved // item) * item if moved > _IN_CACHE else 0
     return max(busy + _LOOP_LAUNCH * profile.launch, pass_seconds(profile, moved, 0.0, permuted, len(arrays)))
 
 

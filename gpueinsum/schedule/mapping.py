@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile
-from gpueinsum.costs.seconds import pass_seconds, product_seconds
+from gpueinsum.costs.seconds import lines_conflict, pass_seconds, product_seconds
 from gpueinsum.language.steps import within
 from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
@@ -35,7 +35,8 @@ _LINE = 64  # bytes of memory that are read together: what is copied in shorter 
 # Seconds of a copy by numpy: of each element that lies apart from its neighbour in the result, of each byte of others,
 # of each run of its innermost loop. 400 permutations of 1e4 to 1e7 elements (float32, one core of an AMD EPYC, numpy
 # 2.4): runs of 4 elements took 0.70 ns for each element where they lay apart and 0.60 elsewhere, of 16 0.35 and 0.22.
-_APART, _NEAR, _TURN = 0.26e-9, 0.018e-9, 2.1e-9
+# Elements apart take so many times as long where a copy leaves the second cache: in the median 0.57 ns for 0.31.
+_APART, _NEAR, _TURN, _FAR, _IN_CACHE = 0.26e-9, 0.018e-9, 2.1e-9, 2.0, 1 << 20
 COPIES: tuple[Copied, ...] = ((False, False), (True, False), (False, True), (True, True))
 
 
@@ -160,7 +161,8 @@ def copy_seconds(problem: Problem, strides: Sizes, term: Term) -> float:
     moved = 2.0 * item * elements
     if problem.profile.kind == "cuda":
         return pass_seconds(problem.profile, moved, permuted=moved if apart or run * item < _LINE else 0)
-    busy = elements * ((_APART if apart else _NEAR * item) + _TURN / run)
+    far = _FAR if moved > _IN_CACHE else 1.0
+    busy = elements * ((_APART * far if apart else _NEAR * item) + _TURN / run)
     return max(problem.profile.launch + busy, pass_seconds(problem.profile, moved))
 
 
@@ -174,10 +176,27 @@ def _products_seconds(problem: Problem, product: Product) -> float:
     shape = product.number, product.rows.size, product.columns.size, product.summed.size
     seconds = product_seconds(problem.profile, problem.dtype, *shape, bytes_moved(problem))
     if problem.profile.kind == "cpu":
+        crossed = _crossed_bytes(problem, product) / problem.profile.bytes_per_second
+        seconds += crossed * (1 / problem.profile.permuted - 1)
         return seconds * _TURNED if _is_turned(problem, product) else seconds
     turns = math.prod(axis.size for axis in product.sums)
     ahead, waiting = product.calls // turns, turns - 1 + product.pointers
     return max(seconds, ahead * problem.profile.launch) + waiting * problem.profile.launch
+
+
+def _crossed_bytes(problem: Problem, product: Product) -> int:
+    """Of sides whose neighbours in memory are in different products, as of a batch of dots that reads columns.
+
+    Small sides stay in cache until the neighbours are read, unless their lines fall into the same few sets of it.
+    """
+    item, total = item_bytes(problem.dtype), 0
+    for side, own in ((LHS, (product.rows, product.summed)), (RHS, (product.summed, product.columns))):
+        long = [axis for axis in own if axis.size > 1]
+        if long and all(axis.strides[side] != 1 for axis in long):
+            nbytes, read = problem.elements[side] * item, min(long, key=lambda axis: axis.strides[side])
+            is_lost = nbytes > _IN_CACHE or lines_conflict(read.strides[side] * item, read.size)
+            total += nbytes if is_lost else 0
+    return total
 
 
 def _is_turned(problem: Problem, product: Product) -> bool:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from gpueinsum.costs.counts import item_bytes, most_alive
 from gpueinsum.costs.profile import Profile
-from gpueinsum.language.plan import Plan, last_uses
+from gpueinsum.language.plan import Plan, Registers, last_uses
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step
 from gpueinsum.language.strides import points
-from gpueinsum.language.subscripts import Label, Shape, Term
+from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.candidate import Candidate, Sum, View
 from gpueinsum.schedule.cpu import small_pair
 from gpueinsum.schedule.fusion import Fused, fuse
@@ -53,7 +53,7 @@ class ScheduledStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Registers):
     """Steps in the order in which a device runs them: registers are numbered as a plan's, operands first.
 
     `strides` are those of the operands, in elements. A printed schedule has a line for each step: its einsum, the way
@@ -68,16 +68,6 @@ class Schedule:
     dtype: str
     profile: Profile
     precision: str | None = None  # of products
-
-    def term(self, register: int) -> Term:
-        """The labels of a register, in the order of its axes."""
-        operands = len(self.inputs)
-        return self.inputs[register] if register < operands else self.steps[register - operands].out
-
-    def shape(self, register: int) -> Shape:
-        """The shape of a register."""
-        size = dict(self.sizes)
-        return tuple(size[label] for label in self.term(register))
 
     def owners(self) -> list[int]:
         """For each register the one whose memory it lies in: its own, or that of the register it is a view of."""

@@ -1,12 +1,12 @@
-"""Measures the device at hand: times of products, copies and loops in, the `Profile` that explains them best out."""
+"""Measure a device: times of products, copies and loops in, the `Profile` that predicts these times best out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from gpueinsum.backends.cpu.copies import copy_to
 from gpueinsum.backends.cpu.threads import threads
 from gpueinsum.backends.stopwatch import Call, fastest, host_seconds
 from gpueinsum.costs.counts import einsum_cost, item_bytes
-from gpueinsum.costs.machine import Machine, machine
+from gpueinsum.costs.machine import machine
 from gpueinsum.costs.profile import Profile, Rate
 from gpueinsum.language.steps import Contract
 from gpueinsum.schedule.candidate import Grouped
@@ -46,51 +46,17 @@ class Sizes(NamedTuple):
     loop: int  # the size of each label of a loop over four
 
 
+_CPU_CUBES, _CPU_THIN = ((1, 256), (1, 96), (1, 48), (1, 24)), ((1, 12), (1, 48))
+_CUDA_CUBES, _CUDA_THIN = ((4, 2048), (16, 1024), (64, 512), (256, 256), (4096, 64)), ((4, 64), (1, 256))
 _SIZES = {
-    "cpu": Sizes(
-        640, ((1, 256), (1, 96), (1, 48), (1, 24)), ((1, 12), (1, 48)), 128 << 20, 1 << 20, (4096, 2, 2, 2), 32
-    ),
-    "cuda": Sizes(
-        4096,
-        ((4, 2048), (16, 1024), (64, 512), (256, 256), (4096, 64)),
-        ((4, 64), (1, 256)),
-        512 << 20,
-        16 << 20,
-        (65536, 2, 2, 16),
-        128,
-    ),
+    "cpu": Sizes(640, _CPU_CUBES, _CPU_THIN, 128 << 20, 1 << 20, (4096, 2, 2, 2), 32),
+    "cuda": Sizes(4096, _CUDA_CUBES, _CUDA_THIN, 512 << 20, 16 << 20, (65536, 2, 2, 16), 128),
 }
-
-
-class Bench(Protocol):
-    """A device on which calls are prepared and timed."""
-
-    machine: Machine
-    memory_bytes: int
-    cache_bytes: int
-    processors: int
-    dtypes: Sequence[str]  # that products are measured of; "tf32" is float32 at that precision
-
-    def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
-        """A batch of products, m x k times k x n."""
-
-    def copy(self, nbytes: int) -> Call:
-        """A copy of so many bytes into memory that was written before."""
-
-    def permuted_copy(self, nbytes: int) -> Call:
-        """A copy of a transposed matrix of so many bytes."""
-
-    def loop(self, size: int) -> Call:
-        """`ij,jk,kl->il` in one pass over all four labels, each of this size."""
-
-    def time(self, call: Call, count: int) -> float:
-        """Seconds that so many calls take, one after the other."""
 
 
 def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
     """The profile of a device, from measurements that take about so many seconds, 5 rounds at the least."""
     size = _SIZES[bench.machine.kind]
-    shapes = _shapes(size)
     calls = {
         "copy": bench.copy(size.copy),
         "cached copy": bench.copy(size.cached),
@@ -101,17 +67,18 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
     }
     taken = fastest(bench.time, calls, seconds / 5)
     launch = taken["step"]
-    work = {name: _without(launch, time) for name, time in taken.items()}
+    work = {name: _work_seconds(launch, time) for name, time in taken.items()}
     bandwidth = 2 * size.copy / work["copy"]
     cached = max(2 * size.cached / work["cached copy"] / bandwidth, 1.0)
 
-    def fit(dtype: str) -> Fit:
-        products = {shape: bench.product(dtype, *shape) for shape in shapes}
+    fits = {}
+    for dtype in bench.dtypes:
+        products = {shape: bench.product(dtype, *shape) for shape in _shapes(size)}
         times = fastest(bench.time, products, seconds * 0.8 / len(bench.dtypes))
         long = {shape: time for shape, time in times.items() if time > 2 * launch} or times
-        return fitted_rate({shape: _without(launch, time) for shape, time in long.items()}, dtype, bandwidth * cached)
-
-    fits = {dtype: fit(dtype) for dtype in bench.dtypes}
+        worked = {shape: _work_seconds(launch, time) for shape, time in long.items()}
+        fits[dtype] = fit_rate(worked, dtype, bandwidth * cached)
+    loop = einsum_cost(_LOOP.terms, _LOOP.out, dict.fromkeys("ijkl", size.loop), "float32")
     worst = max(found.factor for found in fits.values())
     return Profile(
         name=bench.machine.name,
@@ -122,7 +89,7 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
         permuted=min(work["copy"] / work["permuted copy"], 1.0),
         cache_bytes=bench.cache_bytes,
         cached=cached,
-        loop_flops_per_second=_loop_flops(size.loop) / work["loop"],
+        loop_flops_per_second=loop.flops / work["loop"],
         launch=launch,
         each=work["batch"] / size.batch[0],
         memory_bytes=bench.memory_bytes,
@@ -132,15 +99,12 @@ def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
 
 def _shapes(size: Sizes) -> list[Shape]:
     """Cubes, and products that are thin along each side."""
-    large = size.large
-    cubes = [(batch, side, side, side) for batch, side in ((1, large), *size.cubes)]
-    thin = [
-        (batch, *sides) for batch, t in size.thin for sides in ((t, large, large), (large, t, large), (large, large, t))
-    ]
-    return cubes + thin
+    x = size.large
+    cubes = [(batch, side, side, side) for batch, side in ((1, x), *size.cubes)]
+    return cubes + [(batch, *sides) for batch, t in size.thin for sides in ((t, x, x), (x, t, x), (x, x, t))]
 
 
-def _without(launch: float, seconds: float) -> float:
+def _work_seconds(launch: float, seconds: float) -> float:
     """The work in a call of so many seconds: what is left besides the launch, with which it may overlap."""
     return max(seconds - launch, seconds / 8)
 
@@ -155,7 +119,7 @@ class Fit(NamedTuple):
     factor: float
 
 
-def fitted_rate(times: Mapping[Shape, float], dtype: str, bytes_per_second: float) -> Fit:
+def fit_rate(times: Mapping[Shape, float], dtype: str, bytes_per_second: float) -> Fit:
     """The rate that explains the seconds of batches of products, by least squares of the logarithms.
 
     Products that memory may have bound say nothing about arithmetic, and are left out.
@@ -181,36 +145,61 @@ def fitted_rate(times: Mapping[Shape, float], dtype: str, bytes_per_second: floa
 # ---------------------------------------------------------------- devices
 
 
-def bench(kind: str) -> Bench:
-    """The processor ("cpu") or the current GPU ("cuda"). Raises DeviceError where there is none."""
-    return HostBench() if kind == "cpu" else CudaBench()
+class Bench:
+    """The processor ("cpu") or the current GPU ("cuda"): its calls are prepared here, and timed by `time(call, count)`.
 
+    Calls are single steps as the backend runs them, on arrays that it made. `dtypes` are those whose products are
+    measured; "tf32" is float32 at that precision. Raises DeviceError where there is no such device.
+    """
 
-class _Steps:
-    """Calls of single steps as a backend runs them, on arrays that it made."""
-
-    def __init__(self, kind: str, backend: Backend) -> None:
+    def __init__(self, kind: str) -> None:
+        self._backend: Backend = backends.HOST if kind == "cpu" else backends.cuda_backend()
         self.machine = machine(kind)
-        self.memory_bytes = backend.memory_bytes()
-        self._backend = backend
+        self.memory_bytes = self._backend.memory_bytes()
+        self.dtypes: Sequence[str] = ("float32", "float64", "complex64", "complex128")
+        if kind == "cpu":
+            self.processors, self.cache_bytes, self.time = threads(), last_cache_bytes(), host_seconds
+            self._copy: Callable[[Any, Any], object] = copy_to
+        else:
+            import cupy
+
+            runtime = backends.cuda_backend().runtime
+            self.dtypes = ("float16", "bfloat16", "tf32", *self.dtypes)
+            self.processors, self.time, self._copy = runtime.processors, runtime.seconds, cupy.copyto
+            self.cache_bytes = int(cupy.cuda.Device().attributes["L2CacheSize"])
 
     def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
+        """A batch of products, m x k times k x n."""
         precision, dtype = ("tf32", "float32") if dtype == "tf32" else (None, dtype)
         size = {"b": batch, "i": m, "j": k, "k": n}
         pair = Contract(0, 1, "ij", "jk", "ik") if batch == 1 else Contract(0, 1, "bij", "bjk", "bik")
         problem = problem_of(pair, size, dtype, self._backend.profile, precision=precision)
         order, found = candidates(problem)
         way = next(way for way in found if isinstance(way.way, Gemm | Grouped))  # even if a pass is faster
-        arrays = [self._array([size[label] for label in problem.terms[place]], dtype) for place in (0, 1)]
+        arrays = [self._array([size[label] for label in term], dtype) for term in problem.terms]
         return partial(self._backend.load(alone(problem, order, way)), *arrays)
 
     def loop(self, size: int) -> Call:
+        """`ij,jk,kl->il` in one pass over all four labels, each of this size."""
         problem = problem_of(_LOOP, dict.fromkeys("ijkl", size), "float32", self._backend.profile)
         arrays = [self._array((size, size), "float32") for _ in _LOOP.terms]
         return partial(self._backend.load(alone(problem, *cheapest(problem))), *arrays)
 
+    def copy(self, nbytes: int) -> Call:
+        """A copy of so many bytes into memory that was written before."""
+        target, source = (self._array((nbytes // 4,), "float32") for _ in range(2))
+        return partial(self._copy, target, source)
+
+    def permuted_copy(self, nbytes: int) -> Call:
+        """A copy of a transposed matrix of so many bytes."""
+        side = math.isqrt(nbytes // 4)
+        target, source = (self._array((side, side), "float32") for _ in range(2))
+        if self.machine.kind == "cuda":
+            return partial(self._backend.arrange, source.T, "C")  # by CuPy's own copy
+        return partial(self._copy, target, source.T)
+
     def _array(self, shape: Sequence[int], dtype: str) -> Any:
-        """Of random numbers, the same ones over and over: of all zeros or ones a GPU's clock is higher."""
+        """Random numbers: of all zeros or ones a GPU's clock is higher. A large array repeats them."""
         draws = np.random.default_rng(0).standard_normal(min(math.prod(shape), _DRAWS), np.float32)
         return self._backend.asarray(np.resize(draws.astype(dtype_of(dtype)), shape))
 
@@ -218,72 +207,14 @@ class _Steps:
 _LOOP = Fused((0, 1, 2), ("ij", "jk", "kl"), "il", (False, False, False))
 
 
-def _loop_flops(size: int) -> int:
-    return einsum_cost(_LOOP.terms, _LOOP.out, dict.fromkeys("ijkl", size), "float32").flops
-
-
-class HostBench(_Steps):
-    """The processor, as the CPU backend uses it."""
-
-    dtypes: Sequence[str] = ("float32", "float64", "complex64", "complex128")
-
-    def __init__(self) -> None:
-        super().__init__("cpu", backends.HOST)
-        self.processors = threads()
-        self.cache_bytes = last_cache_bytes()
-
-    def copy(self, nbytes: int) -> Call:
-        return self._copy((nbytes // 4,), (0,))
-
-    def permuted_copy(self, nbytes: int) -> Call:
-        side = math.isqrt(nbytes // 4)
-        return self._copy((side, side), (1, 0))
-
-    def _copy(self, shape: tuple[int, ...], axes: tuple[int, ...]) -> Call:
-        source, target = self._array(shape, "float32"), np.ones(shape, np.float32)
-        return partial(copy_to, target, source.transpose(axes))
-
-    def time(self, call: Call, count: int) -> float:
-        return host_seconds(call, count)
-
-
-class CudaBench(_Steps):
-    """The current GPU, as the CUDA backend uses it; timed by events on the current stream."""
-
-    dtypes: Sequence[str] = ("float16", "bfloat16", "tf32", "float32", "float64", "complex64", "complex128")
-
-    def __init__(self) -> None:
-        backend = backends.cuda_backend()
-        super().__init__("cuda", backend)
-        import cupy
-
-        self._runtime = backend.runtime
-        self.processors = backend.runtime.processors
-        self._cupy = cupy
-        self.cache_bytes = int(cupy.cuda.Device().attributes["L2CacheSize"])
-
-    def copy(self, nbytes: int) -> Call:
-        source = self._array((nbytes // 4,), "float32")
-        target = self._cupy.empty_like(source)
-        return lambda: self._cupy.copyto(target, source)
-
-    def permuted_copy(self, nbytes: int) -> Call:
-        side = math.isqrt(nbytes // 4)
-        matrix = self._array((side, side), "float32").T
-        return lambda: self._backend.arrange(matrix, "C")
-
-    def time(self, call: Call, count: int) -> float:
-        return self._runtime.seconds(call, count)
-
-
 def last_cache_bytes() -> int:
-    """Bytes of the largest cache that Linux tells of; those of a usual one where it tells nothing."""
+    """Bytes of the largest cache that Linux reports; 16 MiB where it reports none."""
     sizes = []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text().strip()
         if text[:-1].isdecimal() and text[-1] in "KM":
             sizes.append(int(text[:-1]) << {"K": 10, "M": 20}[text[-1]])
-    return max(sizes, default=_USUAL_CACHE)
+    return max(sizes, default=_DEFAULT_CACHE)
 
 
-_USUAL_CACHE = 16 << 20
+_DEFAULT_CACHE = 16 << 20

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import tokenize
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from gpueinsum.costs.machine import keep, profile_path
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DeviceError, DtypeError, OperandError, OutError, PlanError, ProfileError, SubscriptsError
 from gpueinsum.files import unfinished
-from gpueinsum.text import bytes_text, count_text
+from gpueinsum.text import bytes_text, count_text, seconds_text
 from gpueinsum.tools import calibrate, doctor
 from gpueinsum.tools.examples import EXAMPLES, relative_error, tolerance
 from gpueinsum.tools.explain import explain
@@ -29,7 +29,7 @@ class UsageError(ValueError):
     """A file or an argument that the command cannot use."""
 
 
-# What a user can put right: printed without a traceback. Anything else is a bug of ours, and shows where it is.
+# What a user can put right: printed without a traceback. Any other error is a bug of ours, and its traceback is shown.
 _USER_ERRORS = (
     *(UsageError, SubscriptsError, PlanError, OutError, DtypeError, OperandError, DeviceError, ProfileError),
     *(OSError, MemoryError),
@@ -43,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # labels may be letters that the terminal lacks
     try:
-        status: int = arguments.command(arguments)
+        status: int = _COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reader, `head` say, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except _USER_ERRORS as error:
@@ -57,63 +57,55 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gpueinsum", description="Einsum on GPUs, or on the CPU where there is none.")
     parser.add_argument("--version", action="version", version=f"gpueinsum {ge.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
-    run = _command(commands, "run", _run, "compute an expression of .npy files", _RUN_EXAMPLE)
+    def command(name: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
+        return added
+
+    run = command("run", "compute an expression of .npy files", _RUN_EXAMPLE)
     run.add_argument("equation", metavar="EQ", help="the expression, such as 'bij,bjk->bik'")
     run.add_argument("operands", metavar="A.npy", type=Path, nargs="+", help="an operand's file, a term each")
-    run.add_argument(
-        "--out", metavar="C.npy", type=Path, required=True, help="the result's file, replaced if it exists"
-    )
-    run.add_argument("--backend", choices=("cpu", "cuda"), help="where to compute; by default cuda if it can be used")
+    out_help = "the result's file, replaced if it exists"
+    run.add_argument("--out", metavar="C.npy", type=Path, required=True, help=out_help)
+    run.add_argument("--backend", choices=_BACKENDS, help="where to compute; by default cuda if it can be used")
     run.add_argument("--precision", choices=("highest", "tf32", "bf16", "emulated"), help="of products on CUDA")
-    _add_planning(run)
 
-    plan = _command(commands, "explain", _explain, "show the plan of an expression", _EXPLAIN_EXAMPLE)
+    plan = command("explain", "show the plan of an expression", _EXPLAIN_EXAMPLE)
     plan.add_argument("equation", metavar="EQ", help="the expression, such as 'ij,jk,kl->il'")
     plan.add_argument("shapes", metavar="SHAPE", nargs="+", help="40x30 or 40,30; 'scalar'; or an .npy file")
-    plan.add_argument(
-        "--device", metavar="NAME", help="h200, a100, cpu or a profile's FILE.json: as that device runs it"
-    )
+    device_help = "h200, a100, cpu or a profile's FILE.json: as that device runs it"
+    plan.add_argument("--device", metavar="NAME", help=device_help)
     plan.add_argument("--json", action="store_true", help="print the plan as JSON, for Plan.from_json")
     derivative = plan.add_mutually_exclusive_group()
     derivative.add_argument("--vjp", action="store_true", help="the plan of its gradients, the backward pass")
     derivative.add_argument("--jvp", action="store_true", help="the plan of its tangent, the forward derivative")
     plan.add_argument("--wrt", metavar="N", type=int, nargs="+", help="the operands (0, 1, ...) of --vjp and --jvp")
     plan.add_argument("--bytes", metavar="LIMIT", help="of memory for --vjp, such as 4GiB")
-    _add_planning(plan)
 
-    examine = _command(commands, "doctor", _doctor, "check the installation, the GPU and its results")
-    examine.add_argument("--backend", choices=("cpu", "cuda"), help="cuda: fail without a GPU; cpu: look for none")
+    for planned in (run, plan):
+        planned.add_argument(
+            "--dtype", metavar="D", help="the dtype to compute in; by default numpy's for the operands"
+        )
+        planned.add_argument("--optimize", metavar="NAME", default="auto", help="the name of an opt_einsum optimizer")
+        limit_help = "elements of the largest intermediate"
+        planned.add_argument("--memory-limit", metavar="N", type=_memory_limit, help=limit_help)
 
-    measure = _command(commands, "calibrate", _calibrate, "measure the device, and keep its profile for planning")
-    measure.add_argument(
-        "--backend", choices=("cpu", "cuda"), help="what to measure; by default cuda if it can be used"
-    )
-    measure.add_argument(
-        "--out", metavar="FILE.json", type=Path, help="the profile's file; by default in the user's cache"
-    )
+    examine = command("doctor", "check the installation, the GPU and its results")
+    examine.add_argument("--backend", choices=_BACKENDS, help="cuda: fail without a GPU; cpu: look for none")
 
-    _command(commands, "demo", _demo, "compute the worked examples and check them against numpy")
+    measure = command("calibrate", "measure the device, and keep its profile for planning")
+    measure.add_argument("--backend", choices=_BACKENDS, help="what to measure; by default cuda if it can be used")
+    file_help = "the profile's file; by default in the user's cache"
+    measure.add_argument("--out", metavar="FILE.json", type=Path, help=file_help)
+
+    command("demo", "compute the worked examples and check them against numpy")
     return parser
 
 
+_BACKENDS = ("cpu", "cuda")
 _RUN_EXAMPLE = "example: gpueinsum run 'ij,jk->ik' A.npy B.npy --out C.npy"
 _EXPLAIN_EXAMPLE = "example: gpueinsum explain 'ij,jk,kl->il' 40x30 30x20 20x10"
-
-
-def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, epilog: str = ""
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
-    parser.set_defaults(command=run)
-    return parser
-
-
-def _add_planning(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dtype", metavar="D", help="the dtype to compute in; by default numpy's for the operands")
-    parser.add_argument("--optimize", metavar="NAME", default="auto", help="the name of an opt_einsum optimizer")
-    parser.add_argument("--memory-limit", metavar="N", type=_memory_limit, help="elements of the largest intermediate")
 
 
 def _planning(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -124,17 +116,25 @@ def _planning(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    out: Path = arguments.out
     if arguments.dtype == "bfloat16":
         raise UsageError("an .npy file cannot hold bfloat16: pass --dtype float32")
-    _check_out(arguments.out)
+    if not out.parent.is_dir():  # said before the work rather than after it
+        raise UsageError(f"--out {out}: there is no folder {out.parent}")
+    if out.exists() and not out.is_file():
+        raise UsageError(f"--out {out} is {'a folder' if out.is_dir() else 'no file that can be replaced'}")
     operands = [_load(path) for path in arguments.operands]
     backend = arguments.backend or _best_backend()
     options = _planning(arguments) | {"casting": "same_kind", "precision": arguments.precision}
     start = time.perf_counter()
     result = np.asarray(ge.contract(arguments.equation, *operands, backend=backend, **options))
     seconds = time.perf_counter() - start
-    _save(arguments.out, result)
-    print(f"{arguments.out}: {result.shape} {result.dtype}, computed in {_time_text(seconds)} on {backend}")
+    try:  # what a link points to is replaced, not the link
+        with unfinished(out.resolve()) as beside, beside.open("xb") as file:
+            np.save(file, result, allow_pickle=False)
+    except ValueError as error:
+        raise UsageError(f"an .npy file cannot hold {result.dtype}: {error}") from error
+    print(f"{out}: {result.shape} {result.dtype}, computed in {seconds_text(seconds)} on {backend}")
     return 0
 
 
@@ -143,34 +143,15 @@ def _best_backend() -> str:
 
 
 def _load(path: Path) -> np.ndarray[Any, Any]:
-    """The array in a file, mapped rather than read where that can be."""
+    """The array in a file: a memory map of the file, or read where numpy cannot map it, as without elements."""
     try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = header(file)
-        is_mappable = 0 not in shape and not dtype.hasobject
-        array = np.load(path, mmap_mode="r" if is_mappable else None, allow_pickle=False)
+        try:
+            return np.asarray(np.lib.format.open_memmap(path, mode="r"))
+        except ValueError:
+            with path.open("rb") as file:
+                return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
     except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # a header is parsed as a literal
         raise UsageError(f"{path} is no .npy file that can be read: {error}") from error
-    return np.asarray(array)
-
-
-def _check_out(path: Path) -> None:
-    """Fail before the work rather than after it."""
-    if not path.parent.is_dir():
-        raise UsageError(f"--out {path}: there is no folder {path.parent}")
-    if path.exists() and not path.is_file():
-        raise UsageError(f"--out {path} is {'a folder' if path.is_dir() else 'no file that can be replaced'}")
-
-
-def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
-    """Write a whole file or none; what a link points to is replaced, not the link."""
-    try:
-        with unfinished(path.resolve()) as beside, beside.open("xb") as file:
-            np.save(file, array, allow_pickle=False)
-    except ValueError as error:
-        raise UsageError(f"an .npy file cannot hold {array.dtype}: {error}") from error
 
 
 # ---------------------------------------------------------------- explain
@@ -178,12 +159,13 @@ def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
 
 def _explain(arguments: argparse.Namespace) -> int:
     operands = [_shape_or_file(text) for text in arguments.shapes]
-    if arguments.wrt is not None and not (arguments.vjp or arguments.jvp):
-        raise UsageError("--wrt goes with --vjp or --jvp")
-    if arguments.bytes is not None and not arguments.vjp:
-        raise UsageError("--bytes goes with --vjp")
-    if arguments.json and arguments.device is not None:
-        raise UsageError("--json is the plan for any device: leave --device out")
+    for is_wrong, message in (
+        (arguments.wrt is not None and not (arguments.vjp or arguments.jvp), "--wrt goes with --vjp or --jvp"),
+        (arguments.bytes is not None and not arguments.vjp, "--bytes goes with --vjp"),
+        (arguments.json and arguments.device is not None, "--json is the plan for any device: leave --device out"),
+    ):
+        if is_wrong:
+            raise UsageError(message)
     plan = ge.einsum_plan(arguments.equation, *operands, **_planning(arguments))
     if arguments.vjp:
         plan = plan.vjp(arguments.wrt, optimize=arguments.optimize, memory_limit=arguments.bytes)
@@ -223,11 +205,11 @@ def _doctor(arguments: argparse.Namespace) -> int:
         print(finding, flush=True)
         findings.append(finding)
     print(doctor.summary(findings))
-    return 1 if any(finding.status == doctor.WRONG for finding in findings) else 0
+    return int(any(finding.status == doctor.WRONG for finding in findings))
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
-    bench = calibrate.bench(arguments.backend or _best_backend())
+    bench = calibrate.Bench(arguments.backend or _best_backend())
     path = arguments.out or profile_path(bench.machine)
     measured = calibrate.calibrate(bench)
     keep(measured, path)
@@ -255,41 +237,32 @@ def _profile_lines(profile: Profile) -> list[str]:
 
 def _demo(arguments: argparse.Namespace) -> int:
     xp = ge.array_module()
+    wait = (lambda: None) if xp is np else xp.cuda.get_current_stream().synchronize
     print(f"on {'cpu' if xp is np else 'cuda'}, with {xp.__name__} {xp.__version__}; times are of a second call")
     failures = 0
     for name, example in EXAMPLES.items():
-        watch = _Stopwatch(xp)
-        example(xp, watch)  # plans, and on CUDA compiles
-        watch.seconds = 0.0
-        result, expected = example(xp, watch)
+        seconds: dict[str, float] = {}  # of each equation's last call
+
+        def timed(equation: str, *operands: Any, seconds: dict[str, float] = seconds) -> Any:
+            wait()
+            start = time.perf_counter()
+            result = ge.einsum(equation, *operands)
+            wait()
+            seconds[equation] = time.perf_counter() - start
+            return result
+
+        example(xp, timed)  # plans, and on CUDA compiles
+        result, expected = example(xp, timed)
         error = relative_error(result, expected)
         is_right = error <= tolerance(result)
         failures += not is_right
         verdict = "ok" if is_right else "WRONG"
-        equations = " ; ".join(dict.fromkeys(watch.equations))
+        equations = " ; ".join(seconds)
         shown = equations if len(equations) <= 50 else equations[:49] + "…"
-        print(f"{name:<30}  {shown:<50}  {_time_text(watch.seconds):>8}  max error {error:7.1e}  {verdict}")
+        taken = seconds_text(sum(seconds.values()))
+        print(f"{name:<20}  {shown:<50}  {taken:>8}  max error {error:7.1e}  {verdict}")
     print(f"{len(EXAMPLES) - failures} of {len(EXAMPLES)} agree with numpy")
     return 1 if failures else 0
 
 
-class _Stopwatch:
-    """`einsum` that adds up its time and keeps the equations it was given."""
-
-    def __init__(self, xp: Any) -> None:
-        self.seconds = 0.0
-        self.equations: list[str] = []
-        self._wait = (lambda: None) if xp is np else xp.cuda.get_current_stream().synchronize
-
-    def __call__(self, equation: str, *operands: Any) -> Any:
-        self.equations.append(equation)
-        self._wait()
-        start = time.perf_counter()
-        result = ge.einsum(equation, *operands)
-        self._wait()
-        self.seconds += time.perf_counter() - start
-        return result
-
-
-def _time_text(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+_COMMANDS = {"run": _run, "explain": _explain, "doctor": _doctor, "calibrate": _calibrate, "demo": _demo}

@@ -1,10 +1,9 @@
-"""What is installed here, whether the GPU can be used, and whether its results are right: one finding a line."""
+"""What is installed, whether the GPU can be used, and whether results are right: findings out, one for each check."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import math
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -23,6 +22,12 @@ OK, MISSING, WRONG = "ok", "missing", "WRONG"
 
 _ARCHITECTURE = "sm_90"  # to compile for where there is no device
 _INSTALL_CUDA = "pip install 'cupy-cuda13x[ctk]' (or cuda12x for an older driver)"
+_REMEDIES = {
+    "numpy": "pip install numpy",
+    "opt_einsum": "pip install opt_einsum",
+    "ml_dtypes": "bfloat16 needs it: pip install ml_dtypes",
+    "cupy": f"CUDA needs it: {_INSTALL_CUDA}",
+}
 _DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
@@ -30,7 +35,7 @@ _DTYPES = (
 
 
 class Finding(NamedTuple):
-    """One line of the doctor's: `ok`, `missing` (and what to do about it) or `WRONG`."""
+    """The result of one check: `ok`, `missing` (and what to install) or `WRONG`."""
 
     status: str
     text: str
@@ -40,10 +45,9 @@ class Finding(NamedTuple):
 
 
 def examine(demanded: str | None = None) -> Iterator[Finding]:
-    """Look at the installation, then at the device and its results, or at the CPU's where there is no GPU.
+    """Check the installation, then the GPU and its results, or the CPU's results where there is no GPU.
 
-    `demanded` is a backend: with "cuda" whatever keeps the GPU from being used is WRONG instead of missing, with "cpu"
-    no GPU is looked for.
+    With "cuda" `demanded`, a GPU that cannot be used is WRONG instead of missing; with "cpu" no GPU is looked for.
     """
     yield from _versions()
     on_cuda = False
@@ -54,8 +58,9 @@ def examine(demanded: str | None = None) -> Iterator[Finding]:
         yield from _kernels(_architecture() if on_cuda else _ARCHITECTURE)
     backend = "cuda" if on_cuda else "cpu"
     yield _profile(backend)
-    yield from _results(backend)
-    yield from _true_float32(backend)
+    for dtype in _DTYPES:
+        yield from _results(dtype, backend)
+    yield _true_float32(backend)
 
 
 def summary(findings: Iterable[Finding]) -> str:
@@ -76,12 +81,7 @@ def _versions() -> Iterator[Finding]:
         yield Finding(OK, f"gpueinsum {importlib.metadata.version('gpueinsum')}")
     except importlib.metadata.PackageNotFoundError:
         yield Finding(OK, "gpueinsum, not installed, run from its source folder")
-    for module, remedy in (
-        ("numpy", "pip install numpy"),
-        ("opt_einsum", "pip install opt_einsum"),
-        ("ml_dtypes", "bfloat16 needs it: pip install ml_dtypes"),
-        ("cupy", f"CUDA needs it: {_INSTALL_CUDA}"),
-    ):
+    for module, remedy in _REMEDIES.items():
         try:
             yield Finding(OK, f"{module} {importlib.import_module(module).__version__}")
         except ImportError as error:
@@ -95,19 +95,17 @@ def _device(demanded: str | None) -> Iterator[Finding]:
     """The last finding says whether CUDA can be used."""
     try:
         backends.cuda_backend()
+        yield from (Finding(OK, line) for line in _device_lines())
     except DeviceError as error:
         is_broken = demanded == "cuda" or _has_device(error)
         remedy = "does nvidia-smi list one?" if is_broken else "einsum computes on the CPU until nvidia-smi lists one"
         yield Finding(WRONG if is_broken else MISSING, f"GPU: {_first_line(error)}; {remedy}")
-        return
-    try:
-        yield from (Finding(OK, line) for line in _device_lines())
     except (ImportError, RuntimeError) as error:  # what CuPy raises for an error of CUDA or cuBLAS
         yield Finding(WRONG, f"GPU: it does not answer: {_first_line(error)}; does nvidia-smi work?")
 
 
 def _has_device(error: DeviceError) -> bool:
-    """Whether a GPU that cannot be used seems to be there: CuPy finds a driver, which does not say "no device"."""
+    """Whether there seems to be a GPU that cannot be used: CuPy finds a driver, which does not say "no device"."""
     cause = error.__cause__
     try:
         from cupy.cuda import runtime
@@ -124,19 +122,18 @@ def _device_lines() -> list[str]:
     properties = runtime.getDeviceProperties(device.id)
     free, total = device.mem_info
     blas = cublas.getVersion(cupy.cuda.device.get_cublas_handle())
+    driver, cuda = (
+        f"{version // 1000}.{version % 1000 // 10}"  # CUDA writes 13.2 as 13020
+        for version in (runtime.driverGetVersion(), runtime.runtimeGetVersion())
+    )
     return [
-        f"driver: CUDA {_cuda_version(runtime.driverGetVersion())}",
-        f"CUDA runtime {_cuda_version(runtime.runtimeGetVersion())}",
+        f"driver: CUDA {driver}",
+        f"CUDA runtime {cuda}",
         f"cuBLAS {blas // 10000}.{blas // 100 % 100}.{blas % 100}",
         f"GPU {device.id} of {runtime.getDeviceCount()}: {properties['name'].decode()}, "
         f"compute capability {properties['major']}.{properties['minor']}, "
         f"{properties['multiProcessorCount']} multiprocessors, {bytes_text(free)} of {bytes_text(total)} free",
     ]
-
-
-def _cuda_version(number: int) -> str:
-    """CUDA writes 13.2 as 13020."""
-    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _architecture() -> str:
@@ -158,25 +155,23 @@ def _kernels(architecture: str) -> Iterator[Finding]:
         kernels = tuple(kernel for kernel in LARGEST if kernel.name == name)
         try:
             compile_text(program_text(kernels), architecture)
+            yield Finding(OK, f"kernel {name} compiles for {architecture}, {len(kernels)} type combinations")
         except (OSError, RuntimeError) as error:
             yield Finding(WRONG, f"kernel {name} does not compile for {architecture}: {error}")
-        else:
-            yield Finding(OK, f"kernel {name} compiles for {architecture}, {len(kernels)} type combinations")
 
 
 def _profile(backend: str) -> Finding:
     """By which rates plans for this device are priced."""
+    name = f"profile of {backend}"
     try:
         here = machine(backend)
         if kept_profile(here) is not None:
-            return Finding(OK, f"profile of {backend}: measured here, {profile_path(here)}")
+            return Finding(OK, f"{name}: measured here, {profile_path(here)}")
     except DeviceError as error:
-        return Finding(MISSING, f"profile of {backend}: {_first_line(error)}")
+        return Finding(MISSING, f"{name}: {_first_line(error)}")
     except ProfileError as error:
-        return Finding(WRONG, f"profile of {backend}: {_first_line(error)}; gpueinsum calibrate writes it anew")
-    return Finding(
-        OK, f"profile of {backend}: {profile_for(backend).name}, of the package; gpueinsum calibrate measures"
-    )
+        return Finding(WRONG, f"{name}: {_first_line(error)}; gpueinsum calibrate writes it anew")
+    return Finding(OK, f"{name}: {profile_for(backend).name}, of the package; gpueinsum calibrate measures")
 
 
 # ---------------------------------------------------------------- results
@@ -186,50 +181,40 @@ def _einsum(equation: str, *operands: Any, backend: str) -> Any:
     return ge.einsum(equation, *operands, backend=backend)
 
 
-class Check(NamedTuple):
-    """A call whose result is known: `compute(equation, *operands)`, and how numpy comes by it."""
-
-    what: str
-    equation: str
-    shapes: tuple[tuple[int, ...], ...]
-    reference: Callable[..., Any]
-    compute: Callable[..., Any] = _einsum
-
-
-def _embedded(x: Any) -> Any:
-    """`ij->iji`."""
-    return x[:, :, None] * np.eye(x.shape[0], dtype=x.dtype)[:, None, :]
-
-
 def _gradients(equation: str, *arrays: Any, backend: str) -> Any:
-    """Those of all arrays but the last, which is the cotangent, in one row."""
+    """The gradients of all arrays but the last, which is the cotangent, in one row."""
     *operands, cotangent = arrays
     _, pullback = ge.vjp(equation, *operands, backend=backend)
     return np.concatenate([gradient.ravel() for gradient in pullback(cotangent)])
 
 
 def _tangent(equation: str, *operands: Any, backend: str) -> Any:
-    """That of operands which change by themselves."""
+    """The tangent for operands that change by themselves."""
     return ge.jvp(equation, operands, operands, backend=backend)[1]
 
 
+class Check(NamedTuple):
+    """A call whose result is known: `compute(equation, *operands)`, and `expect` of the operands, or numpy's einsum."""
+
+    what: str
+    equation: str
+    shapes: tuple[tuple[int, ...], ...]
+    compute: Callable[..., Any] = _einsum
+    expect: Callable[..., Any] | None = None
+
+
 CHECKS = (
-    Check("matrix product", "ij,jk->ik", ((67, 71), (71, 73)), np.matmul),
-    Check("batched, transposed", "bji,kjb->bik", ((5, 31, 37), (41, 31, 5)), lambda x, y: x.mT @ y.transpose(2, 1, 0)),
-    Check(
-        "batch of two axes",
-        "bqhd,bkhd->bhqk",
-        ((5, 17, 3, 24), (5, 29, 3, 24)),
-        lambda x, y: x.transpose(0, 2, 1, 3) @ y.transpose(0, 2, 3, 1),
-    ),
-    Check("matrix times vector", "ij,j->i", ((211, 197), (197,)), np.matmul),
-    Check("batched dot", "bi,bi->b", ((53, 101), (53, 101)), lambda x, y: (x * y).sum(1)),
-    Check("long dot", "i,i->", ((70_001,), (70_001,)), lambda x, y: (x * y).sum()),
-    Check("outer product", "i,j->ji", ((61,), (59,)), lambda x, y: y[:, None] * x),
-    Check("sum over a permutation", "ijk->ki", ((17, 43, 13),), lambda x: x.sum(1).T),
-    Check("trace and sum", "iij->j", ((29, 29, 11),), lambda x: x.trace()),
-    Check("long sum", "ij->", ((251, 283),), lambda x: x.sum()),
-    Check("embedding", "ij->iji", ((19, 7),), _embedded),
+    Check("matrix product", "ij,jk->ik", ((67, 71), (71, 73))),
+    Check("batched, transposed", "bji,kjb->bik", ((5, 31, 37), (41, 31, 5))),
+    Check("batch of two axes", "bqhd,bkhd->bhqk", ((5, 17, 3, 24), (5, 29, 3, 24))),
+    Check("matrix times vector", "ij,j->i", ((211, 197), (197,))),
+    Check("batched dot", "bi,bi->b", ((53, 101), (53, 101))),
+    Check("long dot", "i,i->", ((70_001,), (70_001,))),
+    Check("outer product", "i,j->ji", ((61,), (59,))),
+    Check("sum over a permutation", "ijk->ki", ((17, 43, 13),)),
+    Check("trace and sum", "iij->j", ((29, 29, 11),)),
+    Check("long sum", "ij->", ((251, 283),)),
+    Check("embedding", "ij->iji", ((19, 7),), expect=lambda x: x[:, :, None] * np.eye(19, dtype=x.dtype)[:, None, :]),
 )
 # For floating dtypes.
 DERIVATIVE_CHECKS = (
@@ -237,38 +222,37 @@ DERIVATIVE_CHECKS = (
         "gradients",
         "ij,jk->ik",
         ((31, 37), (37, 41), (31, 41)),
-        lambda x, y, g: np.concatenate([(g @ y.conj().T).ravel(), (x.conj().T @ g).ravel()]),
         _gradients,
+        lambda x, y, g: np.concatenate([(g @ y.conj().T).ravel(), (x.conj().T @ g).ravel()]),
     ),
-    Check("gradient of a trace", "ii->", ((43, 43), ()), lambda x, g: (g * np.eye(43)).ravel(), _gradients),
-    Check("tangent", "ij,jk->ik", ((31, 37), (37, 41)), lambda x, y: 2 * (x @ y), _tangent),
+    Check("gradient of a trace", "ii->", ((43, 43), ()), _gradients, lambda x, g: (g * np.eye(43)).ravel()),
+    Check("tangent", "ij,jk->ik", ((31, 37), (37, 41)), _tangent, lambda x, y: 2 * (x @ y)),
 )
 
 
-def _results(backend: str) -> Iterator[Finding]:
-    """For every dtype every check, on integers, which all sums here hold exactly: they are right to the last bit."""
-    for dtype in _DTYPES:
-        try:
-            is_exact = _wide(dtype_of(dtype)) is np.int64
-            checks = CHECKS if is_exact else CHECKS + DERIVATIVE_CHECKS
-            faults = {check: fault for check in checks if (fault := _fault(check, dtype, backend))}
-        except DtypeError as error:  # bfloat16 without ml_dtypes
-            yield Finding(MISSING, f"{dtype}: {_first_line(error)}")
-            continue
-        for check, fault in faults.items():
-            line = f"{dtype} on {backend}: {check.what} {check.equation}: {fault}"
-            yield Finding(WRONG, f"{line}; please report it with this whole output")
-        if not faults:
-            yield Finding(OK, f"{dtype} on {backend}: {len(checks)} results equal numpy's")
+def _results(dtype_name: str, backend: str) -> Iterator[Finding]:
+    """Compare every check with numpy, on integers so small that all sums are exact: results equal to the last bit."""
+    try:
+        dtype = dtype_of(dtype_name)
+    except DtypeError as error:  # bfloat16 without ml_dtypes
+        yield Finding(MISSING, f"{dtype_name}: {_first_line(error)}")
+        return
+    checks = CHECKS if dtype.kind in "biu" else CHECKS + DERIVATIVE_CHECKS
+    faults = [(check, fault) for check in checks if (fault := _fault(check, dtype, backend))]
+    for check, fault in faults:
+        line = f"{dtype} on {backend}: {check.what} {check.equation}: {fault}"
+        yield Finding(WRONG, f"{line}; please report it with this whole output")
+    if not faults:
+        yield Finding(OK, f"{dtype} on {backend}: {len(checks)} results equal numpy's")
 
 
-def _fault(check: Check, dtype_name: str, backend: str) -> str:
+def _fault(check: Check, dtype: np.dtype[Any], backend: str) -> str:
     """What is wrong with a result; nothing if it is right."""
-    dtype = dtype_of(dtype_name)
     rng = np.random.default_rng(20261122)
     operands = [_integers(rng, shape, dtype) for shape in check.shapes]
-    wide = _wide(dtype)
-    expected = np.asarray(check.reference(*(operand.astype(wide) for operand in operands))).astype(dtype)
+    wide = np.int64 if dtype.kind in "biu" else np.complex128 if dtype.kind == "c" else np.float64
+    exact = [operand.astype(wide) for operand in operands]
+    expected = np.asarray(check.expect(*exact) if check.expect else np.einsum(check.equation, *exact)).astype(dtype)
     try:
         result = np.asarray(check.compute(check.equation, *operands, backend=backend))
     except Exception as error:  # whatever a broken device raises is the finding
@@ -279,11 +263,6 @@ def _fault(check: Check, dtype_name: str, backend: str) -> str:
     return f"{differ} of {result.size} elements differ from numpy's" if differ else ""
 
 
-def _wide(dtype: np.dtype[Any]) -> Any:
-    """The type in which numpy computes what is expected."""
-    return np.int64 if dtype.kind in "biu" else np.complex128 if dtype.kind == "c" else np.float64
-
-
 def _integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """Small integers of any dtype; Gaussian ones for complex types, and -1 wraps to the largest unsigned one."""
     numbers = rng.integers(-1, 2, shape)
@@ -292,21 +271,19 @@ def _integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[
     return (numbers > 0 if dtype.kind == "b" else numbers).astype(dtype)
 
 
-def _true_float32(backend: str) -> Iterator[Finding]:
+def _true_float32(backend: str) -> Finding:
     """Whether float32 products keep their 24 bits, where TF32 would keep 11."""
-    rng = np.random.default_rng(20261122)
+    rng, what = np.random.default_rng(20261122), f"precision of float32 on {backend}"
     x, y = (rng.standard_normal((256, 256)).astype(np.float32) for _ in range(2))
     exact = x.astype(float) @ y.astype(float)
     try:
         result = np.asarray(ge.einsum("ij,jk->ik", x, y, backend=backend))
     except Exception as error:  # whatever a broken device raises is the finding
-        yield Finding(WRONG, f"precision of float32 on {backend}: {type(error).__name__}: {_first_line(error)}")
-        return
+        return Finding(WRONG, f"{what}: {type(error).__name__}: {_first_line(error)}")
     error_norm = float(np.linalg.norm(result - exact) / np.linalg.norm(exact))
-    if math.isfinite(error_norm) and error_norm < 3e-6:  # about 2e-7 in true float32, 3e-4 in TF32
-        yield Finding(OK, f"precision of float32 on {backend}: relative error {error_norm:.1e}")
-    else:
-        yield Finding(WRONG, f"precision of float32 on {backend}: relative error {error_norm:.1e}; is TF32 forced?")
+    if error_norm < 3e-6:  # about 2e-7 in true float32, 3e-4 in TF32; false for a norm that is no number
+        return Finding(OK, f"{what}: relative error {error_norm:.1e}")
+    return Finding(WRONG, f"{what}: relative error {error_norm:.1e}; is TF32 forced?")
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from gpueinsum.schedule.candidate import Way
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.gemm import Product
 from gpueinsum.schedule.mapping import Gemm
-from gpueinsum.schedule.schedule import Schedule, ScheduledStep, schedule
+from gpueinsum.schedule.schedule import ScheduledStep, schedule
 from gpueinsum.text import bytes_text, count_text, seconds_text
 
 _HEADINGS = ("step", "kind", "batch", "rows", "columns", "summed", "flops", "moved", "result")
@@ -55,56 +55,47 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
     largest intermediate: %3 jl, 300 elements, 2.34 KiB
     """
     check_is_plan(plan)
-    if device is not None:
-        profile = device if isinstance(device, Profile) else device_profile(device)
-        return _schedule_text(schedule(plan, profile, alternatives=True), plan)
+    if device is None:
+        return _plan_text(plan)
+    return _schedule_text(plan, device if isinstance(device, Profile) else device_profile(device))
+
+
+def _plan_text(plan: Plan) -> str:
     size, costs, again = dict(plan.sizes), step_costs(plan), plan.recomputed()
-    head = _head(plan)
-    if not plan.steps:
-        return "\n".join([*head, _no_steps(plan.outputs)])
-    rows = [
-        (*_row(register, step, cost, size, step.is_view(size)), _einsum(step, again.get(register)))
-        for register, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), len(plan.inputs))
-    ]
+    operands = len(plan.inputs)
+    rows = []
+    for register, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), operands):
+        mark = f"  again, as %{again[register]}" if register in again else ""
+        rows.append((*_row(register, step, cost, size, step.is_view(size)), visible(str(step)) + mark))
     memory = [
         f"peak memory of intermediates and result: {bytes_text(peak_bytes(plan))}",
         "  (casts of operands, and copies of what fits no product as it lies, come on top)",
     ]
-    recomputed = sum(costs[register - len(plan.inputs)].flops for register in again)
+    if recomputed := sum(costs[register - operands].flops for register in again):
+        memory.append(f"computed again to save memory: {count_text(recomputed)} of the flops")
     steps = [(step.out, cost) for step, cost in zip(plan.steps, costs, strict=True)]
-    totals = _totals(steps, len(plan.inputs), plan.outputs, size, memory, recomputed)
-    return "\n".join([*head, *_table((*_HEADINGS, "einsum"), rows), "", *totals])
+    return _text(plan, plan.outputs, (*_HEADINGS, "einsum"), rows, _totals(steps, plan, plan.outputs, memory))
 
 
-def _schedule_text(made: Schedule, plan: Plan) -> str:
+def _schedule_text(plan: Plan, profile: Profile) -> str:
     """The steps as a device runs them, and below each of its products the ways there are, the one taken first."""
-    size, profile = dict(made.sizes), made.profile
-    head = _head(plan)
-    if not made.steps:
-        return "\n".join([*head, _no_steps(made.outputs)])
-    costs = [_cost(step, size, made.dtype) for step in made.steps]
-    rows = [
-        (
-            *_row(register, step.step, cost, size, step.is_view),
-            seconds_text(step.seconds) if step.seconds else "-",
-            _einsum(step.step, None),
-        )
-        for register, (step, cost) in enumerate(zip(made.steps, costs, strict=True), len(made.inputs))
-    ]
+    made = schedule(plan, profile, alternatives=True)
+    size, rows, steps, ways = dict(made.sizes), [], [], list[str]()
+    for register, step in enumerate(made.steps, len(made.inputs)):
+        cost = _cost(step, size, made.dtype)
+        seconds = seconds_text(step.seconds) if step.seconds else "-"
+        rows.append((*_row(register, step.step, cost, size, step.is_view), seconds, visible(str(step.step))))
+        steps.append((step.out, cost))
+        if any(isinstance(way.way, Gemm) for way in step.candidates):
+            ways += ["", f"%{register} = {visible(str(step.step))}", *_ways(step)]
     peak = schedule_bytes(made)
     how = "allocated" if profile.kind == "cuda" else "copies included"
     memory = [f"peak memory of intermediates and result, {how} on {profile.name}: {bytes_text(peak)}"]
-    memory += [f"  (more than its {bytes_text(profile.memory_bytes)})"] if peak > profile.memory_bytes else []
-    steps = [(step.out, cost) for step, cost in zip(made.steps, costs, strict=True)]
-    totals = _totals(steps, len(made.inputs), made.outputs, size, memory, 0)
+    if peak > profile.memory_bytes:
+        memory.append(f"  (more than its {bytes_text(profile.memory_bytes)})")
     predicted = f"predicted on {profile.name} ({profile.device}): {seconds_text(made.seconds)}"
-    ways = [
-        line
-        for register, step in enumerate(made.steps, len(made.inputs))
-        if any(isinstance(way.way, Gemm) for way in step.candidates)
-        for line in ("", f"%{register} = {visible(str(step.step))}", *_ways(step))
-    ]
-    return "\n".join([*head, *_table((*_HEADINGS, "time", "einsum"), rows), "", *totals, predicted, *ways])
+    lines = [*_totals(steps, plan, made.outputs, memory), predicted, *ways]
+    return _text(plan, made.outputs, (*_HEADINGS, "time", "einsum"), rows, lines)
 
 
 def _cost(step: ScheduledStep, size: Mapping[Label, int], dtype: str) -> Cost:
@@ -118,73 +109,47 @@ def _cost(step: ScheduledStep, size: Mapping[Label, int], dtype: str) -> Cost:
 # ---------------------------------------------------------------- lines
 
 
-def _head(plan: Plan) -> list[str]:
-    return [f"{visible(plan.equation)}  {plan.dtype}", *_label_lines(dict(plan.sizes)), ""]
+def _text(
+    plan: Plan, outputs: Sequence[int], headings: tuple[str, ...], rows: list[tuple[str, ...]], lines: Sequence[str]
+) -> str:
+    """Equation, sizes and table, whose columns are as wide as need be; then these lines.
 
-
-def _no_steps(outputs: Sequence[int]) -> str:
-    results = [f"result is operand {output} itself" for output in outputs]
-    return f"no steps: the {', the '.join(results)}"
-
-
-def _label_lines(size: Mapping[Label, int]) -> list[str]:
-    if not size:
-        return []
-    text = "sizes: " + " ".join(f"{visible(label)}={number}" for label, number in size.items())
-    return textwrap.wrap(text, _WIDTH, subsequent_indent="       ", break_long_words=False, break_on_hyphens=False)
-
-
-def _row(register: int, step: Step | Fused, cost: Cost, size: Mapping[Label, int], is_view: bool) -> tuple[str, ...]:
-    return (
-        f"%{register}",
-        type(step).__name__.lower(),
-        *(_role_size(step, role, size) for role in _ROLES),
-        count_text(cost.flops),
-        "view" if is_view else bytes_text(cost.bytes_moved),
-        bytes_text(cost.result_bytes),
-    )
-
-
-def _einsum(step: Step | Fused, first: int | None) -> str:
-    return visible(str(step)) + ("" if first is None else f"  again, as %{first}")
-
-
-def _role_size(step: Step | Fused, role: str, size: Mapping[Label, int]) -> str:
-    if isinstance(step, Contract) or (isinstance(step, Reduce) and role == "summed"):
-        return str(points(getattr(step, role), size))
-    return "-"
-
-
-def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """Columns as wide as need be; the equation comes last, so that neither its length nor its glyphs move the rest."""
+    A step's einsum is the last column, so that neither its length nor its glyphs move the others.
+    """
+    head = [f"{visible(plan.equation)}  {plan.dtype}"]
+    if plan.sizes:
+        sizes = "sizes: " + " ".join(f"{visible(label)}={number}" for label, number in plan.sizes)
+        indent = " " * len("sizes: ")
+        head += textwrap.wrap(sizes, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    if not rows:
+        results = [f"result is operand {output} itself" for output in outputs]
+        return "\n".join([*head, "", f"no steps: the {', the '.join(results)}"])
     table = [headings, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     aligned = ("<" if heading in _LEFT_ALIGNED else ">" for heading in headings)
     layout = "  ".join(f"{{:{side}{width}}}" for side, width in zip(aligned, widths, strict=True))
-    return [layout.format(*row).rstrip() for row in table]
+    return "\n".join([*head, "", *(layout.format(*row).rstrip() for row in table), "", *lines])
 
 
-def _totals(
-    steps: Sequence[tuple[Term, Cost]],
-    operands: int,
-    outputs: Sequence[int],
-    size: Mapping[Label, int],
-    memory: Sequence[str],
-    recomputed: int,
-) -> list[str]:
+def _row(register: int, step: Step | Fused, cost: Cost, size: Mapping[Label, int], is_view: bool) -> tuple[str, ...]:
+    def role_size(role: str) -> str:
+        has_role = isinstance(step, Contract) or (isinstance(step, Reduce) and role == "summed")
+        return str(points(getattr(step, role), size)) if has_role else "-"
+
+    moved = "view" if is_view else bytes_text(cost.bytes_moved)
+    kind, sizes = type(step).__name__.lower(), map(role_size, _ROLES)
+    return (f"%{register}", kind, *sizes, count_text(cost.flops), moved, bytes_text(cost.result_bytes))
+
+
+def _totals(steps: Sequence[tuple[Term, Cost]], plan: Plan, outputs: Sequence[int], memory: Sequence[str]) -> list[str]:
     flops, moved = sum(cost.flops for _, cost in steps), sum(cost.bytes_moved for _, cost in steps)
     per_byte = f", {count_text(flops / moved)} flops per byte" if moved else ""
     lines = [f"total: {count_text(flops)} flops, {bytes_text(moved)} moved{per_byte}", *memory]
-    if recomputed:
-        lines.append(f"computed again to save memory: {count_text(recomputed)} of the flops")
-    intermediates = {number: step for number, step in enumerate(steps, operands) if number not in outputs}
+    intermediates = [(*step, n) for n, step in enumerate(steps, len(plan.inputs)) if n not in outputs]
     if intermediates:
-        largest = max(intermediates, key=lambda register: intermediates[register][1].result_bytes)
-        term, cost = intermediates[largest]
-        lines.append(
-            f"largest intermediate: %{largest} {visible(term)}, "
-            f"{count_text(points(term, size))} elements, {bytes_text(cost.result_bytes)}"
-        )
+        term, cost, largest = max(intermediates, key=lambda step: step[1].result_bytes)
+        elements, nbytes = count_text(points(term, dict(plan.sizes))), bytes_text(cost.result_bytes)
+        lines.append(f"largest intermediate: %{largest} {visible(term)}, {elements} elements, {nbytes}")
     return lines
 
 
@@ -197,22 +162,19 @@ def _ways(step: ScheduledStep) -> list[str]:
     if all(candidate.copies for candidate in step.candidates):
         rows.append(("copy nothing", "fits no product", "-"))
     first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
-    marks = ["  ", *["or"] * (len(rows) - 1)]
     return [
-        f"  {mark} {copies:<{first}}  {shape:<{second}}  {time:>{third}}"
-        for mark, (copies, shape, time) in zip(marks, rows, strict=True)
+        f"  {'or' if number else '  '} {copies:<{first}}  {shape:<{second}}  {time:>{third}}"
+        for number, (copies, shape, time) in enumerate(rows)
     ]
 
 
 def _way(step: ScheduledStep, way: Way) -> tuple[str, str]:
-    return (_copies(step, way), _shape(way.product)) if isinstance(way, Gemm) else ("copy nothing", way.name)
-
-
-def _copies(step: ScheduledStep, way: Gemm) -> str:
-    """What a way copies, and to which order of its labels."""
+    """What a way copies and to which order of its labels, and the shape of its products."""
+    if not isinstance(way, Gemm):
+        return "copy nothing", way.name
     sides = zip(step.terms, way.copies, strict=True)
     copied = [f"{visible(term)} as {visible(copy)}" for term, copy in sides if copy is not None]
-    return f"copy {' and '.join(copied) or 'nothing'}"
+    return f"copy {' and '.join(copied) or 'nothing'}", _shape(way.product)
 
 
 def _shape(product: Product) -> str:

@@ -25,6 +25,8 @@ def offers(monkeypatch):
     """Small arrays are offered all that large ones are."""
     for module, name in ((cpu, "SMALL"), (seconds, "SMALL"), (cpu, "_WIDE_EXACT"), (cpu, "_LARGEST_EXACT")):
         monkeypatch.setattr(module, name, 0)
+    monkeypatch.setattr(cpu, "_IN_CACHE", 256)
+    monkeypatch.setattr(cpu, "_BLOCKS_MUST_SAVE", float("inf"))
     ways._cheapest.cache_clear()
     yield
     ways._cheapest.cache_clear()
@@ -77,14 +79,14 @@ def test_every_candidate_of_every_step_gives_the_result(name, kind, dtype):
 
 
 def random_layout(rng, array):
-    """The same array with its axes in any order in memory, some with gaps between elements or from back to front."""
+    """The same array with its axes in any order in memory, some with gaps, from back to front, or broadcast."""
     order = rng.permutation(array.ndim)
     x = np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
     if x.ndim and rng.random() < 0.2:
         x = np.repeat(x, 2, axis=-1)[..., ::2]
     if x.ndim and rng.random() < 0.2:
         x = x[::-1].copy()[::-1]
-    return x
+    return np.broadcast_to(x[:1], x.shape) if x.ndim and rng.random() < 0.1 else x
 
 
 def random_pair(seed):

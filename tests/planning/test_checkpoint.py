@@ -8,9 +8,9 @@ import pytest
 import gpueinsum as ge
 from gpueinsum.costs.counts import peak_bytes, total_flops
 from gpueinsum.language.plan import Plan, check_plan
-from gpueinsum.language.rewrite import needed, split
+from gpueinsum.language.rewrite import prune, split
 from gpueinsum.language.steps import Contract, Reduce
-from gpueinsum.planning.checkpoint import checkpointed
+from gpueinsum.planning.checkpoint import checkpoint
 from gpueinsum.planning.derivatives import vjp
 
 
@@ -70,7 +70,7 @@ def test_the_plan_says_what_it_computes_again():
 def test_what_a_pullback_keeps_stays_within_the_limit_too(share):
     both = vjp(CIRCUIT, range(len(CIRCUIT.inputs)))
     limit = int(share * peak_bytes(both))
-    plan, forward = checkpointed(both, limit, len(CIRCUIT.steps))
+    plan, forward = checkpoint(both, limit, len(CIRCUIT.steps))
     check_plan(plan)
     operands, inputs = len(CIRCUIT.inputs), len(plan.inputs)
     early = [*range(operands), *range(inputs, inputs + forward)]
@@ -86,10 +86,10 @@ def test_nothing_is_computed_that_nothing_reads(seed):
     both = vjp(plan, range(len(plan.inputs)))
     for share in (1.0, 0.7, 0.5):
         try:
-            fitting, forward = checkpointed(both, int(share * peak_bytes(both)), len(plan.steps))
+            fitting, forward = checkpoint(both, int(share * peak_bytes(both)), len(plan.steps))
         except ge.PlanError:
             continue
-        assert needed(fitting, fitting.outputs) == fitting
+        assert prune(fitting, fitting.outputs) == fitting
         cotangent = len(plan.inputs)
         assert all(cotangent not in step.sources for step in fitting.steps[:forward])
 
@@ -117,8 +117,8 @@ def test_views_are_given_up_with_the_memory_that_they_look_at():
     )  # fmt: skip
     unit = 8 * 50 * 50
     assert peak_bytes(plan) == 3 * unit
-    fitting, _ = checkpointed(plan, 3 * unit)
-    assert fitting == needed(plan, plan.outputs)
+    fitting, _ = checkpoint(plan, 3 * unit)
+    assert fitting == prune(plan, plan.outputs)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -138,7 +138,7 @@ def test_random_plans_keep_to_their_limits(seed):
         for share in (0.9, 0.7, 0.5):
             limit = int(share * peak_bytes(derivative))
             try:
-                fitting, _ = checkpointed(derivative, limit)
+                fitting, _ = checkpoint(derivative, limit)
             except ge.PlanError:
                 continue
             check_plan(fitting)
@@ -160,7 +160,7 @@ def test_a_long_chain_does_not_exhaust_the_stack():
     steps = tuple(Contract(k, 1, "ij", "jk", "ik") for k in [0, *range(2, n + 1)])
     plan = Plan(("ij", "jk"), steps, (n + 1,), (("i", 2), ("j", 2), ("k", 2)), "float64")
     gradients = plan.vjp(wrt=1)
-    fitting, _ = checkpointed(gradients, peak_bytes(gradients) // 2)
+    fitting, _ = checkpoint(gradients, peak_bytes(gradients) // 2)
     assert peak_bytes(fitting) <= peak_bytes(gradients) // 2
 
 
@@ -183,7 +183,7 @@ def test_a_view_whose_owner_is_computed_again_keeps_its_own_memory():
     plan = Plan(("ij",), steps, (7,), (("i", 4), ("j", 4), ("k", 4)), "float64")
     for squares in range(3, 6):
         try:
-            fitting, _ = checkpointed(plan, squares * 128)
+            fitting, _ = checkpoint(plan, squares * 128)
         except ge.PlanError:
             continue
         assert peak_bytes(fitting) <= squares * 128

@@ -9,7 +9,7 @@ import pytest
 import gpueinsum
 from gpueinsum import PlanError, einsum_plan
 from gpueinsum.language.plan import check_plan
-from gpueinsum.planning.path import all_paths, checked_path, find_path, greedy_path, priced_path
+from gpueinsum.planning.path import all_paths, check_path, find_path, greedy_path, priced_path
 
 TERMS, OUTPUT, SIZES = ("ij", "jk", "kl", "lm"), "im", {"i": 2, "j": 3, "k": 5, "l": 7, "m": 11}
 
@@ -229,4 +229,4 @@ def test_all_paths_are_all_there_are():
     for operands, count in ((1, 1), (2, 1), (3, 3), (4, 18), (5, 180)):
         paths = set(all_paths(operands))
         assert len(paths) == count
-        assert all(checked_path(path, operands) == path for path in paths)
+        assert all(check_path(path, operands) == path for path in paths)

@@ -10,8 +10,7 @@ from expressions import EXPRESSIONS, arguments
 import gpueinsum as ge
 from gpueinsum.costs.profile import profile
 from gpueinsum.language.steps import Contract, distinct
-from gpueinsum.schedule.candidate import Grouped, Pass
-from gpueinsum.schedule.mapping import Gemm
+from gpueinsum.schedule import select
 from gpueinsum.schedule.predict import problem_of
 from gpueinsum.schedule.problem import Problem, canonical
 from gpueinsum.schedule.select import cheapest
@@ -64,15 +63,7 @@ def choice(problem, back):
     """What is chosen, with its labels read back: the terms as the way takes them, the way, strides, seconds."""
     order, (way, strides, scratch, seconds) = cheapest(problem)
     terms = tuple(problem.terms[place].translate(back) for place in order)
-    match way:
-        case Pass():
-            way = replace(way, loops=way.loops.translate(back))
-        case Gemm():
-            way = replace(
-                way, copies=tuple(term and term.translate(back) for term in way.copies), out=way.out.translate(back)
-            )
-        case Grouped():
-            way = replace(way, out=way.out.translate(back))
+    way = select._rename(way, back)
     return terms, way, (strides, scratch, seconds)
 
 

@@ -17,7 +17,7 @@ from gpueinsum.costs.profile import Profile, Rate, profile
 from gpueinsum.schedule.candidate import Grouped
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.tools import calibrate as calibration
-from gpueinsum.tools.calibrate import CudaBench, HostBench, calibrate, fitted_rate, last_cache_bytes
+from gpueinsum.tools.calibrate import Bench, calibrate, fit_rate, last_cache_bytes
 
 
 class KnownBench:
@@ -86,10 +86,10 @@ def test_the_rates_of_a_device_are_recovered_from_disturbed_times(name):
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_what_is_measured_as_products_is_run_as_such(kind, monkeypatch):
     loaded = []
-    place = SimpleNamespace(
-        profile=profile("h200" if kind == "cuda" else "cpu"), memory_bytes=lambda: 1 << 40, load=loaded.append
-    )
-    bench = calibration._Steps("cpu", place)
+    rates = profile("h200" if kind == "cuda" else "cpu")
+    backend = SimpleNamespace(profile=rates, memory_bytes=lambda: 1 << 40, load=loaded.append)
+    monkeypatch.setattr("gpueinsum.backends.select.HOST", backend)
+    bench = Bench("cpu")
     monkeypatch.setattr(bench, "_array", lambda shape, dtype: None)
     monkeypatch.setattr(calibration, "partial", lambda call, *arrays: call)
     size = calibration._SIZES[kind]
@@ -123,10 +123,10 @@ def test_products_that_memory_bounds_say_nothing_about_arithmetic():
     thin = [(1, *sides) for t in (300, 1024) for sides in ((t, 4096, 4096), (4096, t, 4096), (4096, 4096, t))]
     bound = [(1, 1, 4096, 4096), (1, 4096, 1, 4096), (1, 4096, 4096, 1)]
     times = {shape: seconds(*shape) for shape in cubes + thin + bound}
-    assert fitted_rate(times, "float32", bandwidth) == fitted_rate(
+    assert fit_rate(times, "float32", bandwidth) == fit_rate(
         {shape: times[shape] for shape in cubes + thin}, "float32", bandwidth
     )
-    fit = fitted_rate(times, "float32", bandwidth)
+    fit = fit_rate(times, "float32", bandwidth)
     assert fit.rate.flops_per_second == pytest.approx(rate.flops_per_second, rel=0.1)
     assert 1 <= fit.factor < 1.1
 
@@ -134,14 +134,14 @@ def test_products_that_memory_bounds_say_nothing_about_arithmetic():
 def test_a_product_that_was_disturbed_shows_in_the_fit():
     shapes = [(1, m, n, k) for m, n, k in itertools.product((64, 256, 1024), repeat=3)]
     times = {shape: 2 * math.prod(shape) / 1e11 for shape in shapes}
-    assert fitted_rate(times, "float32", 1e15).factor == pytest.approx(1)
-    assert fitted_rate(times | {shapes[13]: 3 * times[shapes[13]]}, "float32", 1e15).factor == pytest.approx(3, rel=0.2)
+    assert fit_rate(times, "float32", 1e15).factor == pytest.approx(1)
+    assert fit_rate(times | {shapes[13]: 3 * times[shapes[13]]}, "float32", 1e15).factor == pytest.approx(3, rel=0.2)
 
 
 def test_the_processor_can_be_measured(monkeypatch):
     small = calibration.Sizes(64, ((1, 48), (2, 24)), ((1, 12),), 1 << 20, 1 << 14, (16, 2, 2, 2), 4)
     monkeypatch.setitem(calibration._SIZES, "cpu", small)
-    bench = HostBench()
+    bench = Bench("cpu")
     found = calibrate(bench, seconds=0.0)
     assert Profile.from_json(found.to_json()) == found
     assert found.kind == "cpu"
@@ -151,7 +151,7 @@ def test_the_processor_can_be_measured(monkeypatch):
 
 
 def test_the_calls_that_are_timed_compute_what_they_say():
-    bench = HostBench()
+    bench = Bench("cpu")
     assert [result.shape for result in bench.product("complex64", 3, 4, 5, 6)()] == [(3, 4, 5)]
     assert [result.dtype for result in bench.product("float64", 1, 4, 5, 6)()] == [np.float64]
     copy = bench.permuted_copy(4 * 7 * 7)
@@ -172,7 +172,7 @@ def test_a_gpu_is_measured_as_its_backend_runs_it(monkeypatch):
     monkeypatch.setattr("gpueinsum.backends.select.cuda_backend", simulated_backend)
     for module in (calibration, machines):
         monkeypatch.setattr(module, "machine", lambda kind: Machine(kind, "NVIDIA S1", ("cupy 1",)))
-    bench = CudaBench()
+    bench = Bench("cuda")
     assert (bench.machine.name, bench.cache_bytes) == ("NVIDIA S1", 5 << 20)
     backend = simulated_backend()
     assert bench.time(bench.loop(3), 5) == pytest.approx(5e-3)  # a millisecond for each launch

@@ -45,6 +45,6 @@ def test_the_softmax_gradient_of_the_issue() -> None:
 
 
 def test_examples_take_any_einsum() -> None:
-    for name in ("convolution", "chain rule", "attention"):
+    for name in ("convolution", "matrix chain", "attention"):
         result, expected = EXAMPLES[name](np, functools.partial(np.einsum, optimize=True))
         assert relative_error(result, expected) <= tolerance(result)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpueinsum.backends.cpu import pool, threads
+from gpueinsum.costs.seconds import lines_conflict
 
 Array = np.ndarray[Any, Any]
 
@@ -20,9 +21,9 @@ _LINE = 64
 # as `dcba` 126 ms against 23, 16^6 as `fedcba` 368 ms against 32.
 _NEAR = 384 << 10
 _PLANE = 4096  # elements of a tile, so that its call does not show: of 16^6 1024 took 32 ms, 4096 32, 16384 92
-# Rows that begin so many bytes apart fall into the same few sets of a cache. Tiles of 128 x 128 are copied side by side
-# first: 2048 x 2048 transposed took 50 ms at once, 32 ms in tiles, 16 ms in tiles that were copied.
-_CONFLICT, _TILE = 4096, 128
+# Where rows fall into the same few sets of a cache, tiles of 128 x 128 are copied side by side first: 2048 x 2048
+# transposed took 50 ms at once, 32 ms in tiles, 16 ms in tiles that were copied.
+_TILE = 128
 # Bytes of a copy that are worth a thread: two threads halve 7.6 ms to 4.4 for 2000 x 2000 transposed (float64).
 _SHARE = 1 << 20
 
@@ -47,7 +48,8 @@ def copy_to(out: Array, x: Array) -> None:
     before = by_out[: by_out.index(by_x[0])]
     is_near = math.prod(out.shape[axis] for axis in before) * _LINE <= _NEAR
     write, read = by_out[0], by_x[0]
-    in_conflict = x.strides[write] % _CONFLICT == 0 and min(out.shape[write], out.shape[read]) >= _TILE // 2
+    is_wide = min(out.shape[write], out.shape[read]) >= _TILE // 8
+    in_conflict = is_wide and lines_conflict(abs(x.strides[write]), out.shape[write])
 
     def copy_part(out: Array, x: Array) -> None:
         if in_conflict:

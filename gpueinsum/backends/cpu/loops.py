@@ -28,7 +28,7 @@ _LONG_ROW, _SMALLEST_BUFFER = 1024, 16
 _LARGE = 1 << 17  # bytes of a product's part that stay in cache until all of its factors are in
 _SHARE = 2 << 20  # bytes of a product that are worth a thread
 _FEW_POINTS = 1 << 11  # index points of a sum that is soon done
-_SHARE_OF_POINTS = 1 << 20  # index points of a sum that are worth a thread
+SHARE_OF_POINTS = 1 << 20  # index points of a sum that are worth a thread
 
 
 def product(out: Array, factors: Sequence[Array]) -> None:
@@ -69,27 +69,13 @@ def summing(equation: str, shape: Sequence[int], points: int) -> Callable[..., A
     """`np.einsum(equation, ...)` as a function of its operands, of so many index points, with a C-ordered result.
 
     A large one is written into an array: with `order="C"` numpy would nest the loops as they are written, and not as
-    the operands lie. It is computed in parts of the result's first label if that is long.
+    the operands lie.
     """
-    terms, out = equation.split("->")
-    if points < _FEW_POINTS or not out:
-        return partial(c_einsum, equation, order="C" if out else "K")
-    places = [[place for place, label in enumerate(term) if label == out[0]] for term in terms.split(",")]
-    parts = threads.parts(points, _SHARE_OF_POINTS)
+    if points < _FEW_POINTS or not shape:
+        return partial(c_einsum, equation, order="C" if shape else "K")
 
     def run(*arrays: Array) -> Array:
-        result = pool.empty(shape, arrays[0].dtype)
-        if parts == 1:
-            return c_einsum(equation, *arrays, out=result)
-
-        def sum_part(part: slice) -> None:
-            own = []
-            for x, found in zip(arrays, places, strict=True):
-                index = [part if axis in found else slice(None) for axis in range(x.ndim)]
-                own.append(x[tuple(index)])
-            c_einsum(equation, *own, out=result[part])
-
-        threads.in_turn(sum_part, len(result), parts)
+        result: Array = c_einsum(equation, *arrays, out=pool.empty(shape, arrays[0].dtype))
         return result
 
     return run

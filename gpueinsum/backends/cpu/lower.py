@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from gpueinsum.backends.cpu import exact, loops, pool
+from gpueinsum.backends.cpu import exact, loops, pool, threads
 from gpueinsum.backends.cpu.gemm import axes_of, grouped, matrices_of, routed
 from gpueinsum.language.steps import distinct, roles
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidate import ExactGemm, Grouped, Pass, Scatter, Sum, View, Zeros
+from gpueinsum.schedule.candidate import Blocked, Grouped, Pass, Scatter, Sum, View, Way, Zeros
 from gpueinsum.schedule.cpu import conjugates
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.schedule import ScheduledStep
@@ -35,14 +36,15 @@ def lowered(step: ScheduledStep, sizes: Sizes, dtype: str) -> Call:
             return lambda *arrays: np.zeros(shape, np.dtype(dtype))
         case Scatter():
             return _scatter(step.terms[0], step.out, shape)
+        case Blocked() as way:
+            return _blocked(step, way, sizes, dtype)
         case Sum():
             return _sum(shape, step.taken.strides, dtype)
         case Pass(loop_labels):
             call = _pass(step, loop_labels, sizes, dtype)
         case Grouped(out):
-            call = grouped(step.terms, out, step.out, sizes)
-        case ExactGemm(out):
-            call = _exact(step, out, sizes, dtype)
+            is_exact = np.dtype(dtype).kind in "biu"
+            call = _exact(step, out, sizes, dtype) if is_exact else grouped(step.terms, out, step.out, sizes)
         case Gemm() as way:
             call = routed(step.terms, step.out, way, sizes)
     return _conjugated(step, call, sizes)
@@ -186,6 +188,48 @@ def _reduced(step: ScheduledStep, labels: Term, axes: tuple[int, ...]) -> Call:
         return np.asarray(result, order="C").transpose(axes)
 
     return reduce
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def _blocked(step: ScheduledStep, way: Blocked, sizes: Sizes, dtype: str) -> Call:
+    """The step on one block after the other; loops, which run on one thread, on several threads."""
+    whole, shape = sizes[way.label], [sizes[label] for label in step.out]
+
+    def lower_block(way: Way, size: int) -> Call:
+        taken = step.taken._replace(way=way)
+        return lowered(replace(step, candidates=(taken,)), {**sizes, label: size}, dtype)
+
+    label, starts = way.label, range(0, whole, way.step)
+    block = lower_block(way.block, way.step)
+    rest = block if way.rest is None else lower_block(way.rest, whole % way.step)
+    places, place = [term.find(label) for term in step.terms], step.out.find(label)
+    total = points("".join({*step.out, *"".join(step.terms)}), sizes)
+    parts = threads.parts(total, loops.SHARE_OF_POINTS) if isinstance(way.block, Pass) and place >= 0 else 1
+
+    def part_of(x: Array, axis: int, index: slice) -> Array:
+        return x if axis < 0 else x[(*[slice(None)] * axis, index)]
+
+    def run(*arrays: Array) -> Array:
+        out = pool.empty(shape, arrays[0].dtype)
+        if place < 0:
+            out[...] = 0
+
+        def run_blocks(part: slice) -> None:
+            for start in starts[part]:
+                index = slice(start, start + way.step)
+                call = block if start + way.step <= whole else rest
+                made = call(*[part_of(x, axis, index) for x, axis in zip(arrays, places, strict=True)])
+                if place < 0:
+                    np.add(out, made, out=out)
+                else:
+                    np.copyto(part_of(out, place, index), made)
+
+        threads.in_turn(run_blocks, len(starts), parts)
+        return out
+
+    return run
 
 
 # ---------------------------------------------------------------- conjugates

@@ -2,7 +2,7 @@
 
 A plan is assembled once for operands of the same strides (`lower.py`), into a flat list of launches on one workspace
 and one memory for each result (`program.py`). A call resolves addresses and launches. The GPU is reached through one
-small object, `Runtime`, and through nothing else, so that the tests can put a simulated device in its place and run
+small object, `CupyRuntime`, and through nothing else, so that the tests can put a simulated device in its place and run
 this whole module on a machine without a GPU.
 """
 
@@ -19,7 +19,7 @@ from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.backends.cuda.graph import Launches, is_worth_a_graph, replaying
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Program
-from gpueinsum.backends.cuda.runtime import Memory, Runtime
+from gpueinsum.backends.cuda.runtime import CupyRuntime, Memory
 from gpueinsum.backends.cuda.source import KERNELS
 from gpueinsum.backends.operands import host_array, on_device
 from gpueinsum.backends.stopwatch import Call
@@ -45,7 +45,7 @@ class CudaBackend:
 
     name = "cuda"
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: CupyRuntime) -> None:
         self.runtime = runtime
 
     @property
@@ -188,7 +188,7 @@ class CudaBackend:
 _Run = Callable[[Sequence[Array]], tuple[Array, ...]]
 
 
-def _runner(program: Program, runtime: Runtime, launched: Launches) -> _Run:
+def _runner(program: Program, runtime: CupyRuntime, launched: Launches) -> _Run:
     """The program as a function of its operands: their addresses, the launches, and arrays in the results' memories."""
     pointer, array, strided = runtime.pointer, runtime.array, runtime.strided
     dtype, outputs, results = np.dtype(program.dtype), program.outputs, len(program.operands)
@@ -207,7 +207,7 @@ def _runner(program: Program, runtime: Runtime, launched: Launches) -> _Run:
     return run
 
 
-def _launcher(program: Program, runtime: Runtime) -> Launches:
+def _launcher(program: Program, runtime: CupyRuntime) -> Launches:
     """From the operands' addresses to the results' memories, everything launched in turn."""
     launches = [runtime.prepare(work) for work in program.work]
     allocate, sizes = runtime.allocate, program.results

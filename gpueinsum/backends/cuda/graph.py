@@ -14,12 +14,12 @@ from functools import lru_cache, partial
 from typing import assert_never
 
 from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
-from gpueinsum.backends.cuda.runtime import Memory, Runtime
+from gpueinsum.backends.cuda.runtime import CupyRuntime, Memory
 from gpueinsum.errors import DeviceError
 
 Launches = Callable[[Sequence[int]], Sequence[Memory]]
 
-# A launch takes 4 us of the host (profiles/h200.json), and a replay as much as two or three, copies out apart.
+# A launch takes 4 us of the host (costs/profiles/h200.json), and a replay as much as two or three, copies out apart.
 _MANY_LAUNCHES = 8
 # What an H200 computes (float32: 53e12 per second) or moves (4.3e12 bytes per second) in the 4 us that a launch takes:
 # the host is behind only where a launch has less to do than that.
@@ -48,7 +48,7 @@ def _flops(work: Work) -> float:
             assert_never(work)
 
 
-def replaying(program: Program, runtime: Runtime, launch: Launches, warns: bool) -> Launches:
+def replaying(program: Program, runtime: CupyRuntime, launch: Launches, warns: bool) -> Launches:
     """`launch`, or a replay of the program: both take the operands' addresses and give the results' memories.
 
     What is captured for a stream serves that stream only, where one replay waits for the one before it. If capturing
@@ -82,7 +82,7 @@ def replaying(program: Program, runtime: Runtime, launch: Launches, warns: bool)
 class _Repeated:
     """What may become a graph: it is captured the second time that it is asked for, when all kernels are loaded."""
 
-    def __init__(self, program: Program, runtime: Runtime, addresses: tuple[int, ...] | None) -> None:
+    def __init__(self, program: Program, runtime: CupyRuntime, addresses: tuple[int, ...] | None) -> None:
         self._capture = partial(_Graph, program, runtime, addresses)
         self._graph: _Graph | None = None
         self._asked = 0
@@ -101,7 +101,7 @@ class _Repeated:
 class _Graph:
     """A captured program with the memory that it works in; `addresses` are the operands', None to copy them in."""
 
-    def __init__(self, program: Program, runtime: Runtime, addresses: tuple[int, ...] | None) -> None:
+    def __init__(self, program: Program, runtime: CupyRuntime, addresses: tuple[int, ...] | None) -> None:
         self._program, self._runtime = program, runtime
         self._inputs = [] if addresses else [runtime.allocate(span.bytes) for span in program.operands]
         if addresses is None:

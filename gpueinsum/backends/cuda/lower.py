@@ -15,7 +15,7 @@ from gpueinsum.backends.cuda.workspace import places
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.language.strides import Axis, points
 from gpueinsum.language.subscripts import Shape, Term
-from gpueinsum.schedule.candidate import ExactGemm, Grouped, Pass, Scatter, Sum, View, Zeros
+from gpueinsum.schedule.candidate import Blocked, Grouped, Pass, Scatter, Sum, View, Zeros
 from gpueinsum.schedule.gemm import LHS, OUT, RHS, Call, blas_calls
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.problem import Strides, axis_labels, c_strides
@@ -94,7 +94,7 @@ class _Assembly:
                 self._launch(launch, source.memory, made.memory)
             case Sum():
                 self._add(step.out, sources, made)
-            case Grouped() | ExactGemm():
+            case Grouped() | Blocked():
                 raise AssertionError("only the CPU is offered such a way")
             case _:
                 assert_never(way)

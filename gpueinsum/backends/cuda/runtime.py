@@ -1,10 +1,10 @@
-"""The device as the backend sees it: a small protocol, and CuPy behind it. Nothing else in the package uses a GPU."""
+"""The GPU through CuPy: everything that the backend asks of a device. Nothing else in the package uses a GPU."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import Any, Protocol
 
@@ -28,68 +28,10 @@ class Memory(Protocol):
         """The address of the first."""
 
 
-class Runtime(Protocol):
-    """All that is ever asked of a device."""
-
-    array_type: type
-
-    @property
-    def processors(self) -> int:
-        """How many multiprocessors the current device has."""
-
-    def memory(self) -> int:
-        """Bytes of memory that the current device has."""
-
-    def to_device(self, operand: object) -> Array:
-        """The operand as an array on the current device."""
-
-    def to_host(self, array: Array) -> np.ndarray[Any, Any]: ...
-
-    def context(self) -> Hashable:
-        """What an array that is kept can be used with only: the current device and stream."""
-
-    def device(self) -> int:
-        """The number of the current device."""
-
-    def allocate(self, nbytes: int) -> Memory:
-        """So many bytes, not initialised."""
-
-    def array(self, shape: Shape, dtype: np.dtype[Any], memory: Memory, strides: Sequence[int]) -> Array:
-        """The memory as an array with these strides (in bytes)."""
-
-    def strided(self, array: Array, shape: Shape, strides: Sequence[int]) -> Array:
-        """The array's memory, from its first element on, seen with other strides (in bytes)."""
-
-    def pointer(self, array: Array) -> int:
-        """The address of the first element."""
-
-    def arrange(self, array: Array, order: str) -> Array:
-        """The array in C or F order, copied only if it is not."""
-
-    def store(self, array: Array, out: Array) -> None:
-        """Write the array's elements into `out`, which may be on the host."""
-
-    def prepare(self, work: Work) -> Callable[[Sequence[int]], None]:
-        """A kernel or a product as a function of the addresses of a program's memories.
-
-        It runs on the current stream. Raises DeviceError for a precision that the cuBLAS at hand does not have.
-        """
-
-    def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
-        """All its work at these addresses as one graph, to be launched on the stream that is current now.
-
-        Raises DeviceError, saying why, if it cannot be captured. Everything must have been launched once before.
-        """
-
-    def copy(self, out: int, source: int, nbytes: int) -> None:
-        """So many bytes from address to address."""
-
-    def seconds(self, call: Callable[[], object], count: int) -> float:
-        """Seconds that the device takes for what so many calls launch, one after the other."""
-
-
 class CupyRuntime:
-    """CuPy's current device and current stream, and its memory pool; only what is timed synchronises.
+    """All that is ever asked of a device: CuPy's current one, its current stream and memory pool.
+
+    Only what is timed synchronises.
 
     Raises DeviceError, saying which of CuPy, driver, device and cuBLAS is missing.
     """
@@ -123,12 +65,15 @@ class CupyRuntime:
 
     @property
     def processors(self) -> int:
+        """How many multiprocessors the current device has."""
         return _processors(self.device())
 
     def memory(self) -> int:
+        """Bytes of memory that the current device has."""
         return int(self._cupy.cuda.runtime.memGetInfo()[1])
 
     def to_device(self, operand: Any) -> Array:
+        """The operand as an array on the current device."""
         if type(operand) is self.array_type and operand.data.device_id == self.device():
             return operand  # as most operands are
         array = self._adopt(operand) if on_device(operand) else self._upload(operand)
@@ -163,6 +108,7 @@ class CupyRuntime:
             ) from error
 
     def context(self) -> tuple[int, Any, int | None]:
+        """What an array that is kept can be used with only: the current device and stream."""
         stream = self._cupy.cuda.get_current_stream()
         thread = threading.get_ident() if stream.ptr == _PER_THREAD_STREAM else None  # another stream in every thread
         return self.device(), stream, thread
@@ -171,30 +117,41 @@ class CupyRuntime:
         return self._cupy.asnumpy(array, order="A")  # type: ignore[no-any-return]  # CuPy has no types
 
     def device(self) -> int:
+        """The number of the current device."""
         return self._cupy.cuda.runtime.getDevice()  # type: ignore[no-any-return]  # CuPy has no types
 
     def allocate(self, nbytes: int) -> Memory:
+        """So many bytes, not initialised."""
         return self._cupy.cuda.alloc(nbytes)  # type: ignore[no-any-return]  # CuPy has no types
 
     def array(self, shape: Shape, dtype: np.dtype[Any], memory: Memory, strides: Sequence[int]) -> Array:
+        """The memory as an array with these strides (in bytes)."""
         return self._cupy.ndarray(shape, dtype, memory, strides)
 
     def strided(self, array: Array, shape: Shape, strides: Sequence[int]) -> Array:
+        """The array's memory, from its first element on, seen with other strides (in bytes)."""
         return self._cupy.lib.stride_tricks.as_strided(array, shape, strides)
 
     def pointer(self, array: Array) -> int:
+        """The address of the first element."""
         return array.data.ptr  # type: ignore[no-any-return]  # CuPy has no types
 
     def arrange(self, array: Array, order: str) -> Array:
+        """The array in C or F order, copied only if it is not."""
         return self._cupy.asarray(array, order=order)
 
     def store(self, array: Array, out: Array) -> None:
+        """Write the array's elements into `out`, which may be on the host."""
         if isinstance(out, np.ndarray):
             np.copyto(out, self.to_host(array), casting="unsafe")
         else:
             self.to_device(out)[...] = array
 
     def prepare(self, work: Work) -> Callable[[Sequence[int]], None]:
+        """A kernel or a product as a function of the addresses of a program's memories.
+
+        It runs on the current stream. Raises DeviceError for a precision that the cuBLAS at hand does not have.
+        """
         return self._prepare_product(work) if isinstance(work, Product) else self._prepare_launch(work)
 
     def _prepare_product(self, work: Product) -> Callable[[Sequence[int]], None]:
@@ -222,6 +179,7 @@ class CupyRuntime:
         return launch
 
     def copy(self, out: int, source: int, nbytes: int) -> None:
+        """So many bytes from address to address."""
         cupy = self._cupy
         stream = cupy.cuda.get_current_stream().ptr
         cupy.cuda.runtime.memcpyAsync(out, source, nbytes, _DEVICE_TO_DEVICE, stream)
@@ -239,6 +197,10 @@ class CupyRuntime:
         return float(cuda.get_elapsed_time(start, stop)) / 1e3
 
     def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
+        """All its work at these addresses as one graph, to be launched on the stream that is current now.
+
+        Raises DeviceError, saying why, if it cannot be captured. Everything must have been launched once before.
+        """
         try:
             return self._capture(program, addresses)
         except RuntimeError as error:  # CuPy's, CUDA's and cuBLAS' own are RuntimeErrors

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from gpueinsum.backends.cuda.program import Address, Work
 
@@ -50,21 +52,20 @@ def offsets(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
     ([0, 1024, 0], 1536)
     """
     starts = [0] * len(lifetimes)
-    placed: list[tuple[int, int, Lifetime]] = []  # start, end
+    placed = np.empty((4, 0), np.int64)  # start, end, first, last of each, by their starts
     for number in sorted(range(len(lifetimes)), key=lambda number: -lifetimes[number].bytes):
-        life = lifetimes[number]
-        size = -(-life.bytes // ALIGNMENT) * ALIGNMENT
-        taken = [(start, end) for start, end, other in placed if other.first <= life.last and life.first <= other.last]
-        starts[number] = _tightest_gap(sorted(taken), size)
-        placed.append((starts[number], starts[number] + size, life))
-    return starts, max((end for _, end, _ in placed), default=0)
+        nbytes, first, last = lifetimes[number]
+        size = -(-nbytes // ALIGNMENT) * ALIGNMENT
+        starts[number] = start = _tightest_gap(placed[:2, (placed[2] <= last) & (placed[3] >= first)], size)
+        at = np.searchsorted(placed[0], start)
+        placed = np.insert(placed, at, (start, start + size, first, last), axis=1)
+    return starts, int(placed[1].max(initial=0))
 
 
-def _tightest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
-    """Where the smallest gap of at least `size` bytes begins between these, or where they end."""
-    best, smallest, free = None, 0, 0
-    for start, end in taken:
-        if start - free >= size and (best is None or start - free < smallest):
-            best, smallest = free, start - free
-        free = max(free, end)
-    return free if best is None else best
+def _tightest_gap(taken: np.ndarray[Any, Any], size: int) -> int:
+    """Where the smallest gap of at least `size` bytes begins between these (starts, ends), or where they end."""
+    starts, ends = taken
+    free = np.concatenate([[0], np.maximum.accumulate(ends)])  # before each, and behind the last
+    gaps = starts - free[:-1]
+    fitting = np.flatnonzero(gaps >= size)
+    return int(free[fitting[gaps[fitting].argmin()]] if fitting.size else free[-1])

@@ -13,9 +13,10 @@ from gpueinsum.backends.cpu import copies, threads
 def tiled(request, monkeypatch):
     """Copies that tile and share what is small, too, on one thread and on three."""
     monkeypatch.setattr(threads, "_threads", request.param)
-    monkeypatch.setattr(threads, "_queue", None)
-    for name, value in {"_NEAR": 64, "_PLANE": 8, "_CONFLICT": 64, "_TILE": 8, "_SHARE": 1}.items():
+    threads._executor.cache_clear()
+    for name, value in {"_NEAR": 64, "_PLANE": 8, "_TILE": 8, "_SHARE": 1}.items():
         monkeypatch.setattr(copies, name, value)
+    monkeypatch.setattr(copies, "lines_conflict", lambda stride, number: stride % 64 == 0)
 
 
 @pytest.mark.parametrize(

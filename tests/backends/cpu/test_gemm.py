@@ -14,7 +14,7 @@ from gpueinsum.backends.cpu import gemm, threads
 def shared(request, monkeypatch):
     """Batches of what is small are shared, too, on one thread and on three."""
     monkeypatch.setattr(threads, "_threads", request.param)
-    monkeypatch.setattr(threads, "_queue", None)
+    threads._executor.cache_clear()
     monkeypatch.setattr(gemm, "_SHARE", 64)
 
 

@@ -15,8 +15,8 @@ from gpueinsum.backends.cpu import loops, threads
 def shared(request, monkeypatch):
     """Loops that block and share what is small, too, on one thread and on three."""
     monkeypatch.setattr(threads, "_threads", request.param)
-    monkeypatch.setattr(threads, "_queue", None)
-    for name, value in {"_LARGE": 256, "_LONG_ROW": 256, "_SHARE": 1, "_SHARE_OF_POINTS": 1}.items():
+    threads._executor.cache_clear()
+    for name, value in {"_LARGE": 256, "_LONG_ROW": 256, "_SHARE": 1, "SHARE_OF_POINTS": 1}.items():
         monkeypatch.setattr(loops, name, value)
 
 

@@ -17,7 +17,7 @@ from gpueinsum.costs.machine import usable_threads
 def four_threads(monkeypatch):
     """Threads of the test's own, whatever the machine has."""
     monkeypatch.setattr(threads, "_threads", 4)
-    monkeypatch.setattr(threads, "_queue", None)
+    threads._executor.cache_clear()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 29])
@@ -37,9 +37,14 @@ def test_an_empty_axis_is_one_empty_part():
     assert parts == [slice(0, 0)]
 
 
+def run(works):
+    """Each of these as a part."""
+    threads.in_turn(lambda part: works[part.start](), len(works), len(works))
+
+
 def test_parts_run_at_the_same_time():
     met = threading.Barrier(4, timeout=10)
-    threads.run([met.wait] * 4)
+    run([met.wait] * 4)
     assert not met.broken
 
 
@@ -60,10 +65,10 @@ def fail(text):
 def test_the_first_error_is_raised_when_all_are_done():
     done = []
     with pytest.raises(ValueError, match="second"):
-        threads.run([lambda: done.append(0), lambda: fail("second"), lambda: fail("third"), lambda: done.append(3)])
+        run([lambda: done.append(0), lambda: fail("second"), lambda: fail("third"), lambda: done.append(3)])
     assert sorted(done) == [0, 3]
     with pytest.raises(ValueError, match="first"):
-        threads.run([lambda: fail("first"), lambda: fail("second"), lambda: done.append(2)])
+        run([lambda: fail("first"), lambda: fail("second"), lambda: done.append(2)])
     assert 2 in done
 
 
