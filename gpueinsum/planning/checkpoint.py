@@ -37,7 +37,7 @@ def checkpoint(plan: Plan, limit: int, forward: int | None = None, taken: int = 
     if found is not None:
         return found
     low = limit - taken
-    high = max([low + 1, *(cost.result_bytes for cost in step_costs(plan))])
+    high = max([0, low + 1, *(cost.result_bytes for cost in step_costs(plan))])  # 0: where it has no steps
     while _find(plan, high, forward) is None:
         low, high = high, high * 2
     if forward is None:
