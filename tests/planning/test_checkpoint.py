@@ -103,6 +103,11 @@ def test_a_limit_that_cannot_be_kept_is_refused_with_one_that_can():
         CIRCUIT.vjp(memory_limit=enough * 9 // 10)
 
 
+def test_a_plan_without_steps_needs_what_is_taken_elsewhere():
+    with pytest.raises(ge.PlanError, match=r"5 B \(5 bytes\) would do"):
+        checkpoint(ge.einsum_plan("ij->ij", (3, 5)), 0, taken=5)
+
+
 def test_views_are_given_up_with_the_memory_that_they_look_at():
     text = ge.einsum_plan("ij,jk->ik", (50, 50), (50, 50)).to_json()
     plan = Plan.from_json(
