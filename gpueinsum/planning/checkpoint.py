@@ -36,15 +36,10 @@ def checkpoint(plan: Plan, limit: int, forward: int | None = None, taken: int = 
     found = _find(plan, limit - taken, forward)
     if found is not None:
         return found
-<<<<<<< HEAD
     nbytes = [0] * len(plan.inputs) + [cost.result_bytes for cost in step_costs(plan)]
     together = [{register, *step.sources} for register, step in enumerate(plan.steps, len(plan.inputs))]
     least = max(sum(nbytes[register] for register in registers) for registers in (set(plan.outputs), *together))
     low, high = limit - taken, max(limit - taken + 1, least, 1)
-=======
-    low = limit - taken
-    high = max([0, low + 1, *(cost.result_bytes for cost in step_costs(plan))])  # 0: where it has no steps
->>>>>>> fast
     while _find(plan, high, forward) is None:
         low, high = high, high * 2
     if forward is None:
