@@ -42,7 +42,7 @@ class Timed(Protocol):
 
 
 class Tuner:
-    """Chooses ways to run products on a device, as `candidates.cheapest` does by price."""
+    """Chooses ways to run products on a device, as `select.cheapest` does by price."""
 
     def __init__(self, device: Timed, choices: Choices) -> None:
         self._device, self._choices = device, choices

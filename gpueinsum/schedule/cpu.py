@@ -45,6 +45,7 @@ _LARGEST_EXACT, _WIDE_EXACT = 1 << 16, 8  # products, and sides, from which on i
 
 
 def small_candidates(problem: Problem) -> list[Candidate]:
+    """The ways to run a pair of small arrays, none of them conjugated; none for any other problem."""
     if len(problem.terms) != 2 or any(problem.conjugated) or not problem.is_pair:
         return []
     return _small_ways(*problem.terms, problem.out, problem.size, problem.dtype, problem.profile)
@@ -55,11 +56,7 @@ def small_pair(
 ) -> Candidate | None:
     """On the CPU: the way to run a pair of small arrays, soon found, which takes them however they lie; else None."""
     found = _small_ways(lhs, rhs, out, size, dtype, profile)
-    return min(found, key=_seconds) if found else None
-
-
-def _seconds(way: Candidate) -> float:
-    return way.seconds
+    return min(found, key=lambda way: way.seconds) if found else None
 
 
 def _small_ways(
@@ -257,9 +254,8 @@ def _layouts(problem: Problem) -> list[Term]:
     """
     if problem.is_ordered:
         return [problem.out]
-    own = "".join(
-        sorted(within(problem.out, problem.terms[0]))
-    )  # a problem's letters follow the largest array's memory
+    # A problem's letters follow the memory of its largest array.
+    own = "".join(sorted(within(problem.out, problem.terms[0])))
     turns = iter(own)
     merged = "".join([next(turns) if label in problem.terms[0] else label for label in problem.out])
     return list(dict.fromkeys([merged, without(problem.out, own) + own]))

@@ -20,7 +20,7 @@ from gpueinsum.schedule.problem import Problem, Strides, c_strides
 from gpueinsum.schedule.select import candidates, cheapest
 from gpueinsum.text import bytes_text, seconds_text
 
-Choose = Callable[[Problem], tuple[tuple[int, ...], Candidate]]  # as `candidates.cheapest`
+Choose = Callable[[Problem], tuple[tuple[int, ...], Candidate]]  # as `select.cheapest`
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,9 @@ def schedule(
                 *(step, size, plan.dtype, profile, sources, precision, begins),
                 is_ordered=isinstance(step, Contract) and is_large(step, size, plan.dtype, profile),
             )
-            made = _chosen(step, problem, choose, alternatives)
+            order, taken = choose(problem)
+            others = [way for way in candidates(problem)[1] if way.way != taken.way] if alternatives else []
+            made = _scheduled(step, problem, order, (taken, *others))
         scheduled.append(made)
         layouts.append(made.taken.strides)
         is_operand.append(made.is_view and is_operand[made.sources[0]])
@@ -155,30 +157,21 @@ def alone(problem: Problem, order: Sequence[int], way: Candidate) -> Schedule:
     """One step by itself, run in this way; `order` is that of the arrays as the way takes them."""
     terms = problem.terms
     fused = Fused(tuple(range(len(terms))), terms, problem.out, problem.conjugated)
-    step = ScheduledStep(
-        fused,
-        tuple(order),
-        tuple([terms[place] for place in order]),
-        problem.out,
-        tuple([problem.conjugated[place] for place in order]),
-        (way,),
-    )
+    step = _scheduled(fused, problem, order, (way,))
     device = problem.dtype, problem.profile, problem.precision
     return Schedule(terms, problem.strides, (step,), (len(terms),), problem.sizes, *device)
 
 
-def _chosen(
-    step: Contract | Reduce | Expand | Fused, problem: Problem, choose: Choose, alternatives: bool
+def _scheduled(
+    step: Contract | Reduce | Expand | Fused, problem: Problem, order: Sequence[int], ways: tuple[Candidate, ...]
 ) -> ScheduledStep:
-    order, taken = choose(problem)
-    others = [way for way in candidates(problem)[1] if way.way != taken.way] if alternatives else []
     return ScheduledStep(
         step,
         tuple([step.sources[place] for place in order]),
         tuple([problem.terms[place] for place in order]),
         problem.out,
         tuple([problem.conjugated[place] for place in order]),
-        (taken, *others),
+        ways,
     )
 
 
