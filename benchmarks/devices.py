@@ -22,7 +22,7 @@ import gpueinsum as ge
 from benchmarks.workloads import Workload, numpy_dtype, numpy_strided, random_array
 from gpueinsum.backends import select as backends
 from gpueinsum.backends.cuda.program import Address, Product
-from gpueinsum.schedule.gemm import Gemm
+from gpueinsum.schedule.gemm import GemmArguments
 from gpueinsum.tools.calibrate import last_cache_bytes
 
 Array = Any
@@ -179,7 +179,7 @@ class Cuda:
         runtime = self._runtime
         shapes = ((batch * m, k), (batch * k, n), (batch * m, n))
         a, b, c = (_filled(self.xp.empty(shape, kind), self.put) for shape in shapes)
-        gemm = Gemm(False, False, n, m, k, n, k, n, batch, k * n, m * k, m * n)
+        gemm = GemmArguments(False, False, n, m, k, n, k, n, batch, k * n, m * k, m * n)
         work = Product(gemm, kind.name, precision, (Address(0, 0), Address(1, 0), Address(2, 0)))
         launch = runtime.prepare(work)
         return lambda: launch([runtime.pointer(array) for array in (b, a, c)])

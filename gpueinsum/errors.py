@@ -42,10 +42,10 @@ class ProfileError(ValueError):
     """A device profile that is not there, or a text that is none."""
 
 
-def pointing(message: str, text: str, spans: Iterable[tuple[int, int]]) -> str:
+def point_at(message: str, text: str, spans: Iterable[tuple[int, int]]) -> str:
     """`message`, then `text` on a line of its own with a caret under every character of `spans`.
 
-    >>> print(pointing("label 'j' is 4 in operand 0 but 5 in operand 1", "ij,jk->ik", [(1, 2), (3, 4)]))
+    >>> print(point_at("label 'j' is 4 in operand 0 but 5 in operand 1", "ij,jk->ik", [(1, 2), (3, 4)]))
     label 'j' is 4 in operand 0 but 5 in operand 1
         ij,jk->ik
          ^ ^

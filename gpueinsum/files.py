@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
+def replacement(path: Path) -> Iterator[Path]:
     """A new path beside `path`, to be written to; it becomes `path` at the end, or goes if anything fails."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -22,5 +22,5 @@ def unfinished(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text, in a folder that is made if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished(path) as beside:
+    with replacement(path) as beside:
         beside.write_text(text, encoding="utf-8")

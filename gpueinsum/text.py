@@ -15,7 +15,7 @@ def bytes_text(number: float) -> str:
     >>> bytes_text(512), bytes_text(3 * 2**20)
     ('512 B', '3 MiB')
     """
-    return _scaled(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
+    return _scale(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
 
 
 def count_text(number: float) -> str:
@@ -24,7 +24,7 @@ def count_text(number: float) -> str:
     >>> count_text(999), count_text(23_600)
     ('999', '23.6 k')
     """
-    return _scaled(number, 1000, ("", "k", "M", "G", "T", "P", "E"))
+    return _scale(number, 1000, ("", "k", "M", "G", "T", "P", "E"))
 
 
 def seconds_text(seconds: float) -> str:
@@ -55,7 +55,7 @@ def read_bytes(text: str) -> int | None:
     return int(Fraction(written["number"]) * unit)
 
 
-def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
+def _scale(number: float, base: int, units: tuple[str, ...]) -> str:
     if number >= base ** len(units):
         return f"{Decimal(number):.2e} {units[0]}".rstrip()  # more than a float holds, now and then
     unit = 0

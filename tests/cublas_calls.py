@@ -8,7 +8,7 @@ from gpueinsum.costs.profile import profile
 from gpueinsum.language.steps import Contract
 from gpueinsum.schedule import gemm, mapping
 from gpueinsum.schedule import select as candidates
-from gpueinsum.schedule.gemm import Call, Gemm, blas_calls
+from gpueinsum.schedule.gemm import Call, GemmArguments, blas_calls
 from gpueinsum.schedule.predict import problem_of
 
 RNG = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def column_major(memory, start, ld, stride, rows, columns, batch):
 
 def run(call: gemm.Call, lhs, rhs, out):
     """One call by cuBLAS' definition on flat memory, its arguments checked."""
-    g: Gemm = call.gemm
+    g: GemmArguments = call.gemm
     (a, a0), (b, b0) = [(lhs, call.lhs), (rhs, call.rhs)][:: -1 if call.swapped else 1]
     a_rows, a_columns = (g.k, g.m) if g.transpose_a else (g.m, g.k)
     b_rows, b_columns = (g.n, g.k) if g.transpose_b else (g.k, g.n)

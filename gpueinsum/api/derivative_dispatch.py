@@ -54,7 +54,7 @@ def both_passes(
     backend: Backend,
 ) -> BothPasses:
     """Plan both passes and bind them: the forward pass ends with the plan's own steps."""
-    plan, compute, target = _planned(asked, operands, wrt, options, backend)
+    plan, compute, target = _plan_to_derive(asked, operands, wrt, options, backend)
     values = len(plan.outputs)
 
     def joint(search: Optimize) -> tuple[Plan, int]:
@@ -86,7 +86,7 @@ def tangent_pass(
     asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, backend: Backend
 ) -> Call:
     """Plan values and tangents together and bind them: one pass over operands and tangents."""
-    plan, compute, target = _planned(asked, operands, wrt, options, backend)
+    plan, compute, target = _plan_to_derive(asked, operands, wrt, options, backend)
     both = grad.jvp(plan, wrt)
     check_dimensions(both)
     return Call(bind_with_own_outputs(both, backend, options.mode), compute, target, False)
@@ -119,7 +119,7 @@ def tangent_plan(plan: Plan, wrt: int | Sequence[int] | None) -> Plan:
 # ---------------------------------------------------------------- planning
 
 
-def _planned(
+def _plan_to_derive(
     asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, backend: Backend
 ) -> tuple[Plan, Dtype, Dtype]:
     """The plan to differentiate, without steps that nothing needs; the dtypes of its computation and of its values."""
@@ -154,7 +154,7 @@ def _copied_bytes(plan: Plan, values: int, forward: int, dtypes: Sequence[Dtype]
     owner = plan.owners()
     cast = [k for k, dtype in enumerate(dtypes) if dtype != compute]
     kept = {owner[source] for step in plan.steps[forward:] for source in step.sources}
-    copied = {*plan.borrowed(), *(k for k in range(values) if owner[plan.outputs[k]] in kept)}
+    copied = {*plan.borrowed_outputs(), *(k for k in range(values) if owner[plan.outputs[k]] in kept)}
     return _bytes(plan, [*cast, *(plan.outputs[position] for position in copied)], compute)
 
 

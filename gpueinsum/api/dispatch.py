@@ -147,7 +147,7 @@ def _new_call(
 ) -> Call:
     plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend)
     run = backend.bind_single(plan, options.mode)
-    output, is_borrowed = plan.term(plan.outputs[0]), len(operands) == 1 and bool(plan.borrowed())
+    output, is_borrowed = plan.term(plan.outputs[0]), len(operands) == 1 and bool(plan.borrowed_outputs())
     as_it_is = out is None and (options.dtype is None or options.dtype == operands[0][1])
     if is_borrowed and as_it_is and set(plan.inputs[0]) == set(output):  # numpy returns a view, too
         return Call(run if plan.steps else operator.methodcaller("view"), None, None, not output)
@@ -184,7 +184,7 @@ def bind_with_own_outputs(
 ) -> Callable[..., tuple[Array, ...]]:
     """`bind` with outputs that are memory of their own, each, but for the first `borrowing`."""
     run = backend.bind(plan, mode)
-    copied = [position for position in plan.borrowed() if position >= borrowing]
+    copied = [position for position in plan.borrowed_outputs() if position >= borrowing]
     if not copied:
         return run
 

@@ -30,13 +30,13 @@ def profile_for(kind: str) -> Profile:
     except DeviceError:
         return profile("h200")
     try:
-        return kept_profile(here) or _packaged(here)
+        return kept_profile(here) or _package_profile(here)
     except ProfileError as error:
         warnings.warn(f"{error}; it is not used, gpueinsum calibrate writes it anew", stacklevel=2)
-        return _packaged(here)
+        return _package_profile(here)
 
 
-def _packaged(here: Machine) -> Profile:
+def _package_profile(here: Machine) -> Profile:
     if here.kind == "cpu":
         return profile("cpu")
     return profile("a100" if "A100" in here.name else "h200")

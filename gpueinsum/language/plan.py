@@ -56,7 +56,7 @@ class Plan(Registers):
     sizes: tuple[tuple[Label, int], ...]
     dtype: str
 
-    def recomputed(self) -> dict[int, int]:
+    def duplicates(self) -> dict[int, int]:
         """The registers that hold what an earlier one held, by the first that did: computed again to save memory."""
         first = list(range(len(self.inputs)))  # to hold the value of each register
         known: dict[Step, int] = {}
@@ -76,7 +76,7 @@ class Plan(Registers):
             owners.append(owners[step.sources[0]] if step.is_view(size) else register)
         return tuple(owners)
 
-    def borrowed(self) -> tuple[int, ...]:
+    def borrowed_outputs(self) -> tuple[int, ...]:
         """Positions among the outputs that are no memory of their own: an operand's, or an earlier output's."""
         owners = self.owners()
         owned = [owners[register] for register in self.outputs]
@@ -151,7 +151,7 @@ class Plan(Registers):
         def sized(labels: Term) -> str:
             return " ".join(f"{label}={size[label]}" for label in labels) or "-"
 
-        first = self.recomputed()
+        first = self.duplicates()
         lines = [f"{self.equation}  {self.dtype}  {sized(distinct(''.join(self.inputs)))}"]
         for register, step in enumerate(self.steps, len(self.inputs)):
             sources = ", ".join(f"%{source}" for source in step.sources)

@@ -12,7 +12,7 @@ from gpueinsum.language.steps import renumber
 
 def deduplicate(plan: Plan) -> Plan:
     """The plan without steps that its outputs do not need, and without those that compute anew what is there."""
-    first = plan.recomputed()
+    first = plan.duplicates()
     number = {register: first.get(register, register) for register in range(len(plan.inputs) + len(plan.steps))}
     steps = tuple(renumber(step, number) for step in plan.steps)
     return prune(replace(plan, steps=steps), [number[output] for output in plan.outputs])

@@ -23,7 +23,7 @@ class _OfOneArray:
     def sources(self) -> tuple[int, ...]:
         return (self.source,)
 
-    def reading(self, *sources: int) -> Self:
+    def with_sources(self, *sources: int) -> Self:
         """The same step of other registers."""
         [source] = sources
         return replace(self, source=source)
@@ -77,7 +77,7 @@ class Contract:
     def sources(self) -> tuple[int, ...]:
         return (self.lhs, self.rhs)
 
-    def reading(self, *sources: int) -> Self:
+    def with_sources(self, *sources: int) -> Self:
         """The same step of other registers."""
         lhs, rhs = sources
         return replace(self, lhs=lhs, rhs=rhs)
@@ -123,7 +123,7 @@ class Add:
     def __str__(self) -> str:
         return self.equation
 
-    def reading(self, *sources: int) -> Self:
+    def with_sources(self, *sources: int) -> Self:
         """The same step of other registers."""
         return replace(self, sources=sources)
 
@@ -144,7 +144,7 @@ Step = Reduce | Expand | Contract | Add
 
 def renumber(step: Step, number: Sequence[int] | Mapping[int, int]) -> Step:
     """The step of the registers that have these numbers elsewhere."""
-    return step.reading(*[number[source] for source in step.sources])
+    return step.with_sources(*[number[source] for source in step.sources])
 
 
 def reduces(term: Term, out: Term) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from gpueinsum.errors import SubscriptsError, pointing
+from gpueinsum.errors import SubscriptsError, point_at
 
 Label = str  # one character
 Term = str  # the ordered labels of one array; the order is the layout
@@ -42,12 +42,12 @@ class Subscripts:
     def __str__(self) -> str:
         return f"{','.join(self.inputs)}->{self.output}"
 
-    def transposed(self, operand: int) -> Subscripts:
+    def transpose(self, operand: int) -> Subscripts:
         """The gradient of one operand as an expression: operand and output trade places.
 
         The operand's place is taken by the cotangent. The new output may repeat labels, or gain some that no input has.
 
-        >>> print(parse("ijk,ip->jkp", [(2, 3, 5), (2, 7)]).transposed(0))
+        >>> print(parse("ijk,ip->jkp", [(2, 3, 5), (2, 7)]).transpose(0))
         jkp,ip->ijk
         """
         inputs = (*self.inputs[:operand], self.output, *self.inputs[operand + 1 :])
@@ -77,7 +77,7 @@ class Written(NamedTuple):
         return itertools.chain(*self.inputs, self.output or ())
 
     def error(self, message: str, *spans: Span) -> SubscriptsError:
-        return SubscriptsError(pointing(message, self.text, spans))
+        return SubscriptsError(point_at(message, self.text, spans))
 
 
 def parse(text: str, shapes: Sequence[Shape]) -> Subscripts:
@@ -86,7 +86,7 @@ def parse(text: str, shapes: Sequence[Shape]) -> Subscripts:
     >>> print(parse("...ij,jk", [(7, 2, 3), (3, 5)]))
     Aij,jk->Aik
 
-    Raises SubscriptsError, pointing at the offending label.
+    Raises SubscriptsError, point_at at the offending label.
     """
     return _read_plain(text, shapes) or _resolve(_read_text(text), shapes)
 

@@ -50,7 +50,7 @@ def vjp(plan: Plan, wrt: Sequence[int], optimize: Optimize = "auto", values: boo
     is_few = len(plan.inputs) > 2 and len(wrt) <= _FEW
     if optimize is not None and is_few and (expression := as_expression(plan)):
         for operand in wrt:
-            trial = {**alone, operand: _plan_transposed(expression, operand, optimize, plan.dtype)}
+            trial = {**alone, operand: _plan_transpose(expression, operand, optimize, plan.dtype)}
             other = way(trial)
             if total_flops(other) < total_flops(best):
                 best, alone = other, trial
@@ -149,11 +149,11 @@ def _pull_step(
 # ---------------------------------------------------------------- a gradient alone
 
 
-def _plan_transposed(expression: Subscripts, operand: int, optimize: Optimize, dtype: str) -> Plan:
+def _plan_transpose(expression: Subscripts, operand: int, optimize: Optimize, dtype: str) -> Plan:
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
         return find_path(inputs, output, dict(expression.sizes), optimize)
 
-    return lower(expression.transposed(operand), order, dtype)
+    return lower(expression.transpose(operand), order, dtype)
 
 
 def _insert(new: _Growing, gradient: Plan, operand: int) -> int:
@@ -217,7 +217,7 @@ def _push(new: _Growing, step: Step, number: Sequence[int], tangents: Mapping[in
         case Contract() | Reduce() | Expand():  # linear in each source
             sources = [number[source] for source in step.sources]
             return [
-                new.step(step.reading(*sources[:k], tangents[source], *sources[k + 1 :]))
+                new.step(step.with_sources(*sources[:k], tangents[source], *sources[k + 1 :]))
                 for k, source in enumerate(step.sources)
                 if source in tangents
             ]

@@ -39,7 +39,7 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Grouped:
+class Matmul:
     """On the CPU: one `np.matmul` of arrays of any strides, each seen with one axis for each role, copied if need be.
 
     The result's labels are written in the order `out`. A product of integers is that of floats where these hold every
@@ -65,7 +65,7 @@ class Sum:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocked:
+class Blocks:
     """On the CPU: the step in blocks of a label's range, so that what each reads, copies and writes stays in cache.
 
     Each block is of `step` elements and run in the way `block`; the last may be shorter, and is run in the way `rest`.
@@ -82,7 +82,7 @@ class Blocked:
         return f"in blocks, {self.block.name}"
 
 
-Way = View | Zeros | Pass | Grouped | Gemm | Blocked | Scatter | Sum
+Way = View | Zeros | Pass | Matmul | Gemm | Blocks | Scatter | Sum
 
 
 class Candidate(NamedTuple):

@@ -15,9 +15,9 @@ from gpueinsum.language.steps import distinct, roles, within, without
 from gpueinsum.language.strides import Axis, axes, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.candidate import (
-    Blocked,
+    Blocks,
     Candidate,
-    Grouped,
+    Matmul,
     Pass,
     elements_moved,
     in_order,
@@ -83,15 +83,15 @@ def _small_ways(
         moved, is_plain = elements * item_bytes(dtype), not labels[0] and max(map(len, labels)) == 1
         product = product_seconds(profile, dtype, batch, max(rows, columns), min(rows, columns), middle, moved)
         product += 0.0 if is_plain else _GROUPED_LAUNCH * profile.launch
-        natural = _natural(out, *labels)
-        found.append(Candidate(Grouped(natural), in_order(natural, out, size), 0, product))
+        natural = _product_order(out, *labels)
+        found.append(Candidate(Matmul(natural), in_order(natural, out, size), 0, product))
     return found
 
 
 def cpu_candidates(problem: Problem, every: bool) -> list[Candidate]:
     """All at once, and in blocks that stay in cache where that is cheaper."""
     found = _whole(problem, every)
-    blocked = _blocked(problem)
+    blocked = _in_blocks(problem)
     is_better = blocked is not None and blocked.seconds < _BLOCKS_MUST_SAVE * min(way.seconds for way in found)
     return [*found, blocked] if blocked is not None and is_better else found
 
@@ -102,21 +102,21 @@ def _whole(problem: Problem, every: bool) -> list[Candidate]:
     has_letters = len(set("".join((*problem.terms, problem.out)))) <= MOST_LETTERS
     found = [_numpy_loop(problem)] if has_letters or not problem.summed or not problem.is_pair else []
     if not is_product:
-        return found or [_grouped(problem)]
+        return found or [_matmul(problem)]
     if problem.profile.rate(problem.dtype) is None:
-        exact = _exact(problem)
-        return [exact] if exact else found or [_grouped(problem)]
+        exact = _exact_matmul(problem)
+        return [exact] if exact else found or [_matmul(problem)]
     if not found or sum(problem.elements) < SMALL:
-        return [*found, _grouped(problem)]
+        return [*found, _matmul(problem)]
     item = item_bytes(problem.dtype)
-    for way, seconds in gemms(_after_conjugates(problem), every):
+    for way, seconds in gemms(_conjugate_first(problem), every):
         copied = [points(term, problem.size) for term in way.copies if term is not None]
         scratch = sum(copied) * item
-        found.append(Candidate(way, result_strides(problem, way.out), scratch + _conjugates(problem), seconds))
+        found.append(Candidate(way, result_strides(problem, way.out), scratch + _conjugate_bytes(problem), seconds))
     return found
 
 
-def _blocked(problem: Problem) -> Candidate | None:
+def _in_blocks(problem: Problem) -> Candidate | None:
     """In blocks along the label by which the largest array's elements are the farthest apart; kept labels first.
 
     None for what is in cache as it is, and for results so large that to write them twice would cost as much.
@@ -146,12 +146,12 @@ def _blocked(problem: Problem) -> Candidate | None:
     seconds = (block.seconds + _BLOCK_LAUNCH * problem.profile.launch) * (whole // step) + (rest.seconds if rest else 0)
     seconds += pass_seconds(problem.profile, 2 * result * item)
     read = total / problem.profile.bytes_per_second
-    way = Blocked(label, step, block.way, rest.way if rest else None)
+    way = Blocks(label, step, block.way, rest.way if rest else None)
     scratch = block.scratch + result * item // (whole // step if label in problem.out else 1)
     return Candidate(way, result_strides(problem, problem.out), scratch, max(seconds, read))
 
 
-def _after_conjugates(problem: Problem) -> Problem:
+def _conjugate_first(problem: Problem) -> Problem:
     """The pair of the sides' conjugates, which lie in memory without gaps."""
     if not any(problem.conjugated):
         return problem
@@ -174,23 +174,23 @@ def conjugates(marks: Sequence[bool], elements: Sequence[int]) -> tuple[bool, ..
     return other if len(marks) == 2 and any(own) and conjugated(other) < conjugated(own) else own
 
 
-def _conjugates(problem: Problem) -> int:
+def _conjugate_bytes(problem: Problem) -> int:
     """Bytes of the conjugates of sides."""
     sides = zip(problem.elements[:-1], conjugates(problem.conjugated, problem.elements), strict=False)
     return sum(number for number, mark in sides if mark) * item_bytes(problem.dtype)
 
 
-def _grouped(problem: Problem) -> Candidate:
+def _matmul(problem: Problem) -> Candidate:
     """Its price is that of sides that lie as the product wants them."""
     seconds = product_seconds(problem.profile, problem.dtype, *problem.shape, bytes_moved(problem))
-    out = _natural(problem.out, *problem.roles)
+    out = _product_order(problem.out, *problem.roles)
     item = item_bytes(problem.dtype)
     copied = sum(
         elements
         for own, term, strides, elements in zip((1, 2), problem.terms, problem.strides, problem.elements, strict=False)
         if not _is_grouped(term, strides, (problem.roles[own], problem.roles[3]), problem.size)
     )
-    return Candidate(Grouped(out), result_strides(problem, out), _conjugates(problem) + copied * item, seconds)
+    return Candidate(Matmul(out), result_strides(problem, out), _conjugate_bytes(problem) + copied * item, seconds)
 
 
 def _is_grouped(term: Term, strides: Strides, groups: Sequence[Term], size: Mapping[Label, int]) -> bool:
@@ -199,13 +199,13 @@ def _is_grouped(term: Term, strides: Strides, groups: Sequence[Term], size: Mapp
     return all(len(fuse(axes(group, size, own))) < 2 for group in groups)
 
 
-def _natural(out: Term, batch: Term, left: Term, right: Term, _: Term) -> Term:
+def _product_order(out: Term, batch: Term, left: Term, right: Term, _: Term) -> Term:
     """The order in which a product writes its result: the side first whose label comes first in `out`."""
     first = next((label for label in out if label not in batch), "")
     return batch + (right + left if first and first in right else left + right)
 
 
-def _exact(problem: Problem) -> Candidate | None:
+def _exact_matmul(problem: Problem) -> Candidate | None:
     """Of integers and bools; None of others, and where the loop is as fast."""
     lengths = problem.shape[1:]
     if not problem.dtype.startswith(("int", "uint", "bool")):
@@ -213,11 +213,11 @@ def _exact(problem: Problem) -> Candidate | None:
     if min(lengths) < _WIDE_EXACT or math.prod(lengths) < _LARGEST_EXACT:
         return None
     seconds = product_seconds(problem.profile, "float64", *problem.shape, 3 * 8 * sum(problem.elements))
-    out, item, result = _natural(problem.out, *problem.roles), item_bytes(problem.dtype), problem.elements[-1]
+    out, item, result = _product_order(problem.out, *problem.roles), item_bytes(problem.dtype), problem.elements[-1]
     floats = item_bytes(exact_floats(problem.dtype, problem.shape[3])[0])
     wrapping = 0 if problem.dtype in ("bool", "int64") else 8
     scratch = max(floats * sum(problem.elements) - item * result, (floats + wrapping) * result)
-    return Candidate(Grouped(out), result_strides(problem, out), scratch, seconds)
+    return Candidate(Matmul(out), result_strides(problem, out), scratch, seconds)
 
 
 def exact_floats(dtype: str, terms: int) -> tuple[str, int | None]:
@@ -244,7 +244,7 @@ def _numpy_loop(problem: Problem) -> Candidate:
     for layout in _layouts(problem):
         strides = result_strides(problem, layout)
         seconds = _loop_seconds(problem, layout + inner, dict(zip(problem.out, strides, strict=True)))
-        found.append(Candidate(Pass(layout + inner), strides, _conjugates(problem), seconds))
+        found.append(Candidate(Pass(layout + inner), strides, _conjugate_bytes(problem), seconds))
     return min(found, key=lambda way: way.seconds)
 
 
@@ -265,7 +265,7 @@ def _loop_seconds(problem: Problem, loops: Term, out: dict[Label, int]) -> float
     """Of numpy's loop: what memory gives, and what the loop takes along the axis on which it steps most often."""
     profile, item = problem.profile, item_bytes(problem.dtype)
     arrays = [label_strides(term, own) for term, own in zip(problem.terms, problem.strides, strict=True)]
-    axes = _nested([Axis(problem.size[label], tuple([a.get(label, 0) for a in (*arrays, out)])) for label in loops])
+    axes = _nest([Axis(problem.size[label], tuple([a.get(label, 0) for a in (*arrays, out)])) for label in loops])
     inner = axes[-1] if axes else Axis(1, (1,) * (len(arrays) + 1))
     total = points(loops, problem.size)
     if problem.dtype.startswith("complex") and problem.summed:
@@ -278,11 +278,11 @@ def _loop_seconds(problem: Problem, loops: Term, out: dict[Label, int]) -> float
     if len(axes) > 3 and problem.summed:
         busy += total / (axes[-1].size * axes[-2].size) * _BLOCK
     moved = (elements_moved(problem) + read_beside(problem)) * item
-    permuted = min(_crossed(problem, axes), moved // item) * item if moved > _IN_CACHE else 0
+    permuted = min(_across(problem, axes), moved // item) * item if moved > _IN_CACHE else 0
     return max(busy + _LOOP_LAUNCH * profile.launch, pass_seconds(profile, moved, 0.0, permuted, len(arrays)))
 
 
-def _nested(axes: Sequence[Axis]) -> list[Axis]:
+def _nest(axes: Sequence[Axis]) -> list[Axis]:
     """The axes as numpy's iterator nests them: each within those of larger strides, if all arrays agree, and fused.
 
     Source: `npyiter_find_best_axis_ordering` of numpy's nditer_constr.c.
@@ -301,7 +301,7 @@ def _nested(axes: Sequence[Axis]) -> list[Axis]:
     return fuse(order[::-1])
 
 
-def _crossed(problem: Problem, axes: Sequence[Axis]) -> int:
+def _across(problem: Problem, axes: Sequence[Axis]) -> int:
     """Elements of the arrays, and of the result, that the loop steps through along another axis than their fastest."""
     if not axes:
         return 0

@@ -41,7 +41,7 @@ class Fused:
         terms = (f"{term}{'*' * mark}" for term, mark in zip(self.terms, self.conjugated, strict=True))
         return f"{','.join(terms)}->{self.out}"
 
-    def reading(self, *sources: int) -> Self:
+    def with_sources(self, *sources: int) -> Self:
         """The same step of other registers."""
         return replace(self, sources=sources)
 
@@ -81,7 +81,7 @@ def fuse(
             first, is_next = steps[source], next(reversed(steps)) == source
             if not _may_join(first, step, size, plan.dtype, profile):
                 continue
-            whole = _joined(first, source, step)
+            whole = _join(first, source, step)
             if whole is None:
                 continue
             apart = price(first) + price(step)
@@ -98,7 +98,7 @@ def fuse(
     if len(steps) == len(plan.steps):
         return plan.steps, plan.outputs
     number = {register: position for position, register in enumerate([*range(operands), *steps])}
-    return tuple(step.reading(*[number[source] for source in step.sources]) for step in steps.values()), tuple(
+    return tuple(step.with_sources(*[number[source] for source in step.sources]) for step in steps.values()), tuple(
         number[output] for output in plan.outputs
     )
 
@@ -125,7 +125,7 @@ def _is_tiny(step: Step | Fused, size: Sizes, dtype: str, profile: Profile) -> b
     return is_tiny(profile, dtype, batch, rows, columns, summed)
 
 
-def _joined(first: Step | Fused, register: int, second: Step | Fused) -> Fused | None:
+def _join(first: Step | Fused, register: int, second: Step | Fused) -> Fused | None:
     """`second` with what `first` writes to `register` put in its place; None where that is no one pass.
 
     A label that `first` sums may mean nothing else in `second`.

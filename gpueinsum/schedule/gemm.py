@@ -28,7 +28,7 @@ _HALVES, _FULL_PRECISION = {"float16", "bfloat16"}, {None, "highest"}
 
 
 @dataclass(frozen=True, slots=True)
-class Gemm:
+class GemmArguments:
     """One strided-batched product as cuBLAS takes it, column-major, in elements.
 
     C[b] = op(A[b]) op(B[b]) (+ C[b] if `accumulate`), for b < batch, where op(A) is m x k, op(B) is k x n, C is m x n.
@@ -108,7 +108,7 @@ class Call:
     By pointers, each is an array of pointers to the matrices, which begins at the number of a product.
     """
 
-    gemm: Gemm
+    gemm: GemmArguments
     swapped: bool
     lhs: int
     rhs: int
@@ -161,13 +161,13 @@ def _pointer_calls(product: Product) -> Iterator[Call]:
 
 def _gemm(
     rows: Axis, columns: Axis, middle: Axis, batch: Axis, conjugated: tuple[bool, bool], accumulate: bool
-) -> tuple[bool, Gemm]:
+) -> tuple[bool, GemmArguments]:
     """Whether A is the right side, and the arguments of one call."""
-    how = reading(rows, columns, middle, conjugated)
-    assert how is not None  # whoever made the product has asked `reading`
+    how = find_ops(rows, columns, middle, conjugated)
+    assert how is not None  # whoever made the product has asked `find_ops`
     a, b = (RHS, LHS) if how.swapped else (LHS, RHS)
     m, n = (columns, rows) if how.swapped else (rows, columns)
-    gemm = Gemm(
+    gemm = GemmArguments(
         *(how.transpose_a, how.transpose_b, m.size, n.size, middle.size, *how.leading),
         *(batch.size, batch.strides[a], batch.strides[b], batch.strides[OUT]),
         accumulate=accumulate,
@@ -177,7 +177,7 @@ def _gemm(
     return how.swapped, gemm
 
 
-class _Reading(NamedTuple):
+class _Ops(NamedTuple):
     """How cuBLAS reads the arrays of one product: which are A and B, their ops, all leading dimensions."""
 
     swapped: bool
@@ -189,7 +189,7 @@ class _Reading(NamedTuple):
 _EITHER, _PLAIN, _TRANSPOSED = (False, True), (False,), (True,)
 
 
-def reading(rows: Axis, columns: Axis, middle: Axis, conjugated: tuple[bool, bool]) -> _Reading | None:
+def find_ops(rows: Axis, columns: Axis, middle: Axis, conjugated: tuple[bool, bool]) -> _Ops | None:
     """None if it cannot. A side that is conjugated must be transposed, too: where it is not, swapped sides may do."""
     ops = [_TRANSPOSED if conjugate else _EITHER for conjugate in conjugated]
     for swapped, m, n, a, b in ((False, rows, columns, LHS, RHS), (True, columns, rows, RHS, LHS)):
@@ -199,7 +199,7 @@ def reading(rows: Axis, columns: Axis, middle: Axis, conjugated: tuple[bool, boo
             and (second := _matrix(middle, n, b, ops[b]))
         ):
             (_, ldc), (transpose_a, lda), (transpose_b, ldb) = out, first, second
-            return _Reading(swapped, transpose_a, transpose_b, (lda, ldb, ldc))
+            return _Ops(swapped, transpose_a, transpose_b, (lda, ldb, ldc))
     return None
 
 

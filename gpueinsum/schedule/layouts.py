@@ -46,7 +46,7 @@ def choose_layouts(plan: Plan, profile: Profile, strides: Sequence[Strides] | No
     ideal = sum(prices.ideal_seconds(step) for step in large)
     if not any(way.copies for way in found) and sum(way.seconds for way in found) <= _GOOD * ideal:
         return plan
-    chosen = _rebuilt(plan, _Weighing(plan, prices).chosen)
+    chosen = _rebuild(plan, _Weighing(plan, prices).chosen)
     return chosen if plan_seconds(chosen, profile, strides) < plan_seconds(plan, profile, strides) else plan
 
 
@@ -128,7 +128,7 @@ class _Weighing:
         promise: dict[Term, float] = {}
         sides = itertools.product(self.options[step.lhs].items(), self.options[step.rhs].items())
         for (x_term, x), (y_term, y) in sorted(sides, key=lambda both: both[0][1].seconds + both[1][1].seconds):
-            pair = _reading(step, self.plan, x_term, y_term)
+            pair = _read_as(step, self.plan, x_term, y_term)
             for out in self._terms(pair, readers):
                 taken = self.prices.taken(pair, out)
                 seconds = x.seconds + y.seconds + taken.seconds
@@ -146,7 +146,7 @@ class _Weighing:
         then = at_best = 0.0
         for reader in filter(self.prices.is_large, readers):
             terms = (term if source == register else self.plan.term(source) for source in reader.sources)
-            pair = _reading(reader, self.plan, *terms)
+            pair = _read_as(reader, self.plan, *terms)
             then += self.prices.taken(pair, None, is_ordered=False).seconds
             at_best += self.prices.ideal_seconds(pair)
         return then, at_best
@@ -199,7 +199,7 @@ def _in_place(pair: Contract, size: Mapping[Label, int]) -> Term:
     return "".join([*gained, *kept])
 
 
-def _reading(step: Contract, plan: Plan, x_term: Term, y_term: Term) -> Contract:
+def _read_as(step: Contract, plan: Plan, x_term: Term, y_term: Term) -> Contract:
     """The pair with sides in these orders of their registers' labels, which the step may call by other names."""
     lhs_term = _renamed(step.lhs_term, plan.term(step.lhs), x_term)
     return replace(step, lhs_term=lhs_term, rhs_term=_renamed(step.rhs_term, plan.term(step.rhs), y_term))
@@ -209,7 +209,7 @@ def _renamed(side: Term, own: Term, term: Term) -> Term:
     return side if term == own else "".join(side[own.index(label)] for label in term)
 
 
-def _rebuilt(plan: Plan, chosen: Mapping[int, Term]) -> Plan:
+def _rebuild(plan: Plan, chosen: Mapping[int, Term]) -> Plan:
     """The plan with these terms, and views where the plan's own is wanted."""
     operands = len(plan.inputs)
     steps: list[Step] = []
@@ -230,7 +230,7 @@ def _rebuilt(plan: Plan, chosen: Mapping[int, Term]) -> Plan:
         match step:
             case Contract():
                 lhs, rhs = number[step.lhs], number[step.rhs]
-                pair = _reading(step, plan, term[lhs], term[rhs])
+                pair = _read_as(step, plan, term[lhs], term[rhs])
                 number.append(append(replace(pair, lhs=lhs, rhs=rhs, out=chosen.get(register, step.out))))
             case Reduce() if step.out == term[number[step.source]] and step.term == plan.term(step.source):
                 number.append(number[step.source])  # what it would permute is written so
@@ -238,6 +238,6 @@ def _rebuilt(plan: Plan, chosen: Mapping[int, Term]) -> Plan:
                 source = number[step.source]
                 number.append(append(replace(step, source=source, term=term[source])))
             case _:
-                number.append(append(step.reading(*map(seen, step.sources))))
+                number.append(append(step.with_sources(*map(seen, step.sources))))
     outputs = tuple(map(seen, plan.outputs))
     return replace(plan, steps=tuple(steps), outputs=outputs)

@@ -16,7 +16,7 @@ from gpueinsum.costs.seconds import lines_conflict, pass_seconds, product_second
 from gpueinsum.language.steps import within
 from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.gemm import LHS, ONE, OUT, PACK_BYTES, RHS, Product, holds, reading, reads_packs
+from gpueinsum.schedule.gemm import LHS, ONE, OUT, PACK_BYTES, RHS, Product, find_ops, holds, reads_packs
 from gpueinsum.schedule.problem import Problem
 
 Sizes = Mapping[Label, int]
@@ -272,8 +272,8 @@ def fit(
     dimensions, rows or columns may join the batch, too, and any number of calls will do.
     """
     size, kind, blas = problem.size, problem.profile.kind, _is_blas(problem.profile, problem.dtype)
-    batch, left, right = (_fused(labels, size, strides, OUT) for labels in problem.roles[:3])
-    summed = _fused(problem.roles[3], size, strides, LHS)
+    batch, left, right = (_fuse_labels(labels, size, strides, OUT) for labels in problem.roles[:3])
+    summed = _fuse_labels(problem.roles[3], size, strides, LHS)
     adds = blas and kind == "cuda"
     if (len(summed) > 1 and not adds) or (blas and _is_reversed(*batch, *left, *right, *summed)):
         return None
@@ -282,7 +282,7 @@ def fit(
     for rows, columns, middle in itertools.product(
         [*left, *spare] or [ONE], [*right, *spare] or [ONE], summed or [ONE]
     ):
-        if blas and (_is_crosswise(rows, columns) or reading(rows, columns, middle, conjugated) is None):
+        if blas and (_is_crosswise(rows, columns) or find_ops(rows, columns, middle, conjugated) is None):
             continue
         around = [axis for axis in (*batch, *left, *right) if axis is not rows and axis is not columns]
         around.sort(key=lambda axis: axis.size)
@@ -316,5 +316,5 @@ def _by_stride(labels: Term, strides: Sizes) -> Term:
     return "".join(sorted(labels, key=lambda label: -strides[label]))
 
 
-def _fused(labels: Term, sizes: Sizes, strides: tuple[Sizes, ...], by: int) -> list[Axis]:
+def _fuse_labels(labels: Term, sizes: Sizes, strides: tuple[Sizes, ...], by: int) -> list[Axis]:
     return fuse(sorted(axes(labels, sizes, *strides), key=lambda axis: -axis.strides[by]))

@@ -97,17 +97,17 @@ def canonical(problem: Problem) -> tuple[Problem, Spelling]:
     ranks = [_rank(problem, place) for place in range(len(problem.terms))]
     order = sorted(range(len(ranks)), key=ranks.__getitem__)
     if len(set(ranks)) == len(ranks):
-        return _spelled(problem, order)
+        return _spell(problem, order)
     ranked = [ranks[place] for place in order]  # of equal ones, as in `ijk,kij->`, the order that is spelled first
     orders = [other for other in permutations(order) if [ranks[place] for place in other] == ranked]
-    return min([_spelled(problem, other) for other in orders], key=lambda found: _spelling_rank(found[0]))
+    return min([_spell(problem, other) for other in orders], key=lambda found: _spelling_rank(found[0]))
 
 
 def _spelling_rank(problem: Problem) -> tuple[object, ...]:
     return problem.terms, problem.out, problem.conjugated, problem.strides, problem.sizes
 
 
-def _spelled(problem: Problem, order: Sequence[int]) -> tuple[Problem, Spelling]:
+def _spell(problem: Problem, order: Sequence[int]) -> tuple[Problem, Spelling]:
     """The problem with its arrays in this order, its labels named accordingly."""
     terms = [problem.terms[place] for place in order]
     strides = [problem.strides[place] for place in order]

@@ -136,7 +136,7 @@ def schedule(
             )
             order, taken = choose(problem)
             others = [way for way in candidates(problem)[1] if way.way != taken.way] if alternatives else []
-            made = _scheduled(step, problem, order, (taken, *others))
+            made = _make_step(step, problem, order, (taken, *others))
         scheduled.append(made)
         layouts.append(made.taken.strides)
         is_operand.append(made.is_view and is_operand[made.sources[0]])
@@ -157,12 +157,12 @@ def alone(problem: Problem, order: Sequence[int], way: Candidate) -> Schedule:
     """One step by itself, run in this way; `order` is that of the arrays as the way takes them."""
     terms = problem.terms
     fused = Fused(tuple(range(len(terms))), terms, problem.out, problem.conjugated)
-    step = _scheduled(fused, problem, order, (way,))
+    step = _make_step(fused, problem, order, (way,))
     device = problem.dtype, problem.profile, problem.precision
     return Schedule(terms, problem.strides, (step,), (len(terms),), problem.sizes, *device)
 
 
-def _scheduled(
+def _make_step(
     step: Contract | Reduce | Expand | Fused, problem: Problem, order: Sequence[int], ways: tuple[Candidate, ...]
 ) -> ScheduledStep:
     return ScheduledStep(

@@ -11,9 +11,9 @@ from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.seconds import pass_seconds
 from gpueinsum.language.strides import label_strides
 from gpueinsum.schedule.candidate import (
-    Blocked,
+    Blocks,
     Candidate,
-    Grouped,
+    Matmul,
     Pass,
     Scatter,
     Sum,
@@ -37,7 +37,7 @@ def cheapest(problem: Problem) -> tuple[tuple[int, ...], Candidate]:
     if small:
         return (0, 1), min(small, key=lambda way: way.seconds)
     same, spelling = canonical(problem)
-    return spelling.order, _renamed(_cheapest(same), spelling.letters)
+    return spelling.order, _in_letters(_cheapest(same), spelling.letters)
 
 
 def candidates(problem: Problem) -> tuple[tuple[int, ...], list[Candidate]]:
@@ -47,7 +47,7 @@ def candidates(problem: Problem) -> tuple[tuple[int, ...], list[Candidate]]:
         return (0, 1), sorted(small, key=lambda way: way.seconds)
     same, spelling = canonical(problem)
     found = sorted(_candidates(same, every=True), key=lambda way: way.weight)
-    return spelling.order, [_renamed(way, spelling.letters) for way in found]
+    return spelling.order, [_in_letters(way, spelling.letters) for way in found]
 
 
 @lru_cache(maxsize=4096)
@@ -56,7 +56,7 @@ def _cheapest(problem: Problem) -> Candidate:
     return found[0] if len(found) == 1 else min(found, key=lambda way: way.weight)
 
 
-def _renamed(found: Candidate, letters: dict[int, str]) -> Candidate:
+def _in_letters(found: Candidate, letters: dict[int, str]) -> Candidate:
     """A candidate of the same problem in other letters: labels by name alone, so that strides stay."""
     return found._replace(way=_rename(found.way, letters))
 
@@ -65,14 +65,14 @@ def _rename(way: Way, letters: dict[int, str]) -> Way:
     match way:
         case Pass():
             return Pass(way.loops.translate(letters))
-        case Grouped():
-            return Grouped(way.out.translate(letters))
+        case Matmul():
+            return Matmul(way.out.translate(letters))
         case Gemm():
             lhs, rhs = (term if term is None else term.translate(letters) for term in way.copies)
             return replace(way, copies=(lhs, rhs), out=way.out.translate(letters))
-        case Blocked():
+        case Blocks():
             rest = None if way.rest is None else _rename(way.rest, letters)
-            return Blocked(way.label.translate(letters), way.step, _rename(way.block, letters), rest)
+            return Blocks(way.label.translate(letters), way.step, _rename(way.block, letters), rest)
         case View() | Zeros() | Scatter() | Sum():
             return way
         case _:

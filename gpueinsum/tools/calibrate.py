@@ -20,7 +20,7 @@ from gpueinsum.costs.counts import einsum_cost, item_bytes
 from gpueinsum.costs.machine import machine
 from gpueinsum.costs.profile import Profile, Rate
 from gpueinsum.language.steps import Contract
-from gpueinsum.schedule.candidate import Grouped
+from gpueinsum.schedule.candidate import Matmul
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.predict import problem_of
@@ -175,7 +175,7 @@ class Bench:
         pair = Contract(0, 1, "ij", "jk", "ik") if batch == 1 else Contract(0, 1, "bij", "bjk", "bik")
         problem = problem_of(pair, size, dtype, self._backend.profile, precision=precision)
         order, found = candidates(problem)
-        way = next(way for way in found if isinstance(way.way, Gemm | Grouped))  # even if a pass is faster
+        way = next(way for way in found if isinstance(way.way, Gemm | Matmul))  # even if a pass is faster
         arrays = [self._array([size[label] for label in term], dtype) for term in problem.terms]
         return partial(self._backend.load(alone(problem, order, way)), *arrays)
 

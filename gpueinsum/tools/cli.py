@@ -18,7 +18,7 @@ import gpueinsum as ge
 from gpueinsum.costs.machine import keep, profile_path
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DeviceError, DtypeError, OperandError, OutError, PlanError, ProfileError, SubscriptsError
-from gpueinsum.files import unfinished
+from gpueinsum.files import replacement
 from gpueinsum.text import bytes_text, count_text, seconds_text
 from gpueinsum.tools import calibrate, doctor
 from gpueinsum.tools.examples import EXAMPLES, relative_error, tolerance
@@ -108,7 +108,7 @@ _RUN_EXAMPLE = "example: gpueinsum run 'ij,jk->ik' A.npy B.npy --out C.npy"
 _EXPLAIN_EXAMPLE = "example: gpueinsum explain 'ij,jk,kl->il' 40x30 30x20 20x10"
 
 
-def _planning(arguments: argparse.Namespace) -> dict[str, Any]:
+def _planning_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in ("dtype", "optimize", "memory_limit")}
 
 
@@ -125,12 +125,12 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--out {out} is {'a folder' if out.is_dir() else 'no file that can be replaced'}")
     operands = [_load(path) for path in arguments.operands]
     backend = arguments.backend or _best_backend()
-    options = _planning(arguments) | {"casting": "same_kind", "precision": arguments.precision}
+    options = _planning_options(arguments) | {"casting": "same_kind", "precision": arguments.precision}
     start = time.perf_counter()
     result = np.asarray(ge.contract(arguments.equation, *operands, backend=backend, **options))
     seconds = time.perf_counter() - start
     try:  # what a link points to is replaced, not the link
-        with unfinished(out.resolve()) as beside, beside.open("xb") as file:
+        with replacement(out.resolve()) as beside, beside.open("xb") as file:
             np.save(file, result, allow_pickle=False)
     except ValueError as error:
         raise UsageError(f"an .npy file cannot hold {result.dtype}: {error}") from error
@@ -166,7 +166,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     ):
         if is_wrong:
             raise UsageError(message)
-    plan = ge.einsum_plan(arguments.equation, *operands, **_planning(arguments))
+    plan = ge.einsum_plan(arguments.equation, *operands, **_planning_options(arguments))
     if arguments.vjp:
         plan = plan.vjp(arguments.wrt, optimize=arguments.optimize, memory_limit=arguments.bytes)
     elif arguments.jvp:

@@ -61,7 +61,7 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
 
 
 def _plan_text(plan: Plan) -> str:
-    size, costs, again = dict(plan.sizes), step_costs(plan), plan.recomputed()
+    size, costs, again = dict(plan.sizes), step_costs(plan), plan.duplicates()
     operands = len(plan.inputs)
     rows = []
     for register, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), operands):

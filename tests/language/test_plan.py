@@ -42,13 +42,13 @@ def test_registers_are_freed_after_their_last_use():
 
 
 def test_a_result_that_is_only_seen_through_strides_knows_its_operand():
-    assert einsum_plan("ij->ji", (3, 5)).borrowed() == (0,)
-    assert einsum_plan("iij->ji", (3, 3, 5)).borrowed() == (0,)
-    assert einsum_plan("ij->i", (3, 1)).borrowed() == (0,)  # a sum over one element
-    assert einsum_plan("ij->i", (3, 5)).borrowed() == ()
-    assert einsum_plan("ij->i", (3, 0)).borrowed() == ()
-    assert einsum_plan("i->ii", (3,)).borrowed() == ()
-    assert CHAIN.borrowed() == ()
+    assert einsum_plan("ij->ji", (3, 5)).borrowed_outputs() == (0,)
+    assert einsum_plan("iij->ji", (3, 3, 5)).borrowed_outputs() == (0,)
+    assert einsum_plan("ij->i", (3, 1)).borrowed_outputs() == (0,)  # a sum over one element
+    assert einsum_plan("ij->i", (3, 5)).borrowed_outputs() == ()
+    assert einsum_plan("ij->i", (3, 0)).borrowed_outputs() == ()
+    assert einsum_plan("i->ii", (3,)).borrowed_outputs() == ()
+    assert CHAIN.borrowed_outputs() == ()
 
 
 GOOD = Plan(("ij", "jk"), (Contract(0, 1, "ij", "jk", "ik"),), (2,), (("i", 2), ("j", 3), ("k", 5)), "float64")

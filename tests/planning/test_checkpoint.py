@@ -38,7 +38,7 @@ def test_less_memory_costs_more_flops(share, rng):
     plan = CIRCUIT.vjp(memory_limit=limit)
     check_plan(plan)
     assert peak_bytes(plan) <= limit
-    assert plan.recomputed()
+    assert plan.duplicates()
     assert plan.equation == WHOLE.equation
     operands = [rng.random(plan.shape(i)) for i in range(len(plan.inputs))]
     for fitting, whole in zip(ge.run_plan(plan, *operands), ge.run_plan(WHOLE, *operands), strict=True):
@@ -60,10 +60,10 @@ def test_nothing_is_computed_again_where_all_fits():
 def test_the_plan_says_what_it_computes_again():
     plan = CIRCUIT.vjp(memory_limit=peak_bytes(WHOLE) // 2)
     again = [line for line in str(plan).splitlines() if "again, as %" in line]
-    assert len(again) == len(plan.recomputed()) > 0
+    assert len(again) == len(plan.duplicates()) > 0
     assert ge.explain(plan).count("again, as %") == len(again)
     assert "computed again to save memory: " in ge.explain(plan)
-    assert not WHOLE.recomputed()
+    assert not WHOLE.duplicates()
 
 
 @pytest.mark.parametrize("share", [1.2, 0.9, 0.7, 0.5, 0.3])

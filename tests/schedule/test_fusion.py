@@ -245,7 +245,7 @@ def test_what_stayed_is_asked_again_once_a_pass_is_wider():
     dots = [Contract(1, 2, "jk", "k", "j"), Contract(0, 3, "j", "j", "")]
     alone = plan_of(["j", "jk", "k"], dots, [4], size=4)
     assert fused(alone, CPU) is alone
-    steps = [Contract(0, 1, "j", "j", "j"), dots[0].reading(2, 3), dots[1].reading(4, 5)]
+    steps = [Contract(0, 1, "j", "j", "j"), dots[0].with_sources(2, 3), dots[1].with_sources(4, 5)]
     assert equations(fused(plan_of(["j", "j", "jk", "k"], steps, [6], size=4), CPU)) == ["j,j,jk,k->"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from expressions import EXPRESSIONS, arguments, random_operands
 
 import gpueinsum as ge
-from gpueinsum.backends.cpu.lower import lowered
+from gpueinsum.backends.cpu.lower import lower_step
 from gpueinsum.costs.profile import profile
 from gpueinsum.language.steps import Add, Contract
 from gpueinsum.schedule.predict import problem_of
@@ -90,7 +90,7 @@ def test_arrays_have_the_strides_that_the_schedule_says(dtype, order):
             strides = [tuple(stride // x.itemsize for stride in x.strides) for x in arrays]
             made = schedule(plan, profile("cpu"), strides)
             for step in made.steps:
-                result = np.asarray(lowered(step, size, dtype)(*[arrays[source] for source in step.sources]))
+                result = np.asarray(lower_step(step, size, dtype)(*[arrays[source] for source in step.sources]))
                 assert result.shape == tuple(size[label] for label in step.out), (name, str(step.step))
                 wide = [axis for axis, number in enumerate(result.shape) if number > 1 and result.size]
                 found = [result.strides[axis] // result.itemsize for axis in wide]

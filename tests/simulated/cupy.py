@@ -18,7 +18,7 @@ import numpy as np
 import gpueinsum.backends.select
 from gpueinsum.backends.cuda import runtime as runtime_module
 from gpueinsum.backends.cuda.source import KERNELS, kernel_text
-from gpueinsum.schedule.gemm import Gemm
+from gpueinsum.schedule.gemm import GemmArguments
 
 from . import SimulatedRuntime, arrays, streams
 from .arrays import FakeArray, Served
@@ -97,7 +97,7 @@ class FakeCublas:
         beta, c, c_type, ldc, stride_c, batch, compute_type, algo,
     ):  # fmt: skip
         adds = self.checked(mode, a_type, b_type, c_type, alpha, beta, compute_type, algo, transa, transb)
-        gemm = Gemm(
+        gemm = GemmArguments(
             *(transa != OPERATION_N, transb != OPERATION_N, m, n, k, lda, ldb, ldc),
             *(batch, stride_a, stride_b, stride_c, adds),
             *(transa == OPERATION_C, transb == OPERATION_C),
@@ -109,7 +109,7 @@ class FakeCublas:
         beta, c, c_type, ldc, batch, compute_type, algo,
     ):  # fmt: skip
         adds = self.checked(mode, a_type, b_type, c_type, alpha, beta, compute_type, algo, transa, transb)
-        gemm = Gemm(
+        gemm = GemmArguments(
             *(transa != OPERATION_N, transb != OPERATION_N, m, n, k, lda, ldb, ldc, batch),
             accumulate=adds,
             conjugate_a=transa == OPERATION_C,

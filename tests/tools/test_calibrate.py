@@ -14,7 +14,7 @@ from gpueinsum.costs import machine as machines
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.machine import Machine
 from gpueinsum.costs.profile import Profile, Rate, profile
-from gpueinsum.schedule.candidate import Grouped
+from gpueinsum.schedule.candidate import Matmul
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.tools import calibrate as calibration
 from gpueinsum.tools.calibrate import Bench, calibrate, fit_rate, last_cache_bytes
@@ -96,7 +96,7 @@ def test_what_is_measured_as_products_is_run_as_such(kind, monkeypatch):
     for shape in (*calibration._shapes(size), size.batch, (2, 2, 2, 2)):
         bench.product("float32", *shape)
         [step] = loaded.pop().steps
-        assert isinstance(step.taken.way, Gemm | Grouped), shape
+        assert isinstance(step.taken.way, Gemm | Matmul), shape
 
 
 def test_the_mean_of_disturbed_times_would_not_do():

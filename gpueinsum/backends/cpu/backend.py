@@ -63,19 +63,19 @@ class CpuBackend:
         item, size = np.dtype(plan.dtype).itemsize, dict(plan.sizes)
         c_order = [tuple([stride * item for stride in c_strides(term, size)]) for term in plan.inputs]
 
-        def scheduled(*strides: tuple[int, ...]) -> Callable[..., Any]:
+        def make_program(*strides: tuple[int, ...]) -> Callable[..., Any]:
             odd = [any(stride % item for stride in own) for own in strides]  # fields of records
             if any(odd):
-                aligned = scheduled(
+                aligned = make_program(
                     *[each if is_odd else own for own, each, is_odd in zip(strides, c_order, odd, strict=True)]
                 )
-                copy = [copies.copied if is_odd else _same for is_odd in odd]
+                copy = [copies.copy if is_odd else _same for is_odd in odd]
                 return lambda *arrays: aligned(*[own(x) for own, x in zip(copy, arrays, strict=True)])
             elements = [tuple([stride // item for stride in own]) for own in strides]
             return program(schedule(plan, profile, elements, choose=choose), is_single)
 
-        known = lru_cache(maxsize=_KEPT)(scheduled)
-        return pool.retried(lambda *arrays: known(*[array.strides for array in arrays])(*arrays))
+        known = lru_cache(maxsize=_KEPT)(make_program)
+        return pool.with_retry(lambda *arrays: known(*[array.strides for array in arrays])(*arrays))
 
     def load(self, schedule: Schedule) -> Callable[..., tuple[Array, ...]]:
         """A schedule as a function of operands that lie as it says."""
@@ -97,7 +97,7 @@ class CpuBackend:
         source = result if order == "C" else result.T
         if source.flags.c_contiguous:
             return result
-        copy = copies.copied(source)
+        copy = copies.copy(source)
         return copy if order == "C" else copy.T
 
     def store(self, result: Array, out: Array) -> None:

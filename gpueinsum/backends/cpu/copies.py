@@ -28,7 +28,7 @@ _TILE = 128
 _SHARE = 1 << 20
 
 
-def copied(x: Array) -> Array:
+def copy(x: Array) -> Array:
     """A copy in C order."""
     out = pool.empty(x.shape, x.dtype)
     copy_to(out, x)

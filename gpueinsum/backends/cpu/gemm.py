@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from gpueinsum.backends.cpu import pool, threads
-from gpueinsum.backends.cpu.copies import copied, copy_to
+from gpueinsum.backends.cpu.copies import copy, copy_to
 from gpueinsum.language.steps import roles
 from gpueinsum.language.strides import Axis, points
 from gpueinsum.language.subscripts import Label, Term
@@ -24,7 +24,7 @@ Pair = Callable[[Array, Array], Array]
 _NARROW, _SMALL_PRODUCT, _SHARE = 8, 4096, 1 << 19
 
 
-def routed(terms: Sequence[Term], out: Term, way: Gemm, sizes: Sizes) -> Pair:
+def lower_gemm(terms: Sequence[Term], out: Term, way: Gemm, sizes: Sizes) -> Pair:
     """Copies first, then one `np.matmul` of rows, columns and sum as they lie, of a batch of all other axes."""
     product = way.product
     batch = [axis for axis in (*product.loops, product.batch) if axis.size > 1]
@@ -50,7 +50,7 @@ def _copy(term: Term, layout: Term | None) -> Callable[[Array], Array] | None:
     if layout is None:
         return None
     axes = axes_of(term, layout)
-    return lambda x: copied(x.transpose(axes))
+    return lambda x: copy(x.transpose(axes))
 
 
 def _seen(array: int, loops: Sequence[Axis]) -> Callable[[Array], Array]:
@@ -94,17 +94,17 @@ _DOTS: dict[tuple[bool, bool], Pair] = {
 }
 
 
-def grouped(terms: Sequence[Term], natural: Term, out: Term, sizes: Sizes) -> Pair:
+def lower_matmul(terms: Sequence[Term], natural: Term, out: Term, sizes: Sizes) -> Pair:
     """The pair as `...ls,...sr->...lr`, whose result has the order `natural`, seen in the order `out`."""
     lhs, rhs = terms
     batch, left, right, summed = roles(lhs, rhs, out)
     if natural != batch + left + right or (not left and natural == batch + right):  # the sides trade places
-        swapped = _grouped(rhs, lhs, batch, right, left, summed, natural, out, sizes)
+        swapped = _lower_matmul(rhs, lhs, batch, right, left, summed, natural, out, sizes)
         return lambda x, y: swapped(y, x)
-    return _grouped(lhs, rhs, batch, left, right, summed, natural, out, sizes)
+    return _lower_matmul(lhs, rhs, batch, left, right, summed, natural, out, sizes)
 
 
-def _grouped(
+def _lower_matmul(
     lhs: Term, rhs: Term, batch: Term, left: Term, right: Term, summed: Term, natural: Term, out: Term, sizes: Sizes
 ) -> Pair:
     if not batch and len(summed) == 1 and max(len(left), len(right)) <= 1 and natural == out:

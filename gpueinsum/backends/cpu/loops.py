@@ -65,7 +65,7 @@ def _multiply(out: Array, factors: Sequence[Array]) -> None:
         np.multiply(out, factor, out=out)
 
 
-def summing(equation: str, shape: Sequence[int], points: int) -> Callable[..., Array]:
+def einsum_loop(equation: str, shape: Sequence[int], points: int) -> Callable[..., Array]:
     """`np.einsum(equation, ...)` as a function of its operands, of so many index points, with a C-ordered result.
 
     A large one is written into an array: with `order="C"` numpy would nest the loops as they are written, and not as

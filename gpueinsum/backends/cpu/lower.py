@@ -12,11 +12,11 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from gpueinsum.backends.cpu import exact, loops, pool, threads
-from gpueinsum.backends.cpu.gemm import axes_of, grouped, matrices_of, routed
+from gpueinsum.backends.cpu.gemm import axes_of, lower_gemm, lower_matmul, matrices_of
 from gpueinsum.language.steps import distinct, roles
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidate import Blocked, Grouped, Pass, Scatter, Sum, View, Way, Zeros
+from gpueinsum.schedule.candidate import Blocks, Matmul, Pass, Scatter, Sum, View, Way, Zeros
 from gpueinsum.schedule.cpu import conjugates
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.schedule import ScheduledStep
@@ -26,7 +26,7 @@ Call = Callable[..., Array]
 Sizes = Mapping[Label, int]
 
 
-def lowered(step: ScheduledStep, sizes: Sizes, dtype: str) -> Call:
+def lower_step(step: ScheduledStep, sizes: Sizes, dtype: str) -> Call:
     """The step as a function of its sources' arrays."""
     shape = tuple([sizes[label] for label in step.out])
     match step.taken.way:
@@ -36,21 +36,21 @@ def lowered(step: ScheduledStep, sizes: Sizes, dtype: str) -> Call:
             return lambda *arrays: np.zeros(shape, np.dtype(dtype))
         case Scatter():
             return _scatter(step.terms[0], step.out, shape)
-        case Blocked() as way:
-            return _blocked(step, way, sizes, dtype)
+        case Blocks() as way:
+            return _blocks(step, way, sizes, dtype)
         case Sum():
             return _sum(shape, step.taken.strides, dtype)
         case Pass(loop_labels):
             call = _pass(step, loop_labels, sizes, dtype)
-        case Grouped(out):
+        case Matmul(out):
             is_exact = np.dtype(dtype).kind in "biu"
-            call = _exact(step, out, sizes, dtype) if is_exact else grouped(step.terms, out, step.out, sizes)
+            call = _exact(step, out, sizes, dtype) if is_exact else lower_matmul(step.terms, out, step.out, sizes)
         case Gemm() as way:
-            call = routed(step.terms, step.out, way, sizes)
-    return _conjugated(step, call, sizes)
+            call = lower_gemm(step.terms, step.out, way, sizes)
+    return _with_conjugates(step, call, sizes)
 
 
-def _boxed(result: Any, dimensions: int) -> Array:
+def _box(result: Any, dimensions: int) -> Array:
     """An array of objects; where it has no axes, numpy hands out the bare object."""
     if dimensions or (isinstance(result, np.ndarray) and result.ndim == 0):
         return result  # type: ignore[no-any-return]  # an array, as it has axes
@@ -123,12 +123,12 @@ def _pass(step: ScheduledStep, labels: Term, sizes: Sizes, dtype: str) -> Call:
     if len(labels) == len(step.out):
         return _product(step, layout, axes, sizes, dtype)
     if len(labels) > len(string.ascii_letters):
-        return _reduced(step, labels, axes)
+        return _reduce(step, labels, axes)
     letters = {ord(label): letter for label, letter in zip(labels, string.ascii_letters, strict=False)}
     equation = f"{','.join(step.terms)}->{layout}".translate(letters)
-    loop = loops.summing(equation, [sizes[label] for label in layout], points(labels, sizes))
+    loop = loops.einsum_loop(equation, [sizes[label] for label in layout], points(labels, sizes))
     if dtype == "object":
-        return lambda *arrays: _boxed(loop(*arrays), len(axes)).transpose(axes)
+        return lambda *arrays: _box(loop(*arrays), len(axes)).transpose(axes)
     return loop if layout == step.out else lambda *arrays: loop(*arrays).transpose(axes)
 
 
@@ -160,7 +160,7 @@ _SMALL_PRODUCT = 1 << 15  # elements of one that numpy allocates itself
 
 def _exact(step: ScheduledStep, out: Term, sizes: Sizes, dtype: str) -> Call:
     """A product of integers by that of floats; by numpy's loop where these do not hold every sum."""
-    product = grouped(step.terms, out, step.out, sizes)
+    product = lower_matmul(step.terms, out, step.out, sizes)
     batch, left, right, inner = roles(*step.terms, step.out)
     x_cast = matrices_of(step.terms[0], batch, left, inner)
     y_cast = matrices_of(step.terms[1], batch, inner, right)
@@ -178,7 +178,7 @@ def _exact(step: ScheduledStep, out: Term, sizes: Sizes, dtype: str) -> Call:
     return exact.by_floats(in_floats, loop, np.dtype(dtype), points(inner, sizes))
 
 
-def _reduced(step: ScheduledStep, labels: Term, axes: tuple[int, ...]) -> Call:
+def _reduce(step: ScheduledStep, labels: Term, axes: tuple[int, ...]) -> Call:
     """A sum of one array of more labels than there are letters."""
     summed = tuple(range(len(step.out), len(labels)))
 
@@ -193,13 +193,13 @@ def _reduced(step: ScheduledStep, labels: Term, axes: tuple[int, ...]) -> Call:
 # ---------------------------------------------------------------- blocks
 
 
-def _blocked(step: ScheduledStep, way: Blocked, sizes: Sizes, dtype: str) -> Call:
+def _blocks(step: ScheduledStep, way: Blocks, sizes: Sizes, dtype: str) -> Call:
     """The step on one block after the other; loops, which run on one thread, on several threads."""
     whole, shape = sizes[way.label], [sizes[label] for label in step.out]
 
     def lower_block(way: Way, size: int) -> Call:
         taken = step.taken._replace(way=way)
-        return lowered(replace(step, candidates=(taken,)), {**sizes, label: size}, dtype)
+        return lower_step(replace(step, candidates=(taken,)), {**sizes, label: size}, dtype)
 
     label, starts = way.label, range(0, whole, way.step)
     block = lower_block(way.block, way.step)
@@ -235,7 +235,7 @@ def _blocked(step: ScheduledStep, way: Blocked, sizes: Sizes, dtype: str) -> Cal
 # ---------------------------------------------------------------- conjugates
 
 
-def _conjugated(step: ScheduledStep, call: Call, sizes: Sizes) -> Call:
+def _with_conjugates(step: ScheduledStep, call: Call, sizes: Sizes) -> Call:
     """`call` of the conjugates of sides, and its result's."""
     if not any(step.conjugated):
         return call

@@ -133,7 +133,7 @@ def empty_like(x: Array) -> Array:
     return empty([x.shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
 
 
-def retried(run: Callable[..., Result]) -> Callable[..., Result]:
+def with_retry(run: Callable[..., Result]) -> Callable[..., Result]:
     """`run`, once more without what the pool keeps if memory runs out, which numpy allocates in many places."""
 
     def run_again(*arrays: Array) -> Result:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from gpueinsum.backends.cpu.lower import Array, lowered
+from gpueinsum.backends.cpu.lower import Array, lower_step
 from gpueinsum.language.plan import last_uses
 from gpueinsum.schedule.schedule import Schedule
 
@@ -16,7 +16,7 @@ _Registers = tuple[int, ...]
 def program(schedule: Schedule, is_single: bool) -> Callable[..., Any]:
     """From operands to the schedule's outputs, a tuple; to the only one itself if it `is_single`."""
     sizes, operands = dict(schedule.sizes), len(schedule.inputs)
-    calls: list[Callable[..., Array]] = [lowered(step, sizes, schedule.dtype) for step in schedule.steps]
+    calls: list[Callable[..., Array]] = [lower_step(step, sizes, schedule.dtype) for step in schedule.steps]
     sources = tuple([step.sources for step in schedule.steps])
     if is_single and len(calls) == 1 and schedule.outputs == (operands,) and sources[0] == tuple(range(operands)):
         return calls[0]

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpueinsum.backends.autotune import Tuner, choices_for, random_numbers
 from gpueinsum.backends.base import PLAIN, Mode
-from gpueinsum.backends.cuda.graph import Launches, is_worth_a_graph, replaying
+from gpueinsum.backends.cuda.graph import Launches, is_worth_a_graph, launch_or_replay
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Program
 from gpueinsum.backends.cuda.runtime import CupyRuntime, Memory
@@ -179,7 +179,7 @@ class CudaBackend:
             program = self.program(plan, strides, precision, autotune, aligned)
             launched = _launcher(program, self.runtime)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
-                launched = replaying(program, self.runtime, launched, warns=bool(graph))
+                launched = launch_or_replay(program, self.runtime, launched, warns=bool(graph))
             return program, _runner(program, self.runtime, launched)
 
         return lru_cache(maxsize=_KEPT)(load)

@@ -48,7 +48,7 @@ def _flops(work: Work) -> float:
             assert_never(work)
 
 
-def replaying(program: Program, runtime: CupyRuntime, launch: Launches, warns: bool) -> Launches:
+def launch_or_replay(program: Program, runtime: CupyRuntime, launch: Launches, warns: bool) -> Launches:
     """`launch`, or a replay of the program: both take the operands' addresses and give the results' memories.
 
     What is captured for a stream serves that stream only, where one replay waits for the one before it. If capturing

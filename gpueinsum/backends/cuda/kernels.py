@@ -101,7 +101,7 @@ def _by_columns(
     kept: list[Axis], summed: list[Axis], outputs: int, terms: int, dtype: str, processors: int
 ) -> _Shared | None:
     """Every thread adds up a pack of results; None where neighbours along the result are no packs."""
-    packed = _packed(kept, summed, dtype) if terms > 1 else None
+    packed = _in_packs(kept, summed, dtype) if terms > 1 else None
     if packed is None:
         return None
     packs = outputs // _width(dtype)
@@ -115,7 +115,7 @@ def _by_rows(
 ) -> _Shared:
     """Threads share an output where its neighbours lie `along_sum`, so that a warp reads neighbours."""
     is_shared, packs = along_sum and terms >= _MANY_TERMS, _NO_PACKS
-    packed = _packed(summed, kept, dtype) if along_sum and terms else None
+    packed = _in_packs(summed, kept, dtype) if along_sum and terms else None
     if packed is not None:
         summed, packs, terms = packed[0], (1, packed[1]), terms // _width(dtype)
     threads = min(THREADS, _power_of_two(terms)) if is_shared else 1
@@ -201,7 +201,7 @@ def _map(
     """A kernel that makes each element of the result from one element of each source."""
     walked = [label_strides(source.term, source.strides) for source in sources]
     kept, outputs = fuse(axes(out, size, *walked)), points(out, size)
-    packed, packs = _packed(kept, [], dtype), _NO_PACKS
+    packed, packs = _in_packs(kept, [], dtype), _NO_PACKS
     if packed is not None:
         kept, packs, outputs = packed[0], (1, packed[1]), outputs // _width(dtype)
     loops = nest(*_columns(kept, len(sources)), [], [[] for _ in sources])
@@ -235,7 +235,7 @@ def _width(dtype: str) -> int:
     return max(1, _PACK_BYTES // item_bytes(dtype))
 
 
-def _packed(loops: list[Axis], others: list[Axis], dtype: str) -> tuple[list[Axis], int] | None:
+def _in_packs(loops: list[Axis], others: list[Axis], dtype: str) -> tuple[list[Axis], int] | None:
     """The loops with packs as the steps of the last of them, and by a bit per array which have neighbours along it.
 
     None if it cannot be read in packs: it must be of whole packs, each array contiguous along it or without it, and

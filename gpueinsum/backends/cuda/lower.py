@@ -15,7 +15,7 @@ from gpueinsum.backends.cuda.workspace import places
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.language.strides import Axis, points
 from gpueinsum.language.subscripts import Shape, Term
-from gpueinsum.schedule.candidate import Blocked, Grouped, Pass, Scatter, Sum, View, Zeros
+from gpueinsum.schedule.candidate import Blocks, Matmul, Pass, Scatter, Sum, View, Zeros
 from gpueinsum.schedule.gemm import LHS, OUT, RHS, Call, blas_calls
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.problem import Strides, axis_labels, c_strides
@@ -94,7 +94,7 @@ class _Assembly:
                 self._launch(launch, source.memory, made.memory)
             case Sum():
                 self._add(step.out, sources, made)
-            case Grouped() | Blocked():
+            case Matmul() | Blocks():
                 raise AssertionError("only the CPU is offered such a way")
             case _:
                 assert_never(way)
@@ -148,7 +148,7 @@ class _Assembly:
     def _gemm(self, way: Gemm, read: Sequence[tuple[Source, _Strided]], made: _Strided) -> None:
         """Copies first, of the conjugates where a side is conjugated, and then the products."""
         sides = [
-            array if term is None else self._copied(source, array, term)
+            array if term is None else self._copy(source, array, term)
             for (source, array), term in zip(read, way.copies, strict=True)
         ]
         item, product = item_bytes(self._dtype), way.product
@@ -163,7 +163,7 @@ class _Assembly:
         else:
             self._products(blas_calls(product), arrays, item)
 
-    def _copied(self, source: Source, array: _Strided, term: Term) -> _Strided:
+    def _copy(self, source: Source, array: _Strided, term: Term) -> _Strided:
         copy = _Strided(self._memory(points(term, self._size) * item_bytes(self._dtype)), c_strides(term, self._size))
         self._sum([(source, array)], term, copy)
         return copy

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gpueinsum.backends.cuda.source import THREADS, Kernel, Struct
 from gpueinsum.language.subscripts import Shape
-from gpueinsum.schedule.gemm import Gemm, reads_packs
+from gpueinsum.schedule.gemm import GemmArguments, reads_packs
 
 
 class Address(NamedTuple):
@@ -46,7 +46,7 @@ class Product:
     Its addresses are those of the three arrays, then those of the memories that hold A, B and C.
     """
 
-    gemm: Gemm
+    gemm: GemmArguments
     dtype: str
     precision: str | None
     addresses: tuple[Address, ...]

@@ -212,7 +212,7 @@ class CupyRuntime:
         has_products = any(isinstance(work, Product) for work in program.work)
         stream = self._cupy.cuda.Stream(non_blocking=True)
         workspace = self._workspace(self.context()) if has_products else None
-        with self._current(stream), self._attached(workspace):
+        with self._current(stream), self._attach(workspace):
             stream.begin_capture()
             try:
                 for launch in launches:
@@ -229,7 +229,7 @@ class CupyRuntime:
         return launch_graph
 
     @contextlib.contextmanager
-    def _attached(self, workspace: Memory | None) -> Iterator[None]:
+    def _attach(self, workspace: Memory | None) -> Iterator[None]:
         """cuBLAS serves this thread alone, on the current stream and in this workspace, if one is needed."""
         if workspace is None:
             yield

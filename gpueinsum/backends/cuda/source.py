@@ -48,10 +48,10 @@ class Kernel:
     @property
     def entry(self) -> str:
         """The extern "C" symbol of this specialisation; signed and unsigned integers share theirs."""
-        return f"gpueinsum_{self.name}_{self.operands}_{_unsigned(self.source)}_{_unsigned(self.result)}"
+        return f"gpueinsum_{self.name}_{self.operands}_{_unsigned_name(self.source)}_{_unsigned_name(self.result)}"
 
 
-def _unsigned(dtype: str) -> str:
+def _unsigned_name(dtype: str) -> str:
     return "u" + dtype if dtype.startswith("int") else dtype
 
 
@@ -64,7 +64,7 @@ def accumulator(dtype: str) -> str:
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
-def _supported() -> Iterator[Kernel]:
+def _all_kernels() -> Iterator[Kernel]:
     signed = [dtype[1:] for dtype in CUDA_TYPES if dtype.startswith("uint")]
     same = [(dtype, dtype) for dtype in (*CUDA_TYPES, *signed)]
     halves = [(dtype, accumulator(dtype)) for dtype in CUDA_TYPES if accumulator(dtype) != dtype]
@@ -83,7 +83,7 @@ def _supported() -> Iterator[Kernel]:
         yield from (Kernel(name, *pair, operands) for operands in counts for pair in types)
 
 
-KERNELS = tuple(_supported())
+KERNELS = tuple(_all_kernels())
 # Of each file and types the one that reads the most arrays: the others are the same text with fewer.
 LARGEST = tuple(kernel for kernel in KERNELS if replace(kernel, operands=kernel.operands + 1) not in KERNELS)
 
@@ -107,8 +107,8 @@ def _specialise(kernel: Kernel) -> str:
     sources = [f"src{number}" for number in range(kernel.operands)]
     return f"""
 namespace specialised_{kernel.entry} {{
-using In = {CUDA_TYPES[_unsigned(kernel.source)]};
-using Out = {CUDA_TYPES[_unsigned(kernel.result)]};
+using In = {CUDA_TYPES[_unsigned_name(kernel.source)]};
+using Out = {CUDA_TYPES[_unsigned_name(kernel.result)]};
 constexpr int OPERANDS = {kernel.operands};
 #define ENTRY {kernel.entry}
 #define SOURCES {", ".join(f"const In* {source}" for source in sources)}

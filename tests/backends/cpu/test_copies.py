@@ -74,7 +74,7 @@ def test_large_copies_are_right_as_they_are_tiled(shape, axes, rng):
 def test_a_copy_of_any_axes_is_in_c_order(axes, kept, rng):
     moved = max(axes - kept, 0)
     x = rng.standard_normal((2,) * axes).transpose([*rng.permutation(moved), *range(moved, axes)])
-    copy = copies.copied(x)
+    copy = copies.copy(x)
     np.testing.assert_array_equal(copy, x)
     assert copy.flags.c_contiguous
     assert not np.shares_memory(copy, x)

@@ -144,7 +144,7 @@ def test_what_the_pool_keeps_is_given_back_where_memory_runs_out(pool, monkeypat
 def test_a_call_that_runs_out_of_memory_is_tried_again_without_what_the_pool_keeps(pool, monkeypatch, rng):
     calls = []
 
-    def lowered(step, sizes, dtype):
+    def lower_step(step, sizes, dtype):
         def call(*arrays):
             calls.append(len(pool.blocks))
             held = memory.empty((ROWS, 7), DOUBLE)  # which returns to the pool when the call fails
@@ -154,7 +154,7 @@ def test_a_call_that_runs_out_of_memory_is_tried_again_without_what_the_pool_kee
 
         return call
 
-    monkeypatch.setattr(program, "lowered", lowered)
+    monkeypatch.setattr(program, "lower_step", lower_step)
     plan = ge.einsum_plan("ij->i", (300, 300))
     kept, fails = [memory.empty((ROWS + row, 7), DOUBLE) for row in range(2)], 2
     del kept[:]

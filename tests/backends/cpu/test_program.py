@@ -24,7 +24,7 @@ class Recorder:
         self.steps, self.alive, self.made = [], [], []
         self.living = {}  # those of `made` that were seen alive: what is gone does not come back
 
-    def lowered(self, step, sizes, dtype):
+    def lower_step(self, step, sizes, dtype):
         def call(*arrays):
             self.steps.append(step)
             self.living = {number: array for number, array in self.living.items() if array() is not None}
@@ -40,7 +40,7 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch):
     recorder = Recorder()
-    monkeypatch.setattr(programs, "lowered", recorder.lowered)
+    monkeypatch.setattr(programs, "lower_step", recorder.lower_step)
     return recorder
 
 
@@ -73,7 +73,7 @@ def test_a_step_is_called_with_its_sources(monkeypatch):
     def named(step, *arrays):
         return f"{step}({', '.join(arrays)})"
 
-    monkeypatch.setattr(programs, "lowered", lambda scheduled, *_: lambda *arrays: named(scheduled.step, *arrays))
+    monkeypatch.setattr(programs, "lower_step", lambda scheduled, *_: lambda *arrays: named(scheduled.step, *arrays))
     steps = [Add((), "ij"), Reduce(0, "ij", "ji"), Contract(1, 2, "ij", "ji", "i"), Add((3, 3), "i")]
     zeros, transposed = named(steps[0]), named(steps[1], "x")
     plan = plan_of(["ij"], steps, [4, 0, 4, 2])
@@ -91,7 +91,7 @@ def test_one_output_comes_alone(recorder):
 
 
 def test_a_schedule_of_one_step_that_reads_the_operands_in_turn_is_that_step(monkeypatch):
-    monkeypatch.setattr(programs, "lowered", lambda *_: np.matmul)
+    monkeypatch.setattr(programs, "lower_step", lambda *_: np.matmul)
     x, y = np.ones((7, 3)), np.ones((3, 5))  # the larger side comes first
     assert program(ge.einsum_plan("ij,jk->ik", x, y), is_single=True) is np.matmul
     swapped = plan_of(["jk", "ij"], [Contract(1, 0, "ij", "jk", "ik")], [2], {"i": 7, "j": 3, "k": 5})

@@ -18,10 +18,10 @@ from simulated.streams import Capture, Event, Stream
 
 import gpueinsum as ge
 from gpueinsum.backends.cuda.source import Kernel, job, kernel_text, nest
-from gpueinsum.schedule.gemm import Gemm
+from gpueinsum.schedule.gemm import GemmArguments
 
 SUM = Kernel("reduce", "float32", "float32")
-PLAIN = Gemm(transpose_a=False, transpose_b=False, m=3, n=5, k=7, lda=3, ldb=7, ldc=3)
+PLAIN = GemmArguments(transpose_a=False, transpose_b=False, m=3, n=5, k=7, lda=3, ldb=7, ldc=3)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_gemm_follows_the_column_major_definition_on_raw_memory(device, rng, dty
     m, n, k, batch = 3, 5, 7, 2
     rows_a, rows_b = (k if transpose_a else m), (n if transpose_b else k)
     lda, ldb, ldc = rows_a + 4, rows_b + 1, m + 2
-    call = Gemm(transpose_a, transpose_b, m, n, k, lda, ldb, ldc, batch, 53, 0, 31, accumulate=True)
+    call = GemmArguments(transpose_a, transpose_b, m, n, k, lda, ldb, ldc, batch, 53, 0, 31, accumulate=True)
     flat = [rng.integers(-3, 4, 113).astype(np.float64) for _ in "abc"]
 
     expected = flat[2].copy()
@@ -64,7 +64,7 @@ def test_gemm_conjugates_what_it_transposes(device, rng, dtype, conjugate_a, con
     a, b = ((rng.integers(-3, 4, 35) + 1j * rng.integers(-3, 4, 35)).astype(dtype) for _ in "ab")
     left, right = a[:21].reshape(m, k), b.reshape(k, n)  # row-major, so that cuBLAS transposes both
     expected = (left.conj() if conjugate_a else left) @ (right.conj() if conjugate_b else right)
-    call = Gemm(True, True, m, n, k, k, n, m, conjugate_a=conjugate_a, conjugate_b=conjugate_b)
+    call = GemmArguments(True, True, m, n, k, k, n, m, conjugate_a=conjugate_a, conjugate_b=conjugate_b)
     on_device, c = [device.to_device(x) for x in (a, b)], device.empty((n, m), dtype)
     device.gemm(call, dtype, *map(device.pointer, on_device), device.pointer(c), None)
     np.testing.assert_array_equal(c.T, expected)
@@ -73,7 +73,7 @@ def test_gemm_conjugates_what_it_transposes(device, rng, dtype, conjugate_a, con
 def test_gemm_rounds_halves_once(device):
     ones = device.to_device(np.ones(4099, np.float16))
     c = device.empty((1,), np.float16)
-    call = Gemm(False, False, 1, 1, 4099, 1, 4099, 1)
+    call = GemmArguments(False, False, 1, 1, 4099, 1, 4099, 1)
     device.gemm(call, "float16", device.pointer(ones), device.pointer(ones), device.pointer(c), None)
     assert c[0] == np.float16(4099)
 
@@ -89,7 +89,7 @@ def test_lower_precisions_drop_bits_and_true_float32_keeps_them(device):
     a, b = (device.to_device(np.array([x], np.float32)) for x in (1 + 2.0**-9 + 2.0**-20, 1.0))
     c = device.empty((1,), np.float32)
     for precision, expected in (None, a[0]), ("emulated", a[0]), ("tf32", 1 + 2.0**-9), ("bf16", 1.0):
-        call = Gemm(False, False, 1, 1, 1, 1, 1, 1)
+        call = GemmArguments(False, False, 1, 1, 1, 1, 1, 1)
         device.gemm(call, "float32", *map(device.pointer, (a, b, c)), precision)
         assert c[0] == expected
 
@@ -151,7 +151,7 @@ def test_gemm_by_pointers_follows_the_definition_on_raw_memory(device, rng, dtyp
     m, n, k = 3, 5, 7  # an odd sum, for which every dtype takes any pointer
     rows_a, rows_b = (k if transpose_a else m), (n if transpose_b else k)
     lda, ldb, ldc = rows_a + 4, rows_b + 1, m + 2
-    call = Gemm(transpose_a, transpose_b, m, n, k, lda, ldb, ldc, 3, accumulate=True)
+    call = GemmArguments(transpose_a, transpose_b, m, n, k, lda, ldb, ldc, 3, accumulate=True)
     flat = [rng.integers(-3, 4, 160).astype(np.float64) for _ in "abc"]
     places = [5, 0, 41], [2, 2, 13], [90, 31, 0]
 
@@ -196,7 +196,7 @@ def test_gemm_by_pointers_refuses_what_cublas_would(device):
     ],
 )
 def test_fast_modes_want_pointers_to_be_aligned(device, dtype, precision, k, needed):
-    call = Gemm(False, False, 3, 5, k, 3, k, 3)
+    call = GemmArguments(False, False, 3, 5, k, 3, k, 3)
     a, b, c = (device.to_device(np.zeros(64, dtype)) for _ in "abc")
     step = max(1, needed // a.itemsize)
     pointed(device, call, dtype, a, b, c, ([step], [step], [step]), precision)
