@@ -32,9 +32,13 @@ class Zeros:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One loop over all labels, which are listed outermost first, the summed ones last."""
+    """One loop over all labels, which are listed outermost first, the summed ones last.
+
+    On the CPU so many `threads` share a sum, each its own part of the result.
+    """
 
     loops: Term
+    threads: int = 1
     name = "one pass"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile
-from gpueinsum.costs.seconds import SMALL, pass_seconds, product_seconds
+from gpueinsum.costs.seconds import SMALL, lines_conflict, pass_seconds, product_seconds
 from gpueinsum.language.steps import distinct, roles, within, without
 from gpueinsum.language.strides import Axis, axes, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
@@ -29,9 +29,13 @@ from gpueinsum.schedule.problem import Problem, Strides, c_strides, dense_stride
 
 MOST_LETTERS = 52  # those of np.einsum
 # Seconds of numpy's C loop: for each point of two arrays along which it steps from neighbour to neighbour, by bytes of
-# an item; of complex numbers; for each point of other arrays; each time that it turns back. 300 x 300 and 60 x 60 x 60,
-# one core of an AMD EPYC, numpy 2.4: float32 0.07, 0.5 and 3.3 ns, float64 0.18, complex64 0.7 to 1.4.
-_NEAR, _COMPLEX, _APART, _TURN = 0.02e-9, 1.0e-9, 0.5e-9, 3.3e-9
+# an item; of complex numbers, half of that for dots; for each point of other arrays; each time that it turns back.
+# 300 x 300 and 60 x 60 x 60, one core of an AMD EPYC, numpy 2.4: float32 0.08, 0.4 and 3.3 ns, float64 0.17, complex64
+# and complex128 1.3 to 1.7, their dots 0.75.
+_NEAR, _COMPLEX, _APART, _TURN = 0.02e-9, 1.5e-9, 0.5e-9, 3.3e-9
+# For each point of an array of which the loop reads one element of a line of memory, and loses the line before it needs
+# the next one: `ij,ji->i` of 2048 x 1792, float32, took 19.5 ms.
+_LOST = 5e-9
 # Of a sum over four axes or more: each time that the two innermost are done. 1000 products of 2 x 2 took 102 us and are
 # predicted 113, of 2 x 2 times 2 x 16 117 and 109; of three axes, `ijb,jkb->ikb` of 10 each took 7 us.
 _BLOCK = 47e-9
@@ -39,6 +43,12 @@ _BLOCK = 47e-9
 # a block takes besides its work.
 _LOOP_LAUNCH, _GROUPED_LAUNCH, _BLOCK_LAUNCH = 1.6, 2.3, 5.0
 _BLOCKS_MUST_SAVE = 0.8  # of the time: their price is the least certain
+SHARED_POINTS = 1 << 20  # index points of a block's sum that are worth a thread
+_SHARE = 1e-4  # seconds of a sum that are worth a thread
+# Of the rate of memory that numpy's loop reaches on one of several threads, and on all: `ij,j->i` of 4096 x 3072,
+# float64, took 4.3 ms on one core of an AMD EPYC and 2.5 on two, by BLAS 1.3 ms.
+_ONE_THREAD, _ALL_THREADS = 0.6, 0.8
+_LINE = 64  # bytes of memory that are read together
 _FEW_POINTS = 1 << 11  # from here on the order of a loop matters
 _IN_CACHE = 1 << 20  # bytes of a block: the second cache of an AMD EPYC
 _LARGEST_EXACT, _WIDE_EXACT = 1 << 16, 8  # products, and sides, from which on integers are multiplied as floats
@@ -243,8 +253,8 @@ def _numpy_loop(problem: Problem) -> Candidate:
     found = []
     for layout in _layouts(problem):
         strides = result_strides(problem, layout)
-        seconds = _loop_seconds(problem, layout + inner, dict(zip(problem.out, strides, strict=True)))
-        found.append(Candidate(Pass(layout + inner), strides, _conjugate_bytes(problem), seconds))
+        threads, seconds = _loop_seconds(problem, layout + inner, dict(zip(problem.out, strides, strict=True)))
+        found.append(Candidate(Pass(layout + inner, threads), strides, _conjugate_bytes(problem), seconds))
     return min(found, key=lambda way: way.seconds)
 
 
@@ -261,25 +271,41 @@ def _layouts(problem: Problem) -> list[Term]:
     return list(dict.fromkeys([merged, without(problem.out, own) + own]))
 
 
-def _loop_seconds(problem: Problem, loops: Term, out: dict[Label, int]) -> float:
-    """Of numpy's loop: what memory gives, and what the loop takes along the axis on which it steps most often."""
+def _loop_seconds(problem: Problem, loops: Term, out: dict[Label, int]) -> tuple[int, float]:
+    """On how many threads numpy's loop runs if it sums, and its seconds: the longer of what memory gives and of what
+    the loop takes along the axis on which it steps most often.
+    """
     profile, item = problem.profile, item_bytes(problem.dtype)
     arrays = [label_strides(term, own) for term, own in zip(problem.terms, problem.strides, strict=True)]
     axes = _nest([Axis(problem.size[label], tuple([a.get(label, 0) for a in (*arrays, out)])) for label in loops])
     inner = axes[-1] if axes else Axis(1, (1,) * (len(arrays) + 1))
     total = points(loops, problem.size)
     if problem.dtype.startswith("complex") and problem.summed:
-        point = _COMPLEX * item / 8
+        point = _COMPLEX if inner.strides[-1] else _COMPLEX / 2
     elif (len(arrays) > 2 and problem.summed) or any(stride not in (0, 1) for stride in inner.strides):
         point = _APART
     else:
         point = _NEAR * item
+    point += _LOST * sum(
+        abs(stride) * item >= _LINE and lines_conflict(abs(stride) * item, inner.size) for stride in inner.strides
+    )
     busy = total * point + total / max(inner.size, 1) * _TURN
     if len(axes) > 3 and problem.summed:
         busy += total / (axes[-1].size * axes[-2].size) * _BLOCK
     moved = (elements_moved(problem) + read_beside(problem)) * item
     permuted = min(_across(problem, axes), moved // item) * item if moved > _IN_CACHE else 0
-    return max(busy + _LOOP_LAUNCH * profile.launch, pass_seconds(profile, moved, 0.0, permuted, len(arrays)))
+    launch, moving = _LOOP_LAUNCH * profile.launch, pass_seconds(profile, moved, 0.0, permuted, len(arrays))
+    if not problem.summed or moved < _IN_CACHE:
+        return 1, max(busy + launch, moving)
+    threads = max(1, min(profile.processors, int(busy / _SHARE)))
+    threads = threads if shared_label(problem.out, problem.size, threads) else 1
+    share = _ALL_THREADS if threads == profile.processors else _ONE_THREAD
+    return threads, max(busy / threads + launch, moving / share)
+
+
+def shared_label(out: Term, size: Mapping[Label, int], threads: int) -> Label:
+    """The label along which threads share a sum, each its own part of the result; "" if no label is long enough."""
+    return next((label for label in out if size[label] >= threads), "")
 
 
 def _nest(axes: Sequence[Axis]) -> list[Axis]:

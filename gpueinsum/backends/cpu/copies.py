@@ -41,7 +41,8 @@ def copy_to(out: Array, x: Array) -> None:
         np.copyto(out, x)
         return
     axes = [axis for axis in range(out.ndim) if out.shape[axis] > 1]
-    by_out, by_x = _fastest_first(out, axes), _fastest_first(x, [axis for axis in axes if x.strides[axis]])
+    by_out = _fastest_first(out, axes)
+    by_x = _fastest_first(x, [axis for axis in by_out if x.strides[axis]])  # of equally fast ones, as in windows, out's
     if not by_x or by_x[0] == by_out[0]:
         np.copyto(out, x)
         return

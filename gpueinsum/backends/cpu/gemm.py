@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from gpueinsum.backends.cpu import pool, threads
+from gpueinsum.backends.cpu import pool
 from gpueinsum.backends.cpu.copies import copy, copy_to
 from gpueinsum.language.steps import roles
 from gpueinsum.language.strides import Axis, points
@@ -18,10 +18,6 @@ from gpueinsum.schedule.mapping import Gemm, Sizes
 
 Array = np.ndarray[Any, Any]
 Pair = Callable[[Array, Array], Array]
-
-# Batches of small matrices, which BLAS takes one by one on one thread, are shared among threads: 32,768 of 4 x 4 took
-# 1.70 ms on one thread and 0.92 on two, 8192 of 8 x 8 0.56 and 0.41 (float32). Products that are worth a thread:
-_NARROW, _SMALL_PRODUCT, _SHARE = 8, 4096, 1 << 19
 
 
 def lower_gemm(terms: Sequence[Term], out: Term, way: Gemm, sizes: Sizes) -> Pair:
@@ -39,7 +35,7 @@ def lower_gemm(terms: Sequence[Term], out: Term, way: Gemm, sizes: Sizes) -> Pai
     def contract(x: Array, y: Array) -> Array:
         x, y = x_copy(x) if x_copy else x, y_copy(y) if y_copy else y
         result = pool.empty(shape, x.dtype)
-        _matmul(out_view(result), x_view(x), y_view(y))
+        np.matmul(x_view(x), y_view(y), out=out_view(result))
         return result.transpose(axes)
 
     return contract
@@ -65,20 +61,6 @@ def _seen(array: int, loops: Sequence[Axis]) -> Callable[[Array], Array]:
         return as_strided(x, shape, own)
 
     return seen
-
-
-def _matmul(out: Array, x: Array, y: Array) -> None:
-    rows, summed, columns = x.shape[-2], x.shape[-1], y.shape[-1]
-    is_small = 1 < min(rows, summed, columns) <= _NARROW and rows * summed * columns <= _SMALL_PRODUCT
-    parts = threads.parts(out.size * summed, _SHARE) if is_small and out.ndim > 2 else 1
-
-    def multiply(part: slice) -> None:
-        np.matmul(x[part], y[part], out=out[part])
-
-    if parts == 1:
-        np.matmul(x, y, out=out)
-    else:
-        threads.in_turn(multiply, len(out), parts)
 
 
 # ---------------------------------------------------------------- arrays of any strides

@@ -17,7 +17,7 @@ from gpueinsum.language.steps import distinct, roles
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.candidate import Blocks, Matmul, Pass, Scatter, Sum, View, Way, Zeros
-from gpueinsum.schedule.cpu import conjugates
+from gpueinsum.schedule.cpu import SHARED_POINTS, conjugates
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.schedule import ScheduledStep
 
@@ -40,8 +40,8 @@ def lower_step(step: ScheduledStep, sizes: Sizes, dtype: str) -> Call:
             return _blocks(step, way, sizes, dtype)
         case Sum():
             return _sum(shape, step.taken.strides, dtype)
-        case Pass(loop_labels):
-            call = _pass(step, loop_labels, sizes, dtype)
+        case Pass() as way:
+            call = _pass(step, way, sizes, dtype)
         case Matmul(out):
             is_exact = np.dtype(dtype).kind in "biu"
             call = _exact(step, out, sizes, dtype) if is_exact else lower_matmul(step.terms, out, step.out, sizes)
@@ -117,8 +117,9 @@ def _sum(shape: tuple[int, ...], strides: Sequence[int], dtype: str) -> Call:
 # ---------------------------------------------------------------- loops
 
 
-def _pass(step: ScheduledStep, labels: Term, sizes: Sizes, dtype: str) -> Call:
+def _pass(step: ScheduledStep, way: Pass, sizes: Sizes, dtype: str) -> Call:
     """numpy's C loop for sums, whose labels are named as they are to be nested; else its multiplication."""
+    labels = way.loops
     layout, axes = labels[: len(step.out)], axes_of(labels[: len(step.out)], step.out)
     if len(labels) == len(step.out):
         return _product(step, layout, axes, sizes, dtype)
@@ -126,7 +127,7 @@ def _pass(step: ScheduledStep, labels: Term, sizes: Sizes, dtype: str) -> Call:
         return _reduce(step, labels, axes)
     letters = {ord(label): letter for label, letter in zip(labels, string.ascii_letters, strict=False)}
     equation = f"{','.join(step.terms)}->{layout}".translate(letters)
-    loop = loops.einsum_loop(equation, [sizes[label] for label in layout], points(labels, sizes))
+    loop = loops.einsum_loop(equation, [sizes[label] for label in layout], points(labels, sizes), way.threads)
     if dtype == "object":
         return lambda *arrays: _box(loop(*arrays), len(axes)).transpose(axes)
     return loop if layout == step.out else lambda *arrays: loop(*arrays).transpose(axes)
@@ -204,27 +205,24 @@ def _blocks(step: ScheduledStep, way: Blocks, sizes: Sizes, dtype: str) -> Call:
     label, starts = way.label, range(0, whole, way.step)
     block = lower_block(way.block, way.step)
     rest = block if way.rest is None else lower_block(way.rest, whole % way.step)
-    places, place = [term.find(label) for term in step.terms], step.out.find(label)
+    *places, place = [loops.places_of(label, term) for term in (*step.terms, step.out)]
     total = points("".join({*step.out, *"".join(step.terms)}), sizes)
-    parts = threads.parts(total, loops.SHARE_OF_POINTS) if isinstance(way.block, Pass) and place >= 0 else 1
-
-    def part_of(x: Array, axis: int, index: slice) -> Array:
-        return x if axis < 0 else x[(*[slice(None)] * axis, index)]
+    parts = threads.parts(total, SHARED_POINTS) if isinstance(way.block, Pass) and place else 1
 
     def run(*arrays: Array) -> Array:
         out = pool.empty(shape, arrays[0].dtype)
-        if place < 0:
+        if not place:
             out[...] = 0
 
         def run_blocks(part: slice) -> None:
             for start in starts[part]:
                 index = slice(start, start + way.step)
                 call = block if start + way.step <= whole else rest
-                made = call(*[part_of(x, axis, index) for x, axis in zip(arrays, places, strict=True)])
-                if place < 0:
+                made = call(*[loops.part_of(x, axis, index) for x, axis in zip(arrays, places, strict=True)])
+                if not place:
                     np.add(out, made, out=out)
                 else:
-                    np.copyto(part_of(out, place, index), made)
+                    np.copyto(loops.part_of(out, place, index), made)
 
         threads.in_turn(run_blocks, len(starts), parts)
         return out

@@ -16,6 +16,7 @@ from itertools import pairwise
 from gpueinsum.costs.machine import usable_threads
 
 _threads = usable_threads()
+_is_part: contextvars.ContextVar[bool] = contextvars.ContextVar("gpueinsum_is_part", default=False)
 
 
 def threads() -> int:
@@ -31,19 +32,21 @@ def parts(amount: int, least: int) -> int:
 def in_turn(work: Callable[[slice], object], size: int, parts: int) -> None:
     """`work` on each of so many slices of an axis of this size, at the same time; the first exception is raised.
 
-    Each part runs in the context of the caller: numpy's error state belongs to it. `work` must not call this function.
+    Each part runs in the context of the caller: numpy's error state belongs to it. Within `work` all is one part.
     """
     parts = min(parts, size)
-    if parts < 2:
+    if parts < 2 or _is_part.get():
         work(slice(0, size))
         return
     bounds = [size * part // parts for part in range(parts + 1)]
     first, *others = [slice(start, stop) for start, stop in pairwise(bounds)]
+    token = _is_part.set(True)
     handed = [_hand(work, part) for part in others]
     try:
         work(first)
     finally:  # also where the first is interrupted: nobody may write into a result that is gone
         wait(handed)
+        _is_part.reset(token)
     for future in handed:
         future.result()
 

@@ -16,7 +16,7 @@ def shared(request, monkeypatch):
     """Loops that block and share what is small, too, on one thread and on three."""
     monkeypatch.setattr(threads, "_threads", request.param)
     threads._executor.cache_clear()
-    for name, value in {"_LARGE": 256, "_LONG_ROW": 256, "_SHARE": 1, "SHARE_OF_POINTS": 1}.items():
+    for name, value in {"_LARGE": 256, "_BLOCK": 256, "_LONG_ROW": 256, "_SHARE": 1}.items():
         monkeypatch.setattr(loops, name, value)
 
 
@@ -85,7 +85,7 @@ def test_sums_are_those_of_numpy_in_every_layout(expression, dtype, shared, rng)
     terms = expression.split("->")[0].split(",")
     arrays = [rng.integers(0, 3, [size[label] for label in term]).astype(dtype) for term in terms]
     expected = np.einsum(expression, *arrays)
-    run = loops.einsum_loop(expression, [size[label] for label in expression.split("->")[1]], 1 << 20)
+    run = loops.einsum_loop(expression, [size[label] for label in expression.split("->")[1]], 1 << 20, parts=3)
     for operands in itertools.product(*map(strided, arrays)):
         result = run(*operands)
         assert result.dtype == expected.dtype
