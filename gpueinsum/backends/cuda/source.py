@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-MAX_LOOPS = 64  # as in kernels/common.cuh: numpy's 64 axes
-THREADS = 256  # of a block, as MAX_THREADS in kernels/common.cuh
+MAX_LOOPS = 64  # as in kernels/loops.cuh: numpy's 64 axes
+THREADS = 256  # of a block, as MAX_THREADS in kernels/loops.cuh
 MAX_OPERANDS = 4  # of one kernel: with more, its loops would not fit the 4 KiB of arguments that every driver takes
+_SHARED = "types.cuh", "loops.cuh", "packs.cuh", "sums.cuh", "maps.cuh"  # what every kernel's text begins with
 
 CUDA_TYPES = {  # signed integers are absent: their kernels are the unsigned ones, bit for bit
     "bool": "bool_t",
@@ -100,7 +101,8 @@ def program_text(kernels: Sequence[Kernel]) -> str:
         if kernel not in KERNELS:
             reads = f"{kernel.operands} of {kernel.source}"
             raise ValueError(f"no kernel {kernel.name!r} reads {reads} and writes {kernel.result}")
-    return _file_text("common.cuh") + "".join({kernel.entry: _specialise(kernel) for kernel in kernels}.values())
+    specialised = {kernel.entry: _specialise(kernel) for kernel in kernels}
+    return "".join([*map(_file_text, _SHARED), *specialised.values()])
 
 
 def _specialise(kernel: Kernel) -> str:
@@ -132,10 +134,10 @@ def kernel_folder() -> Path:
     package = Path(__file__).resolve().parents[2]
     candidates = package / "kernels", package.parent / "kernels"
     for folder in candidates:
-        if (folder / "common.cuh").is_file():
+        if (folder / _SHARED[0]).is_file():
             return folder
     raise FileNotFoundError(
-        "gpueinsum's CUDA sources are missing: no common.cuh in " + " or ".join(map(str, candidates))
+        f"gpueinsum's CUDA sources are missing: no {_SHARED[0]} in " + " or ".join(map(str, candidates))
     )
 
 
@@ -159,7 +161,7 @@ def nest(
 
 
 def reciprocal(size: int) -> int:
-    """What `quotient_by` of kernels/common.cuh takes for a size: a shift above, and below it a factor of 32 bits.
+    """What `quotient_by` of kernels/loops.cuh takes for a size: a shift above, and below it a factor of 32 bits.
 
     For 0 <= a < 2**31, a // size = (a * factor // 2**32 + a) >> shift, by figure 4.1 of Granlund and Montgomery,
     "Division by invariant integers using multiplication" (1994).

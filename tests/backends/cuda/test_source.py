@@ -252,7 +252,7 @@ def test_kernels_are_found_beside_the_package_and_in_it_first(tmp_path, monkeypa
 
 def test_missing_kernels_are_an_error_that_names_both_places(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "__file__", str(tmp_path / "gpueinsum" / "backends" / "cuda" / "source.py"))
-    with pytest.raises(FileNotFoundError, match=r"no common\.cuh in .*gpueinsum/kernels or .*/kernels"):
+    with pytest.raises(FileNotFoundError, match=r"no types\.cuh in .*gpueinsum/kernels or .*/kernels"):
         kernel_folder()
 
 
