@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -97,6 +98,7 @@ def most_alive(
     return peak
 
 
+@cache
 def item_bytes(dtype: str) -> int:
     """Bytes of one element of a dtype given by name."""
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize  # numpy knows it only where ml_dtypes is imported

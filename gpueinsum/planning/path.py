@@ -37,6 +37,8 @@ def find_path(
     Raises PlanError for a path that does not contract everything, for a name that opt_einsum does not know, and where a
     search gives up, as "dp" does rather than exceed the limit.
     """
+    if len(inputs) <= 2 and optimize == "auto" and memory_limit is None:
+        return (tuple(range(len(inputs))),)  # as most calls are
     optimize, memory_limit = _without_numpy_forms(optimize, memory_limit)
     if isinstance(optimize, Iterable) and not isinstance(optimize, str) and not callable(optimize):
         return check_path(optimize, len(inputs))
