@@ -153,8 +153,12 @@ def wait_for_jax(job: Job) -> Callable[[Any], Any]:
 
 
 def _ours(job: Job) -> Sequence[Call]:
-    precision = job.workload.precision
-    return [partial(ge.einsum, job.workload.equation, *arrays, precision=precision) for arrays in job.sets]
+    """A pair by `einsum`; of more operands an expression, as opt_einsum's and cotengra's, planned before it is timed."""
+    equation, shapes, precision = job.workload.equation, job.workload.shapes, job.workload.precision
+    if len(shapes) > 2:
+        expression = ge.contract_expression(equation, *shapes, dtype=job.workload.dtype, precision=precision)
+        return [partial(expression, *arrays) for arrays in job.sets]
+    return [partial(ge.einsum, equation, *arrays, precision=precision) for arrays in job.sets]
 
 
 def _one_loop(job: Job) -> Sequence[Call]:
