@@ -35,8 +35,10 @@ _LINE = 64  # bytes of memory that are read together: what is copied in shorter 
 # Seconds of a copy by numpy: of each element that lies apart from its neighbour in the result, of each byte of others,
 # of each run of its innermost loop. 400 permutations of 1e4 to 1e7 elements (float32, one core of an AMD EPYC, numpy
 # 2.4): runs of 4 elements took 0.70 ns for each element where they lay apart and 0.60 elsewhere, of 16 0.35 and 0.22.
-# Elements apart take so many times as long where a copy leaves the second cache: in the median 0.57 ns for 0.31.
-_APART, _NEAR, _TURN, _FAR, _IN_CACHE = 0.26e-9, 0.018e-9, 2.1e-9, 2.0, 1 << 20
+# Where a copy leaves the second cache, elements of runs of 16 and more take so many times as long, in lines of their
+# own and within a line: in the medians 0.58 and 0.37 ns for 0.28.
+_APART, _NEAR, _TURN, _LONG, _IN_CACHE = 0.26e-9, 0.018e-9, 2.1e-9, 16, 1 << 20
+_FAR, _BESIDE = 2.0, 1.4
 COPIES: tuple[Copied, ...] = ((False, False), (True, False), (False, True), (True, True))
 
 
@@ -149,7 +151,7 @@ def copy_seconds(problem: Problem, strides: Sizes, term: Term) -> float:
     On a CPU each run of the innermost loop takes its time, and so do elements that do not lie side by side.
     """
     item, elements = item_bytes(problem.dtype), points(term, problem.size)
-    run, apart, innermost = 1, False, True  # elements along the last axes of the term that lie evenly in the source
+    run, step, apart, innermost = 1, 1, False, True  # elements along the term's last axes that lie evenly in the source
     for label in reversed(term):
         if problem.size[label] == 1:
             continue
@@ -161,7 +163,8 @@ def copy_seconds(problem: Problem, strides: Sizes, term: Term) -> float:
     moved = 2.0 * item * elements
     if problem.profile.kind == "cuda":
         return pass_seconds(problem.profile, moved, permuted=moved if apart or run * item < _LINE else 0)
-    far = _FAR if moved > _IN_CACHE else 1.0
+    is_far = moved > _IN_CACHE and run >= _LONG
+    far = (_FAR if abs(step) * item >= _LINE else _BESIDE) if is_far else 1.0
     busy = elements * ((_APART * far if apart else _NEAR * item) + _TURN / run)
     return max(problem.profile.launch + busy, pass_seconds(problem.profile, moved))
 
