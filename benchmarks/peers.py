@@ -153,7 +153,7 @@ def wait_for_jax(job: Job) -> Callable[[Any], Any]:
 
 
 def _ours(job: Job) -> Sequence[Call]:
-    """A pair by `einsum`; more operands by an expression, planned before it is timed, as opt_einsum's and cotengra's."""
+    """A pair by `einsum`; more operands by an expression, planned ahead as opt_einsum's and cotengra's are."""
     equation, shapes, precision = job.workload.equation, job.workload.shapes, job.workload.precision
     if len(shapes) > 2:
         expression = ge.contract_expression(equation, *shapes, dtype=job.workload.dtype, precision=precision)
