@@ -28,6 +28,7 @@ SECONDS, QUICK_SECONDS = 1.0, 0.1
 _CEILING_SECONDS, _QUICK_CEILING_SECONDS = 0.5, 0.05
 # A quick look takes the first few rows of each family that have no more operations than these.
 _QUICK_ROWS, _QUICK_FLOPS = 2, {"cpu": 4 * 10**9, "cuda": 2 * 10**12}
+_ENVIRONMENT = "OPENBLAS_CORETYPE", "OPENBLAS_THREAD_TIMEOUT", "GOMP_SPINCOUNT"  # what changes the speed of peers
 
 Rows = Sequence[tuple[str, Workload]]  # the table's name, and what is measured
 
@@ -102,8 +103,7 @@ def run(
             "seconds_per_row": seconds,
             "seconds_taken": perf_counter() - started,
             "clock": "CUDA events" if place.kind == "cuda" else "the host's",
-            "openblas_thread_timeout": os.environ.get("OPENBLAS_THREAD_TIMEOUT"),
-            "gomp_spincount": os.environ.get("GOMP_SPINCOUNT"),
+            **{name.lower(): os.environ.get(name) for name in _ENVIRONMENT},
         }
         yield Run(date.isoformat(timespec="seconds"), facts, versions, method, found, tuple(measured))
 

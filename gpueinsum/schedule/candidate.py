@@ -34,11 +34,12 @@ class Zeros:
 class Pass:
     """One loop over all labels, which are listed outermost first, the summed ones last.
 
-    On the CPU so many `threads` share a sum, each its own part of the result.
+    On the CPU so many `threads` share a sum, each a part of the range of the result's label `shared`.
     """
 
     loops: Term
     threads: int = 1
+    shared: Label = ""
     name = "one pass"
 
 
@@ -99,8 +100,9 @@ class Candidate(NamedTuple):
 
     @property
     def copies(self) -> int:
-        """How many sides are copied first."""
-        return sum(term is not None for term in self.way.copies) if isinstance(self.way, Gemm) else 0
+        """How many sides are copied first, all at once or in blocks."""
+        way = self.way.block if isinstance(self.way, Blocks) else self.way
+        return sum(term is not None for term in way.copies) if isinstance(way, Gemm) else 0
 
     @property
     def weight(self) -> float:

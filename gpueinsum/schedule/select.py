@@ -64,7 +64,7 @@ def _in_letters(found: Candidate, letters: dict[int, str]) -> Candidate:
 def _rename(way: Way, letters: dict[int, str]) -> Way:
     match way:
         case Pass():
-            return Pass(way.loops.translate(letters), way.threads)
+            return Pass(way.loops.translate(letters), way.threads, way.shared.translate(letters))
         case Matmul():
             return Matmul(way.out.translate(letters))
         case Gemm():

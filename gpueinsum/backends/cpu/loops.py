@@ -13,7 +13,6 @@ import numpy as np
 
 from gpueinsum.backends.cpu import pool, threads
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.cpu import shared_label
 
 try:  # `np.einsum` without its dispatch in Python, which takes 0.6 us of the 1.5 us of a small call
     from numpy._core.multiarray import c_einsum as _c_einsum
@@ -69,10 +68,12 @@ def _multiply(out: Array, factors: Sequence[Array]) -> None:
         np.multiply(out, factor, out=out)
 
 
-def einsum_loop(equation: str, shape: Sequence[int], points: int, parts: int = 1) -> Callable[..., Array]:
+def einsum_loop(
+    equation: str, shape: Sequence[int], points: int, label: Label = "", parts: int = 1
+) -> Callable[..., Array]:
     """`np.einsum(equation, ...)` as a function of its operands, of so many index points, with a C-ordered result.
 
-    It is shared in so many parts if there are as many threads.
+    Threads, if there are as many, share it in so many parts along a label of the result.
 
     A large one is written into an array: with `order="C"` numpy would nest the loops as they are written, and not as
     the operands lie.
@@ -81,12 +82,11 @@ def einsum_loop(equation: str, shape: Sequence[int], points: int, parts: int = 1
         return partial(c_einsum, equation, order="C" if shape else "K")
     terms, _, out = equation.partition("->")
     parts = min(parts, threads.threads())
-    label = shared_label(out, dict(zip(out, shape, strict=True)), parts)
     places = [places_of(label, term) for term in (*terms.split(","), out)]
 
     def run(*arrays: Array) -> Array:
         result = pool.empty(shape, arrays[0].dtype)
-        if parts == 1 or not label:
+        if parts == 1:
             c_einsum(equation, *arrays, out=result)
             return result
 

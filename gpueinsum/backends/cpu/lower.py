@@ -6,7 +6,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -29,24 +29,26 @@ Sizes = Mapping[Label, int]
 def lower_step(step: ScheduledStep, sizes: Sizes, dtype: str) -> Call:
     """The step as a function of its sources' arrays."""
     shape = tuple([sizes[label] for label in step.out])
-    match step.taken.way:
+    match way := step.taken.way:
         case View():
             return _view(step.terms[0], step.out)
         case Zeros():
             return lambda *arrays: np.zeros(shape, np.dtype(dtype))
         case Scatter():
             return _scatter(step.terms[0], step.out, shape)
-        case Blocks() as way:
+        case Blocks():
             return _blocks(step, way, sizes, dtype)
         case Sum():
             return _sum(shape, step.taken.strides, dtype)
-        case Pass() as way:
+        case Pass():
             call = _pass(step, way, sizes, dtype)
         case Matmul(out):
             is_exact = np.dtype(dtype).kind in "biu"
             call = _exact(step, out, sizes, dtype) if is_exact else lower_matmul(step.terms, out, step.out, sizes)
-        case Gemm() as way:
+        case Gemm():
             call = lower_gemm(step.terms, step.out, way, sizes)
+        case _:
+            assert_never(way)
     return _with_conjugates(step, call, sizes)
 
 
@@ -127,7 +129,8 @@ def _pass(step: ScheduledStep, way: Pass, sizes: Sizes, dtype: str) -> Call:
         return _reduce(step, labels, axes)
     letters = {ord(label): letter for label, letter in zip(labels, string.ascii_letters, strict=False)}
     equation = f"{','.join(step.terms)}->{layout}".translate(letters)
-    loop = loops.einsum_loop(equation, [sizes[label] for label in layout], points(labels, sizes), way.threads)
+    shared = way.shared.translate(letters), way.threads
+    loop = loops.einsum_loop(equation, [sizes[label] for label in layout], points(labels, sizes), *shared)
     if dtype == "object":
         return lambda *arrays: _box(loop(*arrays), len(axes)).transpose(axes)
     return loop if layout == step.out else lambda *arrays: loop(*arrays).transpose(axes)

@@ -194,11 +194,6 @@ def _per_loop(values: Sequence[int]) -> list[int]:
     return [*values, *[0] * (MAX_LOOPS - len(values))]
 
 
-def compile_cubin(kernel: Kernel, arch: str) -> bytes:
-    """Machine code of one specialisation for one architecture (`"sm_90"`). Needs CuPy and NVRTC, no GPU."""
-    return compile_text(kernel_text(kernel), arch)
-
-
 # CuPy's own options beside ours. Without the first, NVRTC 12 and 13.0 refuse generic lambdas.
 COMPILED_AS = "--device-as-default-execution-space", "-ftz=true", "-std=c++17"
 

@@ -85,7 +85,9 @@ def test_sums_are_those_of_numpy_in_every_layout(expression, dtype, shared, rng)
     terms = expression.split("->")[0].split(",")
     arrays = [rng.integers(0, 3, [size[label] for label in term]).astype(dtype) for term in terms]
     expected = np.einsum(expression, *arrays)
-    run = loops.einsum_loop(expression, [size[label] for label in expression.split("->")[1]], 1 << 20, parts=3)
+    out = expression.split("->")[1]
+    shared = (out[-1], 3) if out else ()
+    run = loops.einsum_loop(expression, [size[label] for label in out], 1 << 20, *shared)
     for operands in itertools.product(*map(strided, arrays)):
         result = run(*operands)
         assert result.dtype == expected.dtype

@@ -22,7 +22,6 @@ from gpueinsum.backends.cuda.source import (
     MAX_OPERANDS,
     Kernel,
     accumulator,
-    compile_cubin,
     compile_text,
     job,
     kernel_folder,
@@ -113,7 +112,7 @@ def test_no_kernel_uses_local_memory_and_a_multiprocessor_holds_some_blocks_of_e
     largest = [kernel for kernel in LARGEST if arch != "sm_80" or kernel.source in ("float32", *SPECIAL)]
     kernels = {kernel.entry: kernel for kernel in (KERNELS if LONG else largest)}
     with ThreadPoolExecutor(2) as pool:  # each by itself, as CuPy compiles it
-        cubins = pool.map(lambda kernel: compile_cubin(kernel, arch), kernels.values())
+        cubins = pool.map(lambda kernel: compile_text(kernel_text(kernel), arch), kernels.values())
         used = {entry: resources(cubin)[entry] for entry, cubin in zip(kernels, cubins, strict=True)}
     assert {entry: own for entry, own in used.items() if own.local} == {}
     for kernel in kernels.values():
@@ -162,7 +161,7 @@ def test_a_kernels_own_text_compiles(arch):
     kernels = {kernel.name: kernel for kernel in LARGEST if kernel.source in ("bfloat16", "uint8")}
     assert set(kernels) == set(NAMES)
     for kernel in kernels.values():
-        assert kernel.entry.encode() in compile_cubin(kernel, arch)
+        assert kernel.entry.encode() in compile_text(kernel_text(kernel), arch)
 
 
 @pytest.mark.skipif(not isinstance(ARCHITECTURES[0], str), reason="no kernel was compiled, for want of NVRTC")
