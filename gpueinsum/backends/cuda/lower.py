@@ -14,7 +14,7 @@ from gpueinsum.backends.cuda.source import MAX_OPERANDS
 from gpueinsum.backends.cuda.workspace import places
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.language.strides import Axis, points
-from gpueinsum.language.subscripts import Shape, Term
+from gpueinsum.language.subscripts import Term
 from gpueinsum.schedule.candidate import Blocks, Matmul, Pass, Scatter, Sum, View, Zeros
 from gpueinsum.schedule.gemm import LHS, OUT, RHS, Call, blas_calls
 from gpueinsum.schedule.mapping import Gemm
@@ -43,11 +43,13 @@ def assemble(schedule: Schedule, processors: int | None = None) -> Program:
     registers = [_Strided(number, own) for number, own in enumerate(schedule.strides)]
     for register, step in enumerate(schedule.steps, operands):
         registers.append(assembly.step(step, [registers[source] for source in step.sources], register in results))
-    spans = tuple([_span(schedule.shape(number), own, item) for number, own in enumerate(schedule.strides)])
+    size = dict(schedule.sizes)
+    inputs = zip(schedule.inputs, schedule.strides, strict=True)
+    spans = tuple([_span([size[label] for label in term], own, item) for term, own in inputs])
     return assembly.program(spans, [registers[register] for register in schedule.outputs])
 
 
-def _span(shape: Shape, strides: Strides, item: int) -> Span:
+def _span(shape: Sequence[int], strides: Strides, item: int) -> Span:
     if 0 in shape:
         return Span(0, 0, 0)
     ends = [(size - 1) * stride for size, stride in zip(shape, strides, strict=True)]
@@ -110,9 +112,12 @@ class _Assembly:
             return Address(memory, start + address.offset)
 
         work = tuple([replace(each, addresses=tuple(map(placed, each.addresses))) for each in self._work])
+        shapes = [
+            tuple([self._size[label] for label in self._schedule.term(register)]) for register in self._schedule.outputs
+        ]
         arrays = [
-            Output(place[made.memory].memory, self._schedule.shape(register), tuple([x * item for x in made.strides]))
-            for register, made in zip(self._schedule.outputs, outputs, strict=True)
+            Output(place[made.memory].memory, shape, tuple([x * item for x in made.strides]))
+            for shape, made in zip(shapes, outputs, strict=True)
         ]
         kept = tuple([self._bytes[memory] for memory in results])
         return Program(work, operands, kept, workspace, tuple(arrays), self._dtype)
