@@ -6,7 +6,8 @@ import sys
 
 # Some types stand for others of as many bytes: kernels run tens of times as long under the sanitizer. Words of names.
 _OTHERS = ("bool", "int16", "int32", "int64", "bfloat16", "float64")
-TESTS = ("-m", "gpu", "-k", f"not ({' or '.join(_OTHERS)})", "tests/backends/cuda/test_kernel_texts.py")
+_FILES = tuple(f"tests/backends/cuda/test_kernel_{part}.py" for part in ("texts", "sums", "packs"))
+TESTS = ("-m", "gpu", "-k", f"not ({' or '.join(_OTHERS)})", *_FILES)
 
 
 def main() -> int:

@@ -158,7 +158,7 @@ def _in_blocks(problem: Problem) -> Candidate | None:
     block, rest = cheapest(step), cheapest(whole % step) if whole % step else None
     seconds = (block.seconds + _BLOCK_LAUNCH * problem.profile.launch) * (whole // step) + (rest.seconds if rest else 0)
     seconds += pass_seconds(problem.profile, 2 * result * item)
-    read = total / problem.profile.bytes_per_second
+    read = total / problem.profile.bytes_per_second / (_ALL_THREADS if isinstance(block.way, Pass) else 1.0)
     way = Blocks(label, step, block.way, rest.way if rest else None)
     scratch = block.scratch + result * item // (whole // step if label in problem.out else 1)
     return Candidate(way, result_strides(problem, problem.out), scratch, max(seconds, read))

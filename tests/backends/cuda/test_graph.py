@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from simulated import SimulatedRuntime
-from simulated.cupy import Foreign, stand_in
+from simulated.cublas_library import Foreign
+from simulated.cupy import stand_in
 
 import gpueinsum as ge
 from gpueinsum.backends.base import Mode
