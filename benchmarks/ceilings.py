@@ -13,7 +13,7 @@ import gpueinsum as ge
 from benchmarks.devices import Call, Device
 from benchmarks.measure import Peer, Times, failure, measure, nothing
 from benchmarks.results import Ceilings, CopyCeiling, GemmCeiling, Overhead
-from gpueinsum.costs.counts import step_costs
+from gpueinsum.costs.counts import multiply_add_flops, step_costs
 from gpueinsum.language.steps import Contract, Step
 from gpueinsum.language.strides import points
 
@@ -73,7 +73,7 @@ def _gemms(place: Device, is_tiny: bool) -> Iterator[Wanted]:
         for size, (batch, m, n, k) in _SIZES[place.kind].items():
             if is_tiny:
                 batch, m, n, k = min(batch, 2), 7, 5, 3
-            flops = (8 if kind.startswith("complex") else 2) * batch * m * n * k
+            flops = multiply_add_flops(kind) * batch * m * n * k
             make = partial(GemmCeiling, dtype, size, batch, m, n, k, flops)
             yield f"{size} GEMM, {dtype}", make, partial(place.gemm, kind, precision, batch, m, n, k)
 

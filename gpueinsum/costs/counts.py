@@ -59,8 +59,16 @@ def product_flops(dtype: str, products: int, results: int, arrays: int = 2) -> i
     A product and a sum are one operation each for real types, 6 and 2 for complex ones: a pair with n index points and
     m results takes n products and n - m sums.
     """
-    product, addition = (6, 2) if dtype.startswith("complex") else (1, 1)
+    product, addition = _REAL_OPERATIONS[dtype.startswith("complex")]
     return products * product * (arrays - 1) + max(products - results, 0) * addition
+
+
+_REAL_OPERATIONS = (1, 1), (6, 2)  # of a product and of a sum, of real numbers and of complex ones
+
+
+def multiply_add_flops(dtype: str) -> int:
+    """Of a product that is added to a sum: 2, or 8 of complex numbers."""
+    return sum(_REAL_OPERATIONS[dtype.startswith("complex")])
 
 
 def total_flops(plan: Plan) -> int:

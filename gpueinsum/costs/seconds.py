@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gpueinsum.costs.counts import item_bytes, product_flops
+from gpueinsum.costs.counts import item_bytes, multiply_add_flops, product_flops
 from gpueinsum.costs.profile import Profile
 
 # numpy's calls are of three speeds: 3 x 3, float64, medians: np.dot 0.55 us, np.matmul 1.42 us, np.einsum's loop over
@@ -45,8 +45,8 @@ def product_seconds(
     However few its results, on a GPU it takes as long as a multiprocessor takes for its tile of them. On a CPU a matrix
     times a vector waits for memory: 1000 x 1000, float64, took 84 us, predicted 84 by its bytes, 236 by its operations.
     """
-    each = 8.0 if dtype.startswith("complex") else 2.0
-    flops = each * batch * rows * columns * summed
+    each = multiply_add_flops(dtype)
+    flops = float(each) * batch * rows * columns * summed
     launch = profile.launch * (_ONE_PRODUCT if profile.kind == "cpu" and batch == 1 else 1.0)
     if not flops:
         return launch

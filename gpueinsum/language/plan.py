@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # The names of the dtypes whose elements are multiplied and added.
 NUMBERS = frozenset(np.dtype(code).name for code in "?bhilqBHILQefdgFDGO") | {"bfloat16"}
+HALVES = frozenset(["float16", "bfloat16"])  # which are added up in float32
 
 
 class Registers:

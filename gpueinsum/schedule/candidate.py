@@ -10,10 +10,10 @@ from gpueinsum.costs.counts import item_bytes
 from gpueinsum.language.steps import distinct
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.mapping import MEMORY_MUST_SAVE, Gemm
+from gpueinsum.schedule.mapping import LINE, MEMORY_MUST_SAVE, Gemm
 from gpueinsum.schedule.problem import Problem, Strides, c_strides
 
-_LINE = {"cpu": 64, "cuda": 32}  # bytes that memory gives at once: a line of a cache, a sector of one
+_LINE = {"cpu": LINE, "cuda": 32}  # bytes that memory gives at once: a line of a cache, a sector of one
 
 
 @dataclass(frozen=True, slots=True)

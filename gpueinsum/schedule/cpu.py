@@ -24,7 +24,7 @@ from gpueinsum.schedule.candidate import (
     read_beside,
     result_strides,
 )
-from gpueinsum.schedule.mapping import bytes_moved, gemms
+from gpueinsum.schedule.mapping import IN_CACHE, LINE, bytes_moved, gemms
 from gpueinsum.schedule.problem import Problem, Strides, c_strides, dense_strides
 
 MOST_LETTERS = 52  # those of np.einsum
@@ -44,13 +44,14 @@ _BLOCK = 47e-9
 _LOOP_LAUNCH, _GROUPED_LAUNCH, _BLOCK_LAUNCH = 1.6, 2.3, 5.0
 _BLOCKS_MUST_SAVE = 0.8  # of the time: their price is the least certain
 SHARED_POINTS = 1 << 20  # index points of a block's sum that are worth a thread
-_SHARE = 1e-4  # seconds of a sum that are worth a thread
+# Seconds of a sum that are worth a thread, and those until another thread has begun: `cbad,ce->eadb` of 2.4 million
+# points took 0.21 ms on one thread and on two.
+_SHARE, _HAND_OVER = 1e-4, 7e-5
 # Of the rate of memory that numpy's loop reaches on one of several threads, and on all: `ij,j->i` of 4096 x 3072,
 # float64, took 4.3 ms on one core of an AMD EPYC and 2.5 on two, by BLAS 1.3 ms.
 _ONE_THREAD, _ALL_THREADS = 0.6, 0.8
-_LINE, _PAGE = 64, 4096  # bytes of memory that are read together, and that are fetched ahead
+_PAGE = 4096  # bytes of memory that are fetched ahead
 _FEW_POINTS = 1 << 11  # from here on the order of a loop matters
-_IN_CACHE = 1 << 20  # bytes of a block: the second cache of an AMD EPYC
 _LARGEST_EXACT, _WIDE_EXACT = 1 << 16, 8  # products, and sides, from which on integers are multiplied as floats
 
 
@@ -137,7 +138,7 @@ def _in_blocks(problem: Problem) -> Candidate | None:
     item, (largest, *_) = item_bytes(problem.dtype), problem.terms
     total = sum(problem.elements) * item
     terms = (*problem.terms, problem.out)
-    if total < 2 * _IN_CACHE or any(len(set(term)) < len(term) for term in terms) or problem.dtype == "object":
+    if total < 2 * IN_CACHE or any(len(set(term)) < len(term) for term in terms) or problem.dtype == "object":
         return None
     own = sorted(largest)  # a problem's letters follow the largest array's memory, the farthest first
     kept = [label for label in own if label in problem.out and problem.size[label] > 1]
@@ -147,7 +148,7 @@ def _in_blocks(problem: Problem) -> Candidate | None:
         return None
     label = [*kept, *summed][0]
     whole = problem.size[label]
-    step = max(1, whole * _IN_CACHE // total)
+    step = max(1, whole * IN_CACHE // total)
     if step == whole:
         return None
 
@@ -291,20 +292,21 @@ def _loop_seconds(problem: Problem, loops: Term, out: dict[Label, int]) -> tuple
     else:
         point = _NEAR * item
     point += _LOST * sum(
-        abs(stride) * item >= _LINE and lines_conflict(abs(stride) * item, inner.size) for stride in inner.strides
+        abs(stride) * item >= LINE and lines_conflict(abs(stride) * item, inner.size) for stride in inner.strides
     )
     busy = total * point + total / max(inner.size, 1) * _TURN
     if len(axes) > 3 and problem.summed:
         busy += total / (axes[-1].size * axes[-2].size) * _BLOCK
     moved = (elements_moved(problem) + read_beside(problem)) * item
-    permuted = min(_across(problem, axes), moved // item) * item if moved > _IN_CACHE else 0
+    permuted = min(_across(problem, axes), moved // item) * item if moved > IN_CACHE else 0
     launch, moving = _LOOP_LAUNCH * profile.launch, pass_seconds(profile, moved, 0.0, permuted, len(arrays))
-    if not problem.summed or moved < _IN_CACHE:
+    if not problem.summed or moved < IN_CACHE:
         return (1, ""), max(busy + launch, moving)
     threads = max(1, min(profile.processors, int(busy / _SHARE)))
     label = _shared_label(problem, threads)
     threads = threads if label else 1
     share = _ALL_THREADS if threads == profile.processors else _ONE_THREAD
+    launch += _HAND_OVER if threads > 1 else 0.0
     return (threads, label), max(busy / threads + launch, moving / share)
 
 

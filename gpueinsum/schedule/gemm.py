@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gpueinsum.language.plan import HALVES
 from gpueinsum.language.strides import Axis, fuse
 
 LHS, RHS, OUT = range(3)  # the arrays of a pair, as an axis' strides list them
@@ -24,7 +25,7 @@ MAX_BATCH = 63 * 1024
 # What an address must be a multiple of where cuBLAS reads packs. A stride tells it whether it may; an array of pointers
 # does not, and an access that is not aligned is an error on the device (the documentation of cublasGemmBatchedEx).
 PACK_BYTES = 16
-_HALVES, _FULL_PRECISION = {"float16", "bfloat16"}, {None, "highest"}
+_FULL_PRECISION = {None, "highest"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Call:
 
 def reads_packs(dtype: str, precision: str | None) -> bool:
     """Whether cuBLAS reads matrices of a dtype in one of its fast modes, 16 bytes at once."""
-    return dtype in _HALVES or precision not in _FULL_PRECISION
+    return dtype in HALVES or precision not in _FULL_PRECISION
 
 
 def holds(*sizes: int) -> bool:

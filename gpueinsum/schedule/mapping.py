@@ -31,14 +31,15 @@ MEMORY_MUST_SAVE, _NO_GAIN = 1.05, 1 - 1e-9
 # columns to columns, 20.7 and 17.6 ms otherwise; 768 x 768 up to 1.05 times as long (float32, 2 cores, OpenBLAS).
 _TURNED = 1.1
 _MANY_ORDERS = 16
-_LINE = 64  # bytes of memory that are read together: what is copied in shorter runs is permuted
+LINE = 64  # bytes of memory that are read together: what is copied in shorter runs is permuted
 # Seconds of a copy by numpy: of each element that lies apart from its neighbour in the result, of each byte of others,
 # of each run of its innermost loop. 400 permutations of 1e4 to 1e7 elements (float32, one core of an AMD EPYC, numpy
 # 2.4): runs of 4 elements took 0.70 ns for each element where they lay apart and 0.60 elsewhere, of 16 0.35 and 0.22.
 # Where a copy leaves the second cache, elements of runs of 16 and more take so many times as long, in lines of their
 # own and within a line: in the medians 0.58 and 0.37 ns for 0.28.
-_APART, _NEAR, _TURN, _LONG, _IN_CACHE = 0.26e-9, 0.018e-9, 2.1e-9, 16, 1 << 20
+_APART, _NEAR, _TURN, _LONG = 0.26e-9, 0.018e-9, 2.1e-9, 16
 _FAR, _BESIDE = 2.0, 1.4
+IN_CACHE = 1 << 20  # bytes: the second cache of an AMD EPYC
 COPIES: tuple[Copied, ...] = ((False, False), (True, False), (False, True), (True, True))
 
 
@@ -162,9 +163,9 @@ def copy_seconds(problem: Problem, strides: Sizes, term: Term) -> float:
         run *= problem.size[label]
     moved = 2.0 * item * elements
     if problem.profile.kind == "cuda":
-        return pass_seconds(problem.profile, moved, permuted=moved if apart or run * item < _LINE else 0)
-    is_far = moved > _IN_CACHE and run >= _LONG
-    far = (_FAR if abs(step) * item >= _LINE else _BESIDE) if is_far else 1.0
+        return pass_seconds(problem.profile, moved, permuted=moved if apart or run * item < LINE else 0)
+    is_far = moved > IN_CACHE and run >= _LONG
+    far = (_FAR if abs(step) * item >= LINE else _BESIDE) if is_far else 1.0
     busy = elements * ((_APART * far if apart else _NEAR * item) + _TURN / run)
     return max(problem.profile.launch + busy, pass_seconds(problem.profile, moved))
 
@@ -197,7 +198,7 @@ def _crossed_bytes(problem: Problem, product: Product) -> int:
         long = [axis for axis in own if axis.size > 1]
         if long and all(axis.strides[side] != 1 for axis in long):
             nbytes, read = problem.elements[side] * item, min(long, key=lambda axis: axis.strides[side])
-            is_lost = nbytes > _IN_CACHE or lines_conflict(read.strides[side] * item, read.size)
+            is_lost = nbytes > IN_CACHE or lines_conflict(read.strides[side] * item, read.size)
             total += nbytes if is_lost else 0
     return total
 

@@ -16,7 +16,7 @@ from gpueinsum.backends.base import Backend
 from gpueinsum.backends.cpu.copies import copy_to
 from gpueinsum.backends.cpu.threads import threads
 from gpueinsum.backends.stopwatch import Call, fastest, host_seconds
-from gpueinsum.costs.counts import einsum_cost, item_bytes
+from gpueinsum.costs.counts import einsum_cost, item_bytes, multiply_add_flops
 from gpueinsum.costs.machine import machine
 from gpueinsum.costs.profile import Profile, Rate
 from gpueinsum.language.steps import Contract
@@ -132,7 +132,7 @@ def fit_rate(times: Mapping[Shape, float], dtype: str, bytes_per_second: float) 
     shapes = [shape for shape in times if not is_bound_by_memory(*shape)] or list(times)
     sizes = np.array(shapes, float).T
     seconds = np.array([times[shape] for shape in shapes])
-    flops = (8 if dtype.startswith("complex") else 2) * sizes.prod(axis=0)
+    flops = multiply_add_flops(dtype) * sizes.prod(axis=0)
     halves = np.meshgrid(_HALF_SIZES, _HALF_SIZES, _HALF_SIZES, indexing="ij")
     slowdown = sum(np.log1p(half[..., None] / size) for half, size in zip(halves, sizes[1:], strict=True))
     difference = np.log(flops / seconds) + slowdown  # of the logarithm of the large product's rate, by each product

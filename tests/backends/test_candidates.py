@@ -25,7 +25,7 @@ def offers(monkeypatch):
     """Small arrays are offered all that large ones are."""
     for module, name in ((cpu, "SMALL"), (seconds, "SMALL"), (cpu, "_WIDE_EXACT"), (cpu, "_LARGEST_EXACT")):
         monkeypatch.setattr(module, name, 0)
-    monkeypatch.setattr(cpu, "_IN_CACHE", 256)
+    monkeypatch.setattr(cpu, "IN_CACHE", 256)
     monkeypatch.setattr(cpu, "_BLOCKS_MUST_SAVE", float("inf"))
     ways._cheapest.cache_clear()
     yield

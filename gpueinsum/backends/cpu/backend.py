@@ -18,7 +18,7 @@ from gpueinsum.backends.stopwatch import Call, host_seconds
 from gpueinsum.costs.machine import profile_for
 from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import SMALL
-from gpueinsum.language.plan import Plan
+from gpueinsum.language.plan import HALVES, Plan
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.schedule.problem import Strides, c_strides
@@ -130,4 +130,4 @@ def _is_small(plan: Plan) -> bool:
 
 @cache
 def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(np.float32) if dtype.name in ("float16", "bfloat16") else dtype
+    return np.dtype(np.float32) if dtype.name in HALVES else dtype

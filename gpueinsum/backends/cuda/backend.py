@@ -50,7 +50,7 @@ class CudaBackend:
 
     @property
     def profile(self) -> Profile:
-        """The rates by which layouts are chosen, neighbouring steps fused, and pairs routed."""
+        """The measured rates of the device."""
         return profile_for("cuda")
 
     def asarray(self, operand: object) -> Array:

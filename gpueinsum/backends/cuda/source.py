@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gpueinsum.language.plan import HALVES
+
 MAX_LOOPS = 64  # as in kernels/loops.cuh: numpy's 64 axes
 THREADS = 256  # of a block, as MAX_THREADS in kernels/loops.cuh
 MAX_OPERANDS = 4  # of one kernel: with more, its loops would not fit the 4 KiB of arguments that every driver takes
@@ -62,7 +64,7 @@ def accumulator(dtype: str) -> str:
     >>> accumulator("bfloat16"), accumulator("int8")
     ('float32', 'int8')
     """
-    return "float32" if dtype in ("float16", "bfloat16") else dtype
+    return "float32" if dtype in HALVES else dtype
 
 
 def _all_kernels() -> Iterator[Kernel]:
