@@ -9,7 +9,7 @@ from round_numbers import ROUND
 import gpueinsum as ge
 from gpueinsum.costs.profile import Rate, profile
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce
-from gpueinsum.schedule import cpu
+from gpueinsum.schedule import numpy_loop
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.predict import ideal_seconds, plan_seconds, step_seconds
 
@@ -68,7 +68,7 @@ def test_a_pass_on_a_gpu_reads_again_what_its_cache_has_lost(terms, again):
     ],
 )
 def test_of_a_diagonal_memory_gives_what_lies_beside_it_too(step, elements, monkeypatch):
-    monkeypatch.setattr(cpu, "_ONE_THREAD", 1.0)
+    monkeypatch.setattr(numpy_loop, "_ONE_THREAD", 1.0)
     steady = replace(ROUND, loop_flops_per_second=1e30, cached=1.0, permuted=1.0, launch=0.0)
     assert step_seconds(step, SIZES, "float32", steady) == pytest.approx(4 * elements / 1e6)
     assert step_seconds(step, SIZES, "float64", replace(steady, kind="cpu")) == pytest.approx(8 * elements / 1e6)

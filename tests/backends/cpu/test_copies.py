@@ -47,6 +47,13 @@ def test_a_copy_of_a_broadcast_array_fills_every_axis(tiled, rng):
         np.testing.assert_array_equal(out, x)
 
 
+def test_patches_that_overlap_are_copied_along_the_axis_that_out_has_innermost(monkeypatch, rng):
+    monkeypatch.setattr(copies, "_copy_by_planes", None)  # nothing is tiled
+    monkeypatch.setattr(copies, "_copy_by_buffer", None)
+    patches = np.lib.stride_tricks.sliding_window_view(rng.random((262, 244)), (7, 5)).transpose(2, 3, 0, 1)
+    np.testing.assert_array_equal(copies.copy(patches), patches)
+
+
 def test_a_copy_goes_where_out_lies(tiled, rng):
     x = rng.random((5, 7, 11))
     for axes in itertools.permutations(range(3)):

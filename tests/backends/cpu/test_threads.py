@@ -88,6 +88,19 @@ def test_numpys_error_state_is_the_callers_in_every_part():
             threads.in_turn(lambda part: square(part) if part.start else None, 8, 4)
 
 
+def test_what_a_part_would_share_is_one_part_there():
+    shared = []
+
+    def work(part):
+        threads.in_turn(lambda inner: shared.append((part.start, inner)), 12, 4)
+
+    threads.in_turn(work, 8, 4)
+    assert sorted(shared) == [(start, slice(0, 12)) for start in (0, 2, 4, 6)]
+    shared.clear()
+    work(slice(0, 8))  # and again in four
+    assert len(shared) == 4
+
+
 def test_threads_that_call_at_the_same_time_get_their_own_results():
     results = {}
 
