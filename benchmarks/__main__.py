@@ -99,7 +99,7 @@ def write(run: Run, directory: Path) -> None:
 
 
 def stem(run: Run) -> str:
-    """The name of a run's files: `cpu-2026-11-22`, or the GPU's name without its maker's, `h200-2026-11-22`."""
+    """The name of a run's files: `cpu-2026-11-30`, or the GPU's name without its maker's, `h200-2026-11-30`."""
     name = "cpu" if run.device["kind"] == "cpu" else str(run.device["name"]).lower()
     words = [word for word in name.split() if word not in ("nvidia", "tesla")]
     return "-".join([*words, run.date[:10]])

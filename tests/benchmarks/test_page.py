@@ -48,7 +48,7 @@ def run(*rows, kind="cpu", **changed):
 
 @pytest.fixture(scope="module")
 def committed():
-    return results.read(Path(results.__file__).parent / "results" / "cpu-2026-11-22.json")
+    return results.read(Path(results.__file__).parent / "results" / "cpu-2026-11-30.json")
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_plots_are_the_same_bytes_every_time_and_leave_nothing_else(tmp_path):
 def test_the_committed_plots_are_those_of_the_committed_run(committed, tmp_path):
     folder = Path(results.__file__).parent / "results"
     for name, svg in drawn(committed, tmp_path).items():
-        kept = (folder / f"cpu-2026-11-22-{name.removeprefix('cpu-')}.svg").read_text()
+        kept = (folder / f"cpu-2026-11-30-{name.removeprefix('cpu-')}.svg").read_text()
         assert texts(svg) == texts(kept)
         assert texts(svg, "title") == texts(kept, "title")
 

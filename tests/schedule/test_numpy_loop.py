@@ -35,7 +35,7 @@ def test_threads_share_a_long_sum_along_the_label_that_is_farthest_apart(step, s
     assert (way.threads, way.shared) == (2, shared)
     alone, longer = loop(step, size, device=replace(CPU, processors=1))
     assert (alone.threads, alone.shared) == (1, "")
-    assert longer > seconds
+    assert longer >= seconds
 
 
 @pytest.mark.parametrize(
