@@ -9,7 +9,7 @@ from functools import cache
 from typing import Self
 
 from gpueinsum.costs.profile import Profile
-from gpueinsum.costs.seconds import SMALL, is_tiny, pass_seconds
+from gpueinsum.costs.seconds import is_tiny, pass_seconds
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Reduce, Step, distinct, without
 from gpueinsum.language.strides import points
@@ -60,7 +60,6 @@ def fuse(
 
     A step that only one other reads is joined with it, `i,ij->ij` and `ij,j->ij` to `i,ij,j->ij`, if one pass over the
     index points of both takes less time than two with an array between them, and if no more memory is alive at once.
-    A small pair on the CPU writes its result in the order that a view would give it.
     """
     operands = len(plan.inputs)
     uses = Counter(source for step in plan.steps for source in step.sources)
@@ -85,10 +84,6 @@ def fuse(
             whole = _join(first, source, step)
             if whole is None:
                 continue
-            if isinstance(first, Contract) and step.is_view(size) and _is_small(first, size, profile):
-                step = replace(first, out=step.out)
-                del steps[source]
-                break
             apart = price(first) + price(step)
             if apart < pass_seconds(profile, 0, arrays=len(whole.sources)):
                 continue  # as small matrix products on a CPU are
@@ -115,10 +110,7 @@ def _may_join(first: Step | Fused, second: Step | Fused, size: Sizes, dtype: str
     """
     if first.is_view(size):
         return False
-    if second.is_view(size) and isinstance(first, Contract):
-        is_permuted = set(first.out) == set(second.out) and second.summed == ""
-        return _is_tiny(first, size, dtype, profile) or (is_permuted and _is_small(first, size, profile))
-    if second.is_view(size) and not isinstance(first, Fused):
+    if second.is_view(size) and not isinstance(first, Fused) and not _is_tiny(first, size, dtype, profile):
         return False
     one, other, inner = (points(labels, size) for labels in (first.out, second.out, first.summed))
     outer = points(second.summed, size)
@@ -131,12 +123,6 @@ def _is_tiny(step: Step | Fused, size: Sizes, dtype: str, profile: Profile) -> b
         return False
     batch, rows, columns, summed = (points(x, size) for x in (step.batch, step.left, step.right, step.summed))
     return is_tiny(profile, dtype, batch, rows, columns, summed)
-
-
-def _is_small(pair: Contract, size: Sizes, profile: Profile) -> bool:
-    """On the CPU: whether a pair writes its result in any order at the same price."""
-    elements = sum(points(term, size) for term in (pair.lhs_term, pair.rhs_term, pair.out))
-    return profile.kind == "cpu" and elements < SMALL
 
 
 def _join(first: Step | Fused, register: int, second: Step | Fused) -> Fused | None:

@@ -72,7 +72,7 @@ def test_steps_that_differ_in_names_alone_are_one():
             Reduce(4, "il", "li"),
             Reduce(5, "li", "l"),
         ),
-        (4, 6),
+        (6,),
         tuple({"i": 4, "j": 5, "k": 5, "l": 5}.items()),
         "float32",
     )

@@ -275,9 +275,7 @@ def test_random_plans_and_their_gradients_give_the_same(device, batch):
             whole = fused(plan, device)
             joined += len(whole.steps) < len(plan.steps)
             assert peak_bytes(whole) <= peak_bytes(plan), f"seed {seed}\n{plan}\n{whole}"
-            views = len(plan.steps) - len(whole.steps)  # at most, which take a part of a launch and count as nothing
-            most = plan_seconds(plan, device) + (views * device.launch / 4 if device is CPU else 0)
-            assert plan_seconds(whole, device) <= most, f"seed {seed}\n{plan}\n{whole}"
+            assert plan_seconds(whole, device) <= plan_seconds(plan, device), f"seed {seed}\n{plan}\n{whole}"
             assert fused(whole, device) is whole, f"seed {seed}\n{plan}\n{whole}"
             rng = np.random.default_rng(seed)
             shapes = [plan.shape(i) for i in range(len(plan.inputs))]
@@ -285,14 +283,6 @@ def test_random_plans_and_their_gradients_give_the_same(device, batch):
             for result, expected in zip(run(whole, operands), run(plan, operands), strict=True):
                 np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9, err_msg=f"seed {seed}")
     assert joined > 3
-
-
-def test_a_small_pair_on_the_cpu_writes_the_order_that_a_view_would_give_it():
-    plan = ge.einsum_plan("abc,cb->ab", (7, 3, 5), (5, 3))
-    assert [str(step) for step in plan.steps] == ["abc,cb->ba", "ba->ab"]
-    assert [str(step) for step in fused(plan, CPU).steps] == ["abc,cb->ab"]
-    large = ge.einsum_plan("abc,cb->ab", (700, 30, 50), (50, 30))
-    assert len(fused(large, CPU).steps) == len(fused(plan, H200).steps) == 2
 
 
 def test_a_long_plan_is_joined_throughout():
