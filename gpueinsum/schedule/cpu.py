@@ -92,11 +92,8 @@ def _whole(problem: Problem, every: bool) -> list[Candidate]:
     """numpy's loop or its BLAS on views; sides are copied first where BLAS needs it, if the price says so."""
     is_product = problem.is_pair and bool(problem.roles[3]) and problem.dtype != "object"
     has_letters = len(set("".join((*problem.terms, problem.out)))) <= MOST_LETTERS
-    found = (
-        [numpy_loop(problem, _conjugate_bytes(problem))]
-        if has_letters or not problem.summed or not problem.is_pair
-        else []
-    )
+    has_loop = has_letters or not problem.summed or not problem.is_pair
+    found = [numpy_loop(problem, _conjugate_bytes(problem))] if has_loop else []
     if not is_product:
         return found or [_matmul(problem)]
     if problem.profile.rate(problem.dtype) is None:
