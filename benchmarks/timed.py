@@ -25,8 +25,8 @@ from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, sides
 from gpueinsum.language.subscripts import alphabet
 from gpueinsum.schedule.fusion import Fused
-from gpueinsum.schedule.predict import problem_of, step_seconds
-from gpueinsum.schedule.schedule import Schedule, alone, schedule
+from gpueinsum.schedule.predict import add_seconds
+from gpueinsum.schedule.schedule import Schedule, alone, schedule, step_problem
 from gpueinsum.schedule.select import cheapest
 
 _SECONDS = 0.2  # for the rounds of each step, and of each plan
@@ -45,8 +45,11 @@ class TimedStep:
     seconds: Sequence[float] = ()  # of one that was not measured none
 
     def predicted(self, dtype: str, profile: Profile) -> float:
-        """Seconds of it once."""
-        return step_seconds(_step(self.kind, self.equation), self.sizes, dtype, profile)
+        """Seconds of it once, as a schedule has it for arrays in C order."""
+        step = _step(self.kind, self.equation)
+        if isinstance(step, Add):
+            return add_seconds(step, self.sizes, dtype, profile)
+        return cheapest(step_problem(step, self.sizes, dtype, profile))[1].seconds
 
     def ratio(self, dtype: str, profile: Profile) -> float:
         """How many times as long as predicted it took."""
@@ -199,7 +202,7 @@ def _alone(step: TimedStep, dtype: str, place: Device, profile: Profile) -> Call
     if isinstance(made, Add):
         terms = (made.out,) * len(made.sources)
         return _call(Plan(terms, (made,), (len(terms),), tuple(step.sizes.items()), dtype), place)
-    problem = problem_of(made, step.sizes, dtype, profile, is_ordered=True)
+    problem = step_problem(made, step.sizes, dtype, profile)
     run = place.backend.load(alone(problem, *cheapest(problem)))
     return partial(run, *_operands(problem.terms, step.sizes, dtype, place))
 

@@ -90,6 +90,15 @@ def test_a_step_is_predicted_by_any_profile():
     assert a_plan(steps=(PRODUCT, twice)).predicted(CPU) == 3 * PRODUCT.predicted("float32", CPU)
 
 
+@pytest.mark.parametrize("device", ["cpu", "h200"])
+def test_what_is_predicted_of_a_pair_is_what_its_schedule_says(device):
+    for row in EINSUMS:
+        if (row := row.on("cpu")) is not None and len(row.shapes) == 2:
+            made = schedule(ge.einsum_plan(row.equation, *row.shapes, dtype="float32"), profile(device))
+            taken = a_plan(steps=timed._distinct(made))
+            assert taken.predicted(profile(device)) == pytest.approx(made.seconds), row.name
+
+
 @pytest.mark.usefixtures("_short")
 def test_every_row_can_be_timed_and_read_again(tmp_path, capsys):
     kept = tmp_path / "kept.json"
