@@ -25,8 +25,10 @@ from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, sides
 from gpueinsum.language.subscripts import alphabet
 from gpueinsum.schedule.fusion import Fused
-from gpueinsum.schedule.predict import add_seconds
-from gpueinsum.schedule.schedule import Schedule, alone, schedule, step_problem
+from gpueinsum.schedule.layouts import is_large
+from gpueinsum.schedule.predict import add_seconds, problem_of
+from gpueinsum.schedule.problem import Problem
+from gpueinsum.schedule.schedule import Schedule, alone, schedule
 from gpueinsum.schedule.select import cheapest
 
 _SECONDS = 0.2  # for the rounds of each step, and of each plan
@@ -49,7 +51,7 @@ class TimedStep:
         step = _step(self.kind, self.equation)
         if isinstance(step, Add):
             return add_seconds(step, self.sizes, dtype, profile)
-        return cheapest(step_problem(step, self.sizes, dtype, profile))[1].seconds
+        return cheapest(_problem(step, self.sizes, dtype, profile))[1].seconds
 
     def ratio(self, dtype: str, profile: Profile) -> float:
         """How many times as long as predicted it took."""
@@ -202,9 +204,16 @@ def _alone(step: TimedStep, dtype: str, place: Device, profile: Profile) -> Call
     if isinstance(made, Add):
         terms = (made.out,) * len(made.sources)
         return _call(Plan(terms, (made,), (len(terms),), tuple(step.sizes.items()), dtype), place)
-    problem = step_problem(made, step.sizes, dtype, profile)
+    problem = _problem(made, step.sizes, dtype, profile)
     run = place.backend.load(alone(problem, *cheapest(problem)))
     return partial(run, *_operands(problem.terms, step.sizes, dtype, place))
+
+
+def _problem(
+    step: Contract | Reduce | Expand | Fused, sizes: Mapping[str, int], dtype: str, profile: Profile
+) -> Problem:
+    """What a schedule asks a way for, of arrays in C order."""
+    return problem_of(step, sizes, dtype, profile, is_ordered=is_large(step, sizes, dtype, profile))
 
 
 def _step(kind: str, equation: str) -> Step | Fused:

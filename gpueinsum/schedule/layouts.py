@@ -15,6 +15,7 @@ from gpueinsum.language.steps import Contract, Expand, Reduce, Step, within, wit
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.candidate import Candidate
+from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.mapping import orders
 from gpueinsum.schedule.predict import ideal_seconds, plan_seconds, problem_of
 from gpueinsum.schedule.problem import Problem, Strides, c_strides
@@ -50,8 +51,10 @@ def choose_layouts(plan: Plan, profile: Profile, strides: Sequence[Strides] | No
     return chosen if plan_seconds(chosen, profile, strides) < plan_seconds(plan, profile, strides) else plan
 
 
-def is_large(step: Contract, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
-    """Whether the term of a pair's result is chosen: of a product of large arrays, but not of what no memory holds."""
+def is_large(step: Step | Fused, size: Mapping[Label, int], dtype: str, profile: Profile) -> bool:
+    """Whether the term of a step's result is chosen: of a product of large arrays, but not of what no memory holds."""
+    if not isinstance(step, Contract):
+        return False
     moved = points(step.lhs_term, size) + points(step.rhs_term, size) + points(step.out, size)
     if not _LARGE <= moved * item_bytes(dtype) <= profile.memory_bytes:
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpueinsum.costs.counts import item_bytes, most_alive
@@ -130,7 +130,8 @@ def schedule(
             made = small
         else:
             begins = aligned or not any(is_operand[source] for source in step.sources)
-            problem = step_problem(step, size, plan.dtype, profile, sources, precision, begins)
+            is_ordered = is_large(step, size, plan.dtype, profile)  # whose layout is chosen already
+            problem = problem_of(step, size, plan.dtype, profile, sources, precision, begins, is_ordered)
             order, taken = choose(problem)
             others = [way for way in candidates(problem)[1] if way.way != taken.way] if alternatives else []
             made = _make_step(step, problem, order, (taken, *others))
@@ -138,20 +139,6 @@ def schedule(
         layouts.append(made.taken.strides)
         is_operand.append(made.is_view and is_operand[made.sources[0]])
     return Schedule(plan.inputs, own, tuple(scheduled), outputs, plan.sizes, plan.dtype, profile, precision)
-
-
-def step_problem(
-    step: Contract | Reduce | Expand | Fused,
-    size: Mapping[Label, int],
-    dtype: str,
-    profile: Profile,
-    strides: Sequence[Strides] | None = None,
-    precision: str | None = None,
-    aligned: bool = True,
-) -> Problem:
-    """What a way is chosen for: a large product, whose layout is chosen before, writes it in the order of its term."""
-    is_ordered = isinstance(step, Contract) and is_large(step, size, dtype, profile)
-    return problem_of(step, size, dtype, profile, strides, precision, aligned, is_ordered)
 
 
 def _small(step: Step | Fused, size: dict[Label, int], dtype: str, profile: Profile) -> ScheduledStep | None:
