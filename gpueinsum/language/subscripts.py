@@ -86,7 +86,7 @@ def parse(text: str, shapes: Sequence[Shape]) -> Subscripts:
     >>> print(parse("...ij,jk", [(7, 2, 3), (3, 5)]))
     Aij,jk->Aik
 
-    Raises SubscriptsError, point_at at the offending label.
+    Raises SubscriptsError, which points at the offending label.
     """
     return _read_plain(text, shapes) or _resolve(_read_text(text), shapes)
 
