@@ -4,8 +4,7 @@ from gpueinsum.api.contract import ContractExpression, contract, contract_expres
 from gpueinsum.api.derivatives import Pullback, jvp, vjp
 from gpueinsum.api.einsum import einsum, einsum_plan, run_plan, tensordot, transpose
 from gpueinsum.api.paths import contract_path, einsum_path
-from gpueinsum.backends.cpu.pool import free_memory
-from gpueinsum.backends.select import array_module
+from gpueinsum.backends.select import array_module, free_memory
 from gpueinsum.errors import (
     DeviceError,
     DtypeError,

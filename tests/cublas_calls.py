@@ -110,7 +110,9 @@ def products_by_pointers(product, calls):
         assert call.lhs == call.rhs == call.out
         assert (each.stride_a, each.stride_b, each.stride_c) == (0, 0, 0)
         assert each.batch <= gemm.MAX_BATCH
-        for number in range(call.lhs, call.lhs + each.batch):
+        turn, start = divmod(call.lhs, product.slots)
+        assert call.lhs % 2 == 0  # 16 bytes
+        for number in range(turn * product.each + start, turn * product.each + start + each.batch):
             index = np.unravel_index(number, [axis.size for axis in axes])
             places = [sum(i * axis.strides[side] for i, axis in zip(index, axes, strict=True)) for side in range(3)]
             yield Call(replace(each, batch=1), call.swapped, *places)

@@ -15,6 +15,7 @@ import numpy as np
 from gpueinsum.backends.stopwatch import Call, fastest
 from gpueinsum.costs.machine import machine, tuned_path
 from gpueinsum.costs.seconds import SMALL
+from gpueinsum.errors import DeviceError
 from gpueinsum.files import write_text
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.schedule.candidate import Candidate
@@ -68,12 +69,24 @@ class Tuner:
                         name: partial(self._device.load(alone(problem, order, way)), *arrays)
                         for name, way in near.items()
                     }
+                    calls = {name: call for name, call in calls.items() if _runs(call)}
                     seconds = fastest(self._device.seconds, calls, _SECONDS * len(calls))
                 except MemoryError:
+                    seconds = {}
+                if not seconds:
                     return order, found[0]
                 chosen = min(seconds, key=seconds.__getitem__)
                 self._choices.put(key, chosen)
         return order, near[chosen]
+
+
+def _runs(call: Call) -> bool:
+    """Whether the device does not refuse it."""
+    try:
+        call()
+    except DeviceError:
+        return False
+    return True
 
 
 def _key(problem: Problem) -> str:

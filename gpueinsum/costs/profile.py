@@ -48,20 +48,25 @@ class Profile:
     each: float  # seconds that each product of a batch takes
     memory_bytes: int
     processors: int  # multiprocessors of a GPU, cores of a CPU
+    lacks: tuple[str, ...] = ()  # ways to compute that a GPU has refused in this process, as "pointers of float16"
 
     def __hash__(self) -> int:
         return hash((self.name, self.device))  # profiles are keys of caches that small calls ask
 
-    def rate(self, dtype: str) -> Rate | None:
-        """The products of a dtype; None if the device has no library for them."""
-        for name, rate in self.rates:
-            if name == dtype:
-                return rate
-        return None
+    def rate(self, dtype: str, precision: str | None = None) -> Rate | None:
+        """The products of a dtype, in a precision if that was measured; None if the device has no library for them."""
+        rates = dict(self.rates)
+        return (rates.get(precision or "") if dtype in ("float32", "complex64") else None) or rates.get(dtype)
+
+    def has(self, way: str, dtype: str) -> bool:
+        """Whether the device may compute a dtype in this way, as far as is known."""
+        return f"{way} of {dtype}" not in self.lacks
 
     def to_json(self) -> str:
-        """The profile as JSON text, to be read back by `Profile.from_json`."""
-        return json.dumps(asdict(self) | {"rates": {name: asdict(rate) for name, rate in self.rates}}, indent=2)
+        """The profile as JSON text, to be read back by `Profile.from_json`; what the device lacks is not in it."""
+        fields = asdict(self) | {"rates": {name: asdict(rate) for name, rate in self.rates}}
+        del fields["lacks"]
+        return json.dumps(fields, indent=2)
 
     @staticmethod
     def from_json(text: str) -> Profile:

@@ -38,7 +38,14 @@ def pass_seconds(
 
 
 def product_seconds(
-    profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int, bytes_moved: float
+    profile: Profile,
+    dtype: str,
+    batch: int,
+    rows: int,
+    columns: int,
+    summed: int,
+    bytes_moved: float,
+    precision: str | None = None,
 ) -> float:
     """One launch that makes `batch` products of rows x summed and summed x columns, which move so many bytes.
 
@@ -50,7 +57,7 @@ def product_seconds(
     launch = profile.launch * (_ONE_PRODUCT if profile.kind == "cpu" and batch == 1 else 1.0)
     if not flops:
         return launch
-    rate = profile.rate(dtype)
+    rate = profile.rate(dtype, precision)
     if rate is None:
         return launch + flops / profile.loop_flops_per_second
     share = rows / (rows + rate.rows) * columns / (columns + rate.columns) * summed / (summed + rate.summed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gpueinsum.costs.counts import item_bytes, product_flops
 from gpueinsum.costs.seconds import is_tiny, pass_seconds
@@ -17,10 +18,9 @@ from gpueinsum.schedule.candidate import (
     read_beside,
     result_strides,
 )
+from gpueinsum.schedule.gemm import POINTER_BYTES, SINGLE
 from gpueinsum.schedule.mapping import gemms
 from gpueinsum.schedule.problem import Problem
-
-_POINTER_BYTES = 8
 
 
 def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
@@ -40,9 +40,12 @@ def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
     for way, seconds in gemms(problem, every):
         copied = [term for term in way.copies if term is not None]
         if is_matrix or not copied:
-            pointers = 3 * _POINTER_BYTES * way.product.number if way.product.pointers else 0
+            product = way.product
+            pointers = 3 * POINTER_BYTES * product.calls * product.slots if product.pointers else 0
             scratch = sum(points(term, problem.size) for term in copied) * item + pointers
             found.append(Candidate(way, result_strides(problem, way.out), scratch, seconds))
+            if every and product.number == 1 and is_blas and problem.profile.has(SINGLE, problem.dtype):
+                found.append(found[-1]._replace(way=replace(way, as_batch=True)))
     if not is_matrix or is_tiny(problem.profile, problem.dtype, *problem.shape):
         found.append(_kernel_pass(problem))
     return found

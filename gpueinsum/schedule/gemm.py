@@ -17,15 +17,20 @@ from gpueinsum.language.strides import Axis, fuse
 LHS, RHS, OUT = range(3)  # the arrays of a pair, as an axis' strides list them
 ONE = Axis(1, (0, 0, 0))
 
-# cuBLAS takes sizes and leading dimensions as 32-bit integers.
+# cuBLAS takes sizes and leading dimensions as 32-bit integers. A longer axis is cut into parts of a power of two, so
+# that all parts begin where packs do if the first one does.
 INT_MAX = 2**31 - 1
+_PART = 1 << 30
 # Batched kernels put the batch in a grid dimension of 65,535 at most, and some versions of cuBLAS failed past it; a
 # round number below it keeps the parts aligned (pytorch/pytorch#46001).
 MAX_BATCH = 63 * 1024
 # What an address must be a multiple of where cuBLAS reads packs. A stride tells it whether it may; an array of pointers
 # does not, and an access that is not aligned is an error on the device (the documentation of cublasGemmBatchedEx).
-PACK_BYTES = 16
-_FULL_PRECISION = {None, "highest"}
+PACK_BYTES, POINTER_BYTES = 16, 8
+FULL_PRECISION = {None, "highest"}
+# What a device may refuse, beside precisions and kernels, as `Profile.lacks` names it: products through arrays of
+# pointers, the conjugate of a transpose as an operation, products that are no batches.
+POINTERS, CONJUGATES, SINGLE = "pointers", "conjugate transposes", "single products"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,16 @@ class Product:
         return math.prod(axis.size for axis in (self.batch, *self.loops, *self.sums))
 
     @property
+    def each(self) -> int:
+        """How many matrix products a turn makes."""
+        return self.number // self.calls
+
+    @property
+    def slots(self) -> int:
+        """How many pointers an array has for each turn: one more than it uses where that makes them whole packs."""
+        return self.each + self.each % (PACK_BYTES // POINTER_BYTES)
+
+    @property
     def numbered(self) -> tuple[Axis, ...]:
         """The axes along which its matrix products are numbered, the outermost first."""
         return tuple(fuse([*self.sums, *self.loops, self.batch]))
@@ -106,7 +121,7 @@ class Product:
 class Call:
     """One cuBLAS call: A is the right side if `swapped`; where each array begins, in elements.
 
-    By pointers, each is an array of pointers to the matrices, which begins at the number of a product.
+    By pointers, each is a part of an array of pointers to the matrices, and begins at so many pointers.
     """
 
     gemm: GemmArguments
@@ -122,7 +137,7 @@ class Call:
 
 def reads_packs(dtype: str, precision: str | None) -> bool:
     """Whether cuBLAS reads matrices of a dtype in one of its fast modes, 16 bytes at once."""
-    return dtype in HALVES or precision not in _FULL_PRECISION
+    return dtype in HALVES or precision not in FULL_PRECISION
 
 
 def holds(*sizes: int) -> bool:
@@ -141,9 +156,9 @@ def blas_calls(product: Product) -> Iterator[Call]:
 def _strided_calls(product: Product) -> Iterator[Call]:
     for offsets, adds in product.starts():
         for (rows, r), (columns, c), (middle, k), (batch, b) in itertools.product(
-            _split(product.rows, INT_MAX),
-            _split(product.columns, INT_MAX),
-            _split(product.summed, INT_MAX),
+            _split(product.rows, _PART),
+            _split(product.columns, _PART),
+            _split(product.summed, _PART),
             _split(product.batch, MAX_BATCH),
         ):
             starts = [sum(parts) for parts in zip(offsets, r, c, k, b, strict=True)]
@@ -153,11 +168,10 @@ def _strided_calls(product: Product) -> Iterator[Call]:
 
 def _pointer_calls(product: Product) -> Iterator[Call]:
     """A call for each turn of the sums, unless that is of more products than one call holds."""
-    each = product.number // product.calls
-    for turn, start in itertools.product(range(product.calls), range(0, each, MAX_BATCH)):
-        batch = Axis(min(MAX_BATCH, each - start), (0, 0, 0))
+    for turn, start in itertools.product(range(product.calls), range(0, product.each, MAX_BATCH)):
+        batch = Axis(min(MAX_BATCH, product.each - start), (0, 0, 0))
         swapped, gemm = _gemm(product.rows, product.columns, product.summed, batch, product.conjugated, turn > 0)
-        yield Call(gemm, swapped, *[turn * each + start] * 3)
+        yield Call(gemm, swapped, *[turn * product.slots + start] * 3)
 
 
 def _gemm(
@@ -209,7 +223,7 @@ def _matrix(rows: Axis, columns: Axis, array: int, ops: tuple[bool, ...]) -> tup
     for transposed in ops:
         down, across = (columns, rows) if transposed else (rows, columns)
         if down.size == 1 or down.strides[array] == 1:
-            stored = min(down.size, INT_MAX)  # a larger one is split
+            stored = min(down.size, _PART)  # a larger one is split
             leading = across.strides[array] if across.size > 1 else stored
             if stored <= leading <= INT_MAX:
                 return transposed, leading

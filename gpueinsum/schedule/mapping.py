@@ -16,7 +16,19 @@ from gpueinsum.costs.seconds import lines_conflict, pass_seconds, product_second
 from gpueinsum.language.steps import within
 from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.gemm import LHS, ONE, OUT, PACK_BYTES, RHS, Product, find_ops, holds, reads_packs
+from gpueinsum.schedule.gemm import (
+    CONJUGATES,
+    LHS,
+    ONE,
+    OUT,
+    PACK_BYTES,
+    POINTERS,
+    RHS,
+    Product,
+    find_ops,
+    holds,
+    reads_packs,
+)
 from gpueinsum.schedule.problem import Problem
 
 Sizes = Mapping[Label, int]
@@ -47,18 +59,21 @@ COPIES: tuple[Copied, ...] = ((False, False), (True, False), (False, True), (Tru
 class Gemm:
     """Matrix products that a pair becomes: the terms to which sides are copied first, the order of the result.
 
-    A copy is that of the conjugate where the pair conjugates the side: the product then takes it as it is.
+    A copy is that of the conjugate where the pair conjugates the side: the product then takes it as it is. On a GPU a
+    single product may be called `as_batch` of one, for which cuBLAS has other kernels.
     """
 
     copies: tuple[Term | None, Term | None]
     out: Term
     product: Product
+    as_batch: bool = False
 
     @property
     def name(self) -> str:
         """What tells the ways to run a pair apart."""
         copied = [side for side, term in zip(("left", "right"), self.copies, strict=True) if term is not None]
-        return {0: "copy nothing", 1: f"copy the {copied[0] if copied else ''} side", 2: "copy both sides"}[len(copied)]
+        how = {0: "copy nothing", 1: f"copy the {copied[0] if copied else ''} side", 2: "copy both sides"}[len(copied)]
+        return f"{how}, a batch of one" if self.as_batch else how
 
 
 def gemms(problem: Problem, every: bool = False) -> list[tuple[Gemm, float]]:
@@ -69,6 +84,8 @@ def gemms(problem: Problem, every: bool = False) -> list[tuple[Gemm, float]]:
     found: list[tuple[Gemm, float]] = []
     ideal, most = ideal_seconds(problem), math.inf
     for copied in COPIES:
+        if not _has_operations(problem, copied):
+            continue
         handicap = MEMORY_MUST_SAVE ** sum(copied)
         if (ideal + _copies_seconds(problem, copied)) * handicap < most or every:
             made = _gemm(problem, copied)
@@ -78,9 +95,15 @@ def gemms(problem: Problem, every: bool = False) -> list[tuple[Gemm, float]]:
     return found
 
 
+def _has_operations(problem: Problem, copied: Copied) -> bool:
+    """Whether cuBLAS conjugates sides that are not copied, which copies would do: elsewhere it is done apart."""
+    marks = any(mark and not copy for mark, copy in zip(problem.conjugated, copied, strict=True))
+    return not marks or problem.profile.kind == "cpu" or problem.profile.has(CONJUGATES, problem.dtype)
+
+
 def ideal_seconds(problem: Problem) -> float:
     """Of one batch of products with one axis for each role: what sides that lie as it wants them take."""
-    return product_seconds(problem.profile, problem.dtype, *problem.shape, bytes_moved(problem))
+    return product_seconds(problem.profile, problem.dtype, *problem.shape, bytes_moved(problem), problem.precision)
 
 
 def bytes_moved(problem: Problem) -> int:
@@ -178,7 +201,7 @@ def _products_seconds(problem: Problem, product: Product) -> float:
     as by strides. All this is by reasoning, and not measured yet.
     """
     shape = product.number, product.rows.size, product.columns.size, product.summed.size
-    seconds = product_seconds(problem.profile, problem.dtype, *shape, bytes_moved(problem))
+    seconds = product_seconds(problem.profile, problem.dtype, *shape, bytes_moved(problem), problem.precision)
     if problem.profile.kind == "cpu":
         crossed = _crossed_bytes(problem, product) / problem.profile.bytes_per_second
         seconds += crossed * (1 / problem.profile.permuted - 1)
@@ -216,7 +239,9 @@ def _is_blas(profile: Profile, dtype: str) -> bool:
 
 def _takes_pointers(problem: Problem, product: Product) -> bool:
     """Whether cuBLAS may be given pointers to the matrices of this product."""
-    if problem.profile.kind != "cuda" or not _is_blas(problem.profile, problem.dtype):
+    profile, dtype = problem.profile, problem.dtype
+    has_them = profile.has(POINTERS, dtype) and profile.has("kernel pointers", "uint8")
+    if profile.kind != "cuda" or not _is_blas(profile, dtype) or not has_them:
         return False
     if not reads_packs(problem.dtype, problem.precision):
         return True

@@ -158,7 +158,8 @@ def _totals(steps: Sequence[tuple[Term, Cost]], plan: Plan, outputs: Sequence[in
 
 def _ways(step: ScheduledStep) -> list[str]:
     """The ways to run a step, the one that is taken first."""
-    rows = [(*_way(step, candidate.way), seconds_text(candidate.seconds)) for candidate in step.candidates]
+    ways = [found for found in step.candidates if not (isinstance(found.way, Gemm) and found.way.as_batch)]
+    rows = [(*_way(step, candidate.way), seconds_text(candidate.seconds)) for candidate in ways]
     if all(candidate.copies for candidate in step.candidates):
         rows.append(("copy nothing", "fits no product", "-"))
     first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))

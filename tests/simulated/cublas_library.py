@@ -20,6 +20,7 @@ class FakeCublas:
     def __init__(self, simulated):
         self.simulated = simulated
         self.version = 130100
+        self.statuses = []  # that the next calls of products return, instead of computing
         self.modes, self.attached = {}, {}  # of each handle; its stream and workspace
         self.calls = []  # of every product: dtype, compute type, math mode
         self.operations = []
@@ -30,6 +31,8 @@ class FakeCublas:
             ("cublasSetStream_v2", self.set_stream),
             ("cublasSetWorkspace_v2", self.set_workspace),
             ("cublasSetMathMode", self.set_mode),
+            ("cublasSetEmulationStrategy", self.set_strategy),
+            ("cublasGemmEx", functools.partial(self.queue, self.multiply_single, (6, 9, 13))),
             ("cublasGemmStridedBatchedEx", functools.partial(self.queue, self.multiply, (6, 10, 15))),
             ("cublasGemmBatchedEx", functools.partial(self.queue, self.multiply_by_pointers, (6, 9, 13))),
         ):
@@ -64,11 +67,17 @@ class FakeCublas:
         self.modes[handle] = mode
         return 0
 
+    def set_strategy(self, handle, strategy):
+        assert strategy == 2  # CUBLAS_EMULATION_STRATEGY_EAGER
+        return 0
+
     def queue(self, multiply, places, handle, *numbers):
         stream, mode = self.stream, self.modes[handle]
         pointer, workspace = self.attached.get(handle, (None, None))
         if pointer != stream.ptr or workspace is None:
             return 7  # CUBLAS_STATUS_INVALID_VALUE: it would run on another stream, or in memory that others use
+        if self.statuses:
+            return self.statuses.pop(0)
         self.used.append((handle, pointer, workspace))
         needed = [workspace, *[numbers[place] for place in places]]
         owners = self.simulated.owners(*needed)  # which live, and which a graph does not keep alive
@@ -86,6 +95,13 @@ class FakeCublas:
             *(transa == OPERATION_C, transb == OPERATION_C),
         )
         self.simulated.gemm(gemm, TYPES[a_type], a, b, c, None)
+
+    def multiply_single(
+        self, mode, transa, transb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb,
+        beta, c, c_type, ldc, compute_type, algo,
+    ):  # fmt: skip
+        matrices = a, a_type, lda, 0, b, b_type, ldb, 0, beta, c, c_type, ldc, 0
+        self.multiply(mode, transa, transb, m, n, k, alpha, *matrices, 1, compute_type, algo)
 
     def multiply_by_pointers(
         self, mode, transa, transb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb,

@@ -40,6 +40,9 @@ class Stream:
         """Make it the thread's current stream, as CuPy's does: without a way back."""
         CURRENT.stream = self
 
+    def is_capturing(self):
+        return self.capture is not None
+
     def do(self, work, *needed):
         """Queue a call; what is `needed` lives as long as it waits."""
         if self.capture is not None:

@@ -149,14 +149,7 @@ def with_retry(run: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def free_memory() -> int:
-    """Give back what the pool keeps for later results on the CPU; how many bytes that was.
-
-    The pool keeps an eighth of the memory of the machine or of its control group, but at most 256 MiB. The environment
-    variable GPUEINSUM_POOL sets another limit (`500MB`, `2GiB`); 0 turns the pool off.
-
-    >>> free_memory() >= 0
-    True
-    """
+    """Give back what the pool keeps for later results; how many bytes that was."""
     freed = 0
     while _pool.blocks:
         try:

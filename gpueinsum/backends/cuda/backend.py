@@ -8,7 +8,9 @@ this whole module on a machine without a GPU.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,9 +18,9 @@ import numpy as np
 
 from gpueinsum.backends.autotune import Tuner, choices_for, random_numbers
 from gpueinsum.backends.base import PLAIN, Mode
-from gpueinsum.backends.cuda.graph import Launches, is_worth_a_graph, launch_or_replay
+from gpueinsum.backends.cuda.graph import Launches, forget_graphs, is_worth_a_graph, launch_or_replay
 from gpueinsum.backends.cuda.lower import assemble
-from gpueinsum.backends.cuda.program import Program
+from gpueinsum.backends.cuda.program import Product, Program, RefusedError
 from gpueinsum.backends.cuda.runtime import CupyRuntime, Memory
 from gpueinsum.backends.cuda.source import KERNELS
 from gpueinsum.backends.operands import host_array, on_device
@@ -26,7 +28,7 @@ from gpueinsum.backends.stopwatch import Call
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.machine import profile_for
 from gpueinsum.costs.profile import Profile
-from gpueinsum.errors import DtypeError, OperandError
+from gpueinsum.errors import DeviceError, DtypeError, OperandError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.schedule.gemm import PACK_BYTES
@@ -47,11 +49,26 @@ class CudaBackend:
 
     def __init__(self, runtime: CupyRuntime) -> None:
         self.runtime = runtime
+        self._lacks: dict[int, tuple[str, ...]] = {}  # by device
 
     @property
     def profile(self) -> Profile:
-        """The measured rates of the device."""
-        return profile_for("cuda")
+        """The measured rates of the device, and what it refused so far."""
+        return _profile_without(profile_for("cuda"), self._lacks.get(self.runtime.device(), ()))
+
+    def refuse(self, refused: RefusedError) -> None:
+        """From now on such work is done in a plainer way on this device. Raises DeviceError if there is none."""
+        device = self.runtime.device()
+        lacks = self._lacks.get(device, ())
+        way = next((way for way in refused.work.ways if way not in lacks), None)
+        if way is None:
+            raise DeviceError(f"this device and its libraries cannot compute {refused}") from refused
+        self._lacks[device] = (*lacks, way)
+        warnings.warn(f"this device refuses {way}, and does without: {refused}", RuntimeWarning, stacklevel=2)
+
+    def free_memory(self) -> int:
+        """Give back to CuPy's pool what CUDA graphs and cuBLAS hold between calls; how many bytes that is."""
+        return forget_graphs() + self.runtime.free_memory()
 
     def asarray(self, operand: object) -> Array:
         """The operand on the current device; what CUDA cannot hold is refused before it goes there."""
@@ -125,7 +142,10 @@ class CudaBackend:
         item = item_bytes(plan.dtype)
         elements = [tuple([stride // item for stride in own]) for own in strides]
         choose = Tuner(self, choices_for("cuda")).choose if autotune else cheapest
-        made = schedule(plan, self.profile, elements, precision, aligned, choose)
+        profile = self.profile
+        if not profile.has(f"precision {precision}", plan.dtype):
+            precision = None
+        made = schedule(plan, profile, elements, precision, aligned, choose)
         return assemble(made, self.runtime.processors)
 
     def load(self, schedule: Schedule) -> Callable[..., tuple[Array, ...]]:
@@ -164,6 +184,21 @@ class CudaBackend:
             raise ValueError("graph=True may give other bits than the first call, and deterministic=True refuses that")
 
         def load(_: Hashable, *strides: tuple[int, ...]) -> _Run:
+            run = ways(strides)
+
+            def attempt(operands: Sequence[Array]) -> tuple[Array, ...]:
+                nonlocal run
+                while True:
+                    try:
+                        return run(operands)
+                    except RefusedError as refused:
+                        self.refuse(refused)
+                        run = ways(strides)
+
+            return attempt
+
+        def ways(strides: Sequence[tuple[int, ...]]) -> _Run:
+            """For operands that begin at a pack, and for others."""
             program, run = ready(strides, aligned=True)
             packed, pointer = program.packed_operands, self.runtime.pointer
             if not packed:
@@ -185,6 +220,15 @@ class CudaBackend:
         return lru_cache(maxsize=_KEPT)(load)
 
 
+@lru_cache(maxsize=8)
+def _profile_without(profile: Profile, lacks: tuple[str, ...]) -> Profile:
+    return replace(profile, lacks=lacks) if lacks else profile
+
+
+_CAPTURING = (
+    "this stream is being captured, and the memory for intermediates would not live until the graph is launched: "
+    "contract_expression(..., graph=True) captures a graph of its own"
+)
 _Run = Callable[[Sequence[Array]], tuple[Array, ...]]
 
 
@@ -208,13 +252,20 @@ def _runner(program: Program, runtime: CupyRuntime, launched: Launches) -> _Run:
 
 
 def _launcher(program: Program, runtime: CupyRuntime) -> Launches:
-    """From the operands' addresses to the results' memories, everything launched in turn."""
+    """From the operands' addresses to the results' memories, everything launched in turn.
+
+    Raises DeviceError while the caller captures the stream, if it needs memory that would not live until the replay.
+    """
     launches = [runtime.prepare(work) for work in program.work]
     allocate, sizes = runtime.allocate, program.results
     if program.workspace:
         sizes = (*sizes, program.workspace)
 
+    borrows = bool(program.workspace) or any(isinstance(work, Product) for work in program.work)
+
     def launch_all(addresses: Sequence[int]) -> Sequence[Memory]:
+        if borrows and runtime.is_capturing():
+            raise DeviceError(_CAPTURING)
         memories = [allocate(size) for size in sizes]
         places = [*addresses, *[memory.ptr for memory in memories]]
         for launch in launches:

@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
 WORKSPACE = 32 << 20  # bytes: what cuBLAS' documentation recommends from Hopper on
 
-# cudaDataType_t, cublasOperation_t, cublasComputeType_t, cublasMath_t and cublasGemmAlgo_t, from library_types.h and
-# cublas_api.h.
+# cudaDataType_t, cublasOperation_t, cublasComputeType_t, cublasMath_t, cublasGemmAlgo_t, cublasEmulationStrategy_t and
+# cublasStatus_t, from library_types.h and cublas_api.h.
 _DATA_TYPES = {"float16": 2, "bfloat16": 14, "float32": 0, "float64": 1, "complex64": 4, "complex128": 5}
 _OP_N, _OP_T, _OP_C = 0, 1, 2
 _COMPUTE_32F, _COMPUTE_64F = 68, 70
-_DEFAULT_MATH, _NO_REDUCED_PRECISION_REDUCTION = 0, 16
+_NO_REDUCED_PRECISION_REDUCTION = 16  # halves are added in float32
 _DEFAULT_ALGORITHM = -1
+_EMULATE_WHEREVER_POSSIBLE = 2
+_NO_MEMORY = {1, 3, 14}  # NOT_INITIALIZED, ALLOC_FAILED, INTERNAL_ERROR: which of them depends on the call
+_NOT_SUPPORTED = {7, 8, 15}  # INVALID_VALUE, ARCH_MISMATCH, NOT_SUPPORTED
 
 _INT, _LONG, _SIZE, _POINTER = ctypes.c_int, ctypes.c_longlong, ctypes.c_size_t, ctypes.c_void_p
 _MATRIX, _MATRICES = [_POINTER, _INT, _INT], [_POINTER, _INT, _INT, _LONG]  # type, leading dimension, stride
@@ -40,6 +43,8 @@ _ARGUMENTS: dict[str, list[Any]] = {
     "cublasSetStream_v2": [_POINTER],
     "cublasSetWorkspace_v2": [_POINTER, _SIZE],
     "cublasSetMathMode": [_INT],
+    "cublasSetEmulationStrategy": [_INT],
+    "cublasGemmEx": [*[_INT] * 5, _POINTER, *_MATRIX * 2, _POINTER, *_MATRIX, *[_INT] * 2],
     "cublasGemmBatchedEx": [*[_INT] * 5, _POINTER, *_MATRIX * 2, _POINTER, *_MATRIX, *[_INT] * 3],
     "cublasGemmStridedBatchedEx": [*[_INT] * 5, _POINTER, *_MATRICES * 2, _POINTER, *_MATRICES, *[_INT] * 3],
 }
@@ -48,62 +53,59 @@ _SINGLE, _DOUBLE = {"float32", "complex64"}, {"float64", "complex128"}
 
 
 class _Precision(NamedTuple):
-    """How products of some dtypes are computed, and the first version of cuBLAS that can."""
+    """How products of some dtypes are computed; the first version of cuBLAS and the least compute capability for it."""
 
     dtypes: set[str]
     compute: int
-    version: int
+    version: int = 0
+    capability: int = 0
 
 
-# By the names that `precision=` takes; products of any other dtype are those of full precision.
+# By the names that `precision=` takes; products of any other dtype are those of full precision. cuBLAS emulates on
+# Blackwell; on what came before it would compute in full precision, and not say so.
 _PRECISIONS = {
-    "tf32": [_Precision(_SINGLE, 77, 0)],  # CUBLAS_COMPUTE_32F_FAST_TF32
-    "bf16": [_Precision(_SINGLE, 75, 0)],  # CUBLAS_COMPUTE_32F_FAST_16BF
+    "tf32": [_Precision(_SINGLE, 77)],  # CUBLAS_COMPUTE_32F_FAST_TF32
+    "bf16": [_Precision(_SINGLE, 75)],  # CUBLAS_COMPUTE_32F_FAST_16BF
     "emulated": [
-        _Precision(_SINGLE, 78, 120900),  # CUBLAS_COMPUTE_32F_EMULATED_16BFX9
-        _Precision(_DOUBLE, 79, 130100),  # CUBLAS_COMPUTE_64F_EMULATED_FIXEDPOINT
+        _Precision(_SINGLE, 78, 120900, 100),  # CUBLAS_COMPUTE_32F_EMULATED_16BFX9
+        _Precision(_DOUBLE, 79, 130100, 100),  # CUBLAS_COMPUTE_64F_EMULATED_FIXEDPOINT
     ],
 }
 
 
-class GemmTypes(NamedTuple):
-    """A product's data type, compute type, math mode and dtype of scalars, and the first version of cuBLAS for it."""
-
-    data: int
-    compute: int
-    mode: int
-    scalar: str
-    version: int
-
-
-@cache
-def gemm_types(dtype: str, precision: str | None) -> GemmTypes:
-    scalar = accumulator(dtype)
-    compute, version = _COMPUTE_64F if dtype in _DOUBLE else _COMPUTE_32F, 0
+def _precision(dtype: str, precision: str | None) -> _Precision:
     for lower in _PRECISIONS.get(precision or "", []):
         if dtype in lower.dtypes:
-            _, compute, version = lower
-    mode = _DEFAULT_MATH if scalar == dtype else _NO_REDUCED_PRECISION_REDUCTION  # halves are added in float32
-    return GemmTypes(_DATA_TYPES[dtype], compute, mode, scalar, version)
+            return lower
+    return _Precision({dtype}, _COMPUTE_64F if dtype in _DOUBLE else _COMPUTE_32F)
+
+
+class CublasError(RuntimeError):
+    """A function of cuBLAS that failed."""
+
+    def __init__(self, name: str, status: int) -> None:
+        super().__init__(f"{name} failed with status {status}")
+        self.is_short_of_memory, self.is_not_supported = status in _NO_MEMORY, status in _NOT_SUPPORTED
 
 
 Multiply = Callable[[Sequence[int]], None]  # a product as a function of the addresses of a program's memories
 
 
 class Cublas:
-    """A handle for the device that is current when it is made. A call that fails raises RuntimeError with its status.
+    """A handle for the device that is current when it is made, of this compute capability (90 for 9.0).
 
     All threads share the handle: whoever attaches it or multiplies holds its `lock`. It is never destroyed: that would
-    wait for the device, which breaks a capture.
+    wait for the device, which breaks a capture. A call that fails raises CublasError.
     """
 
-    def __init__(self, library: Any) -> None:
+    def __init__(self, library: Any, capability: int) -> None:
         self.lock = threading.RLock()
         self.context: Hashable = None  # the runtime's context of the stream that is attached
         self._workspace: Memory | None = None
-        self._mode = _DEFAULT_MATH
+        self._capability = capability
         self._library, self._handle = library, ctypes.c_void_p()
         _check("cublasCreate_v2", library.cublasCreate_v2(ctypes.byref(self._handle)))
+        self._call("cublasSetMathMode")(_NO_REDUCED_PRECISION_REDUCTION)
 
     def attach(self, context: Hashable, stream: int, workspace: Memory) -> None:
         """Later products run on this stream, in a workspace of WORKSPACE bytes; both live as long as they are attached.
@@ -116,43 +118,50 @@ class Cublas:
         self._call("cublasSetWorkspace_v2")(workspace.ptr, WORKSPACE)
         self.context, self._workspace = context, workspace
 
+    def detach(self) -> None:
+        """Forget the stream and the workspace: whoever multiplies next attaches their own."""
+        self.context = self._workspace = None
+
     def prepare(self, work: Product) -> Multiply:
-        """Raises DeviceError if this version of cuBLAS lacks the precision."""
-        types, gemm = gemm_types(work.dtype, work.precision), work.gemm
-        if types.version:
-            self._check_version(work, types.version)
-        multiply = self._call("cublasGemmBatchedEx" if work.by_pointers else "cublasGemmStridedBatchedEx")
-        set_mode, mode = self._call("cublasSetMathMode"), types.mode
+        """Raises DeviceError if this version of cuBLAS, or the device, lacks the precision."""
+        precision, gemm = _precision(work.dtype, work.precision), work.gemm
+        if precision.capability:
+            self._allow_emulation(work, precision)
+        is_strided = not (work.by_pointers or work.single)
+        name = "GemmStridedBatchedEx" if is_strided else "GemmBatchedEx" if work.by_pointers else "GemmEx"
+        multiply = self._call(f"cublas{name}")
         op_a, op_b = _operation(gemm.transpose_a, gemm.conjugate_a), _operation(gemm.transpose_b, gemm.conjugate_b)
-        alpha, beta = (_scalar(types.scalar, number).ctypes.data for number in (1, int(gemm.accumulate)))
+        alpha, beta = (_scalar(accumulator(work.dtype), number).ctypes.data for number in (1, int(gemm.accumulate)))
         operations = op_a, op_b, gemm.m, gemm.n, gemm.k, alpha
         leading_and_stride = (gemm.lda, gemm.stride_a), (gemm.ldb, gemm.stride_b), (gemm.ldc, gemm.stride_c)
-        a, b, c = ([types.data, *numbers[: 1 if work.by_pointers else 2]] for numbers in leading_and_stride)
-        batch = gemm.batch, types.compute, _DEFAULT_ALGORITHM
+        data = _DATA_TYPES[work.dtype]
+        a, b, c = ([data, *numbers[: 1 + is_strided]] for numbers in leading_and_stride)
+        last = *([] if work.single else [gemm.batch]), precision.compute, _DEFAULT_ALGORITHM
         (in_a, at_a), (in_b, at_b), (in_c, at_c) = work.addresses[:3]
 
         def launch(addresses: Sequence[int]) -> None:
-            if self._mode != mode:
-                set_mode(mode)
-                self._mode = mode
             multiply(
                 *(*operations, addresses[in_a] + at_a, *a, addresses[in_b] + at_b, *b),
-                *(beta, addresses[in_c] + at_c, *c, *batch),
+                *(beta, addresses[in_c] + at_c, *c, *last),
             )
 
         return launch
 
-    def _check_version(self, work: Product, needed: int) -> None:
+    def _allow_emulation(self, work: Product, precision: _Precision) -> None:
+        """Refuse it where cuBLAS has none for the device."""
         version = ctypes.c_int()
         self._call("cublasGetVersion_v2")(ctypes.byref(version))
-        if version.value < needed:
-            raise DeviceError(
-                f"precision={work.precision!r} of {work.dtype} needs cuBLAS {_version_text(needed)}, "
-                f"and this is {_version_text(version.value)}"
-            )
+        wanted = f"precision={work.precision!r} of {work.dtype} needs"
+        if version.value < precision.version:
+            found = f"and this is {_version_text(version.value)}"
+            raise DeviceError(f"{wanted} cuBLAS {_version_text(precision.version)}, {found}")
+        if self._capability < precision.capability:
+            needed, here = (f"{each // 10}.{each % 10}" for each in (precision.capability, self._capability))
+            raise DeviceError(f"{wanted} a device of compute capability {needed}, and this has {here}")
+        self._call("cublasSetEmulationStrategy")(_EMULATE_WHEREVER_POSSIBLE)
 
     def _call(self, name: str) -> Callable[..., None]:
-        """A function of the library on this handle, which raises RuntimeError if it fails."""
+        """A function of the library on this handle."""
         function, handle = getattr(self._library, name), self._handle
         function.argtypes = [_POINTER, *_ARGUMENTS[name]]
 
@@ -169,7 +178,7 @@ def load(major: int) -> Any:
 
 def _check(name: str, status: int) -> None:
     if status:
-        raise RuntimeError(f"{name} failed with status {status}")
+        raise CublasError(name, status)
 
 
 def _version_text(number: int) -> str:

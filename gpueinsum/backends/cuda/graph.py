@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import assert_never
+from weakref import WeakSet
 
 from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
 from gpueinsum.backends.cuda.runtime import CupyRuntime, Memory
@@ -52,17 +53,19 @@ def launch_or_replay(program: Program, runtime: CupyRuntime, launch: Launches, w
     """`launch`, or a replay of the program: both take the operands' addresses and give the results' memories.
 
     What is captured for a stream serves that stream only, where one replay waits for the one before it. If capturing
-    fails, or there is no memory for it, everything is launched as before; the reason is a RuntimeWarning if it `warns`.
+    fails, or there is no memory for it, everything is launched as before; the first reason is a RuntimeWarning if it
+    `warns`.
     """
     copies_pay = 2 * len(program.operands) <= len(program.work) and all(
         span.bytes <= _MOST_GAPS * span.elements_bytes for span in program.operands
     )
     in_place = lru_cache(maxsize=_KEPT)(lambda context, addresses: _Repeated(program, runtime, addresses))
     elsewhere = lru_cache(maxsize=_KEPT)(lambda context: _Repeated(program, runtime, None))
-    failed: list[str] = []
+    warned = not warns
 
     def run(addresses: Sequence[int]) -> Sequence[Memory]:
-        if failed:
+        nonlocal warned
+        if runtime.is_capturing():
             return launch(addresses)
         context = runtime.context()
         try:
@@ -70,8 +73,8 @@ def launch_or_replay(program: Program, runtime: CupyRuntime, launch: Launches, w
             if replay is None and copies_pay:
                 replay = elsewhere(context).replay()
         except (DeviceError, MemoryError) as error:
-            failed.append(str(error))
-            if warns:
+            if not warned:
+                warned = True
                 warnings.warn(f"no CUDA graph, but launch by launch: {error}", RuntimeWarning, stacklevel=2)
             return launch(addresses)
         return launch(addresses) if replay is None else replay(addresses)
@@ -80,22 +83,42 @@ def launch_or_replay(program: Program, runtime: CupyRuntime, launch: Launches, w
 
 
 class _Repeated:
-    """What may become a graph: it is captured the second time that it is asked for, when all kernels are loaded."""
+    """What may become a graph: it is captured the second time that it is asked for, when all kernels are loaded.
+
+    A capture that fails is tried again, each time after twice as many calls.
+    """
 
     def __init__(self, program: Program, runtime: CupyRuntime, addresses: tuple[int, ...] | None) -> None:
         self._capture = partial(_Graph, program, runtime, addresses)
         self._graph: _Graph | None = None
-        self._asked = 0
+        self._asked, self._due = 0, 2
         self._lock = threading.Lock()
+        _KNOWN.add(self)
 
     def replay(self) -> Launches | None:
         with self._lock:
             self._asked += 1
-            if self._asked == 1:
-                return None
             if self._graph is None:
+                if self._asked < self._due:
+                    return None
+                self._due = 2 * self._asked
                 self._graph = self._capture()
             return self._graph.replay
+
+    def forget(self) -> int:
+        """Give up the graph, until it is asked for twice more; how many bytes it holds."""
+        with self._lock:
+            graph, self._graph = self._graph, None
+            self._asked, self._due = 0, 2
+        return graph.bytes if graph else 0
+
+
+_KNOWN: WeakSet[_Repeated] = WeakSet()
+
+
+def forget_graphs() -> int:
+    """Give up all graphs and the memory that they work in; how many bytes that is."""
+    return sum(repeated.forget() for repeated in [*_KNOWN])
 
 
 class _Graph:
@@ -113,6 +136,12 @@ class _Graph:
         own = [memory.ptr for memory in (*self._results, *self._workspace)]
         self._launch = runtime.capture(program, [*addresses, *own])
         self._lock = threading.Lock()  # threads of one stream: copies in, launch and copies out belong together
+
+    @property
+    def bytes(self) -> int:
+        """What it holds."""
+        copied = sum(span.bytes for span in self._program.operands) if self._inputs else 0
+        return copied + self._program.bytes
 
     def replay(self, addresses: Sequence[int]) -> Sequence[Memory]:
         runtime, program = self._runtime, self._program

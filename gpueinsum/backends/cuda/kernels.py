@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from gpueinsum.backends.cuda.source import THREADS, Kernel, accumulator, job, ne
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
+from gpueinsum.schedule.gemm import Product
 
 Sizes = tuple[tuple[Label, int], ...]
 
@@ -174,12 +174,12 @@ def integer_gemm(batch: Axis, rows: Axis, columns: Axis, summed: Axis, dtype: st
     return Launch(Kernel("integer_gemm", dtype, dtype, 2), _blocks(tiles * THREADS, processors), numbers)
 
 
-def pointers(matrices: Sequence[Axis], item: int, processors: int) -> Launch:
-    """Three arrays of pointers, one behind the other: to the matrices of lhs, of rhs and of out, along these axes."""
-    loops = [Axis(axis.size, tuple([stride * item for stride in axis.strides])) for axis in matrices]
-    number = math.prod(axis.size for axis in matrices)
-    numbers = job(nest(*_columns(loops, 3), [], [[]] * 3), number)
-    return Launch(Kernel("pointers", "uint8", "uint64", 3), _blocks(number, processors), numbers)
+def pointers(product: Product, item: int, processors: int) -> Launch:
+    """Three arrays of pointers, one behind the other: to the matrices of lhs, of rhs and of out of a product."""
+    loops = [Axis(axis.size, tuple([stride * item for stride in axis.strides])) for axis in product.numbered]
+    numbers = product.number, product.each, product.slots, product.calls * product.slots
+    matrices = job(nest(*_columns(loops, 3), [], [[]] * 3), *numbers)
+    return Launch(Kernel("pointers", "uint8", "uint64", 3), _blocks(product.number, processors), matrices)
 
 
 # ---------------------------------------------------------------- element by element

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, assert_never
 
@@ -13,15 +13,14 @@ from gpueinsum.backends.cuda.program import Address, Launch, Output, Product, Pr
 from gpueinsum.backends.cuda.source import MAX_OPERANDS
 from gpueinsum.backends.cuda.workspace import places
 from gpueinsum.costs.counts import item_bytes
-from gpueinsum.language.strides import Axis, points
+from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Term
 from gpueinsum.schedule.candidate import Blocks, Matmul, Pass, Scatter, Sum, View, Zeros
-from gpueinsum.schedule.gemm import LHS, OUT, RHS, Call, blas_calls
+from gpueinsum.schedule.gemm import LHS, OUT, POINTER_BYTES, RHS, SINGLE, blas_calls
+from gpueinsum.schedule.gemm import Product as Products
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.problem import Strides, axis_labels, c_strides
 from gpueinsum.schedule.schedule import Schedule, ScheduledStep
-
-_POINTER_BYTES = 8
 
 
 class _Strided(NamedTuple):
@@ -65,6 +64,7 @@ class _Assembly:
         self._schedule, self._precision, self._processors = schedule, schedule.precision, processors
         self._size, self._dtype = dict(schedule.sizes), schedule.dtype
         self._is_blas = schedule.profile.rate(schedule.dtype) is not None
+        self._has_single = schedule.profile.has(SINGLE, schedule.dtype)
         self._work: list[Work] = []
         self._bytes = [0] * len(schedule.inputs)
         self._results: list[int] = []  # memories that become outputs
@@ -164,33 +164,32 @@ class _Assembly:
             for starts in product.offsets():
                 self._work.append(launch.at(*_move(arrays, starts, item)))
         elif product.pointers:
-            self._products(blas_calls(product), self._pointers(product.numbered, arrays), _POINTER_BYTES, arrays)
+            self._products(way, self._pointers(product, arrays), POINTER_BYTES, arrays)
         else:
-            self._products(blas_calls(product), arrays, item)
+            self._products(way, arrays, item)
 
     def _copy(self, source: Source, array: _Strided, term: Term) -> _Strided:
         copy = _Strided(self._memory(points(term, self._size) * item_bytes(self._dtype)), c_strides(term, self._size))
         self._sum([(source, array)], term, copy)
         return copy
 
-    def _products(
-        self, calls: Iterable[Call], arrays: Sequence[Address], item: int, matrices: Sequence[Address] = ()
-    ) -> None:
+    def _products(self, way: Gemm, arrays: Sequence[Address], item: int, matrices: Sequence[Address] = ()) -> None:
         """cuBLAS calls on lhs, rhs and out, of elements of so many bytes; or on arrays of pointers to `matrices`."""
-        for call in calls:
+        for call in blas_calls(way.product):
             sides = (RHS, LHS, OUT) if call.swapped else (LHS, RHS, OUT)
             begins = _move(arrays, call.starts, item)
-            addresses = [array[side] for array in (begins, matrices) if array for side in sides]
-            work = Product(call.gemm, self._dtype, self._precision, tuple(addresses), by_pointers=bool(matrices))
-            self._work.append(work)
+            addresses = tuple([array[side] for array in (begins, matrices) if array for side in sides])
+            is_single = call.gemm.batch == 1 and not (matrices or way.as_batch) and self._has_single
+            how = {"by_pointers": bool(matrices), "single": is_single}
+            self._work.append(Product(call.gemm, self._dtype, self._precision, addresses, **how))
 
-    def _pointers(self, axes: Sequence[Axis], arrays: Sequence[Address]) -> list[Address]:
-        """Three arrays of pointers: to the matrices of lhs, of rhs and of out, which are numbered along these axes."""
-        each = math.prod([axis.size for axis in axes]) * _POINTER_BYTES
-        pointers = Address(self._memory(len(arrays) * each), 0)
-        launch = kernels.pointers(axes, item_bytes(self._dtype), self._processors)
+    def _pointers(self, product: Products, arrays: Sequence[Address]) -> list[Address]:
+        """Three arrays of pointers: to the matrices of lhs, of rhs and of out."""
+        nbytes = product.calls * product.slots * POINTER_BYTES
+        pointers = Address(self._memory(len(arrays) * nbytes), 0)
+        launch = kernels.pointers(product, item_bytes(self._dtype), self._processors)
         self._work.append(launch.at(*arrays, pointers))
-        return _move([pointers] * len(arrays), range(len(arrays)), each)
+        return _move([pointers] * len(arrays), range(len(arrays)), nbytes)
 
     def _sum(self, factors: Sequence[tuple[Source, _Strided]], out: Term, made: _Strided) -> None:
         """`terms->out` in one pass: diagonals, products, sum and permutation, of the conjugates where asked."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gpueinsum.backends.cuda.source import THREADS, Kernel, Struct
+from gpueinsum.errors import DeviceError
 from gpueinsum.language.subscripts import Shape
-from gpueinsum.schedule.gemm import GemmArguments, reads_packs
+from gpueinsum.schedule.gemm import CONJUGATES, FULL_PRECISION, POINTERS, SINGLE, GemmArguments, reads_packs
 
 
 class Address(NamedTuple):
@@ -15,6 +16,9 @@ class Address(NamedTuple):
 
     memory: int
     offset: int  # bytes
+
+
+_NOT_PLAIN = {"pointers"}  # kernels that others can stand in for
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,12 @@ class Launch:
         """The launch with these addresses."""
         return replace(self, addresses=addresses)
 
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The kernel, if there is a plainer one; see those of a product."""
+        name, dtype = self.kernel.name, self.kernel.source
+        return (f"kernel {name} of {dtype}",) if name in _NOT_PLAIN else ()
+
     def __str__(self) -> str:
         return f"{self.kernel.name}, {self.blocks} x {self.threads} threads"
 
@@ -51,6 +61,19 @@ class Product:
     precision: str | None
     addresses: tuple[Address, ...]
     by_pointers: bool = False
+    single: bool = False  # by cublasGemmEx, else a batch
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """What of it a device may refuse and a plainer product does without, as `Profile.lacks` lists it."""
+        gemm = self.gemm
+        marks = {
+            POINTERS: self.by_pointers,
+            CONJUGATES: gemm.conjugate_a or gemm.conjugate_b,
+            f"precision {self.precision}": self.precision not in FULL_PRECISION,
+            SINGLE: self.single,
+        }
+        return tuple([f"{way} of {self.dtype}" for way, is_used in marks.items() if is_used])
 
     def __str__(self) -> str:
         gemm = self.gemm
@@ -58,12 +81,20 @@ class Product:
             ("T" if transposed else "N") + "*" * conjugated
             for transposed, conjugated in ((gemm.transpose_a, gemm.conjugate_a), (gemm.transpose_b, gemm.conjugate_b))
         )
-        batch, adds = f"{gemm.batch} of " if gemm.batch > 1 else "", ", added" if gemm.accumulate else ""
+        batch, adds = "" if self.single else f"{gemm.batch} of ", ", added" if gemm.accumulate else ""
         how = ", by pointers" if self.by_pointers else ""
         return f"gemm {a}{b}, {batch}{gemm.m} x {gemm.n} x {gemm.k}{adds}{how}"
 
 
 Work = Launch | Product
+
+
+class RefusedError(DeviceError):
+    """A device, or a library of its own, refuses some `work` as it is, which may be done in another way."""
+
+    def __init__(self, work: Work, error: Exception) -> None:
+        super().__init__(f"{work}: {error}")
+        self.work = work
 
 
 class Span(NamedTuple):

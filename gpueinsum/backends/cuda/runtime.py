@@ -6,18 +6,20 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from gpueinsum.backends.cuda.cublas import WORKSPACE, Cublas, load
-from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
+from gpueinsum.backends.cuda.cublas import WORKSPACE, Cublas, CublasError, load
+from gpueinsum.backends.cuda.program import Launch, Product, Program, RefusedError, Work
 from gpueinsum.backends.cuda.source import Kernel, kernel_text
 from gpueinsum.backends.operands import on_device
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.language.subscripts import Shape
+from gpueinsum.text import bytes_text
 
 Array = Any
+Result = TypeVar("Result")
 
 
 class Memory(Protocol):
@@ -60,7 +62,8 @@ class CupyRuntime:
             raise DeviceError("CUDA needs its headers, with which CuPy compiles: pip install 'cupy-cuda13x[ctk]'")
         self._cupy = cupy
         self.array_type = cupy.ndarray
-        self._cublas = lru_cache(maxsize=None)(lambda device: Cublas(library))
+        self._library = library
+        self._handles: dict[int, Cublas] = {}  # by device
         self._workspace = lru_cache(maxsize=_STREAMS)(lambda context: self.allocate(WORKSPACE))
 
     @property
@@ -113,6 +116,10 @@ class CupyRuntime:
         thread = threading.get_ident() if stream.ptr == _PER_THREAD_STREAM else None  # another stream in every thread
         return self.device(), stream, thread
 
+    def is_capturing(self) -> bool:
+        """Whether the current stream is being captured: what is launched there runs later, and maybe often."""
+        return self._cupy.cuda.get_current_stream().is_capturing()  # type: ignore[no-any-return]  # CuPy has no types
+
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         return self._cupy.asnumpy(array, order="A")  # type: ignore[no-any-return]  # CuPy has no types
 
@@ -150,7 +157,8 @@ class CupyRuntime:
     def prepare(self, work: Work) -> Callable[[Sequence[int]], None]:
         """A kernel or a product as a function of the addresses of a program's memories.
 
-        It runs on the current stream. Raises DeviceError for a precision that the cuBLAS at hand does not have.
+        It runs on the current stream. Raises DeviceError for a precision that the cuBLAS at hand does not have; the
+        function raises RefusedError for what this device does in another way only.
         """
         return self._prepare_product(work) if isinstance(work, Product) else self._prepare_launch(work)
 
@@ -163,9 +171,53 @@ class CupyRuntime:
             with cublas.lock:
                 if cublas.context != context:
                     cublas.attach(context, context[1].ptr, self._workspace(context))
-                multiply(addresses)
+                try:
+                    multiply(addresses)
+                except CublasError as error:
+                    if error.is_not_supported:
+                        raise RefusedError(work, error) from error
+                    if self.is_capturing():  # when nothing may be freed
+                        raise
+                    self._with_memory(lambda: multiply(addresses))
 
         return launch
+
+    def _cublas(self, device: int) -> Cublas:
+        """The handle of a device, which is the current one when it is made."""
+        if device not in self._handles:
+            capability = int(self._cupy.cuda.Device().compute_capability)
+            self._handles[device] = self._with_memory(lambda: Cublas(self._library, capability))
+        return self._handles[device]
+
+    def _with_memory(self, call: Callable[[], Result]) -> Result:
+        """A call of cuBLAS, which allocates outside of CuPy's pool; once more without what the pool keeps unused.
+
+        Raises DeviceError if there is too little memory even then.
+        """
+        try:
+            return call()
+        except CublasError as error:
+            if not error.is_short_of_memory:
+                raise
+        pool = self._cupy.get_default_memory_pool()
+        pool.free_all_blocks()
+        try:
+            return call()
+        except CublasError as error:
+            free, total = map(bytes_text, self._cupy.cuda.runtime.memGetInfo())
+            held = bytes_text(pool.total_bytes())
+            raise DeviceError(
+                f"cuBLAS needs memory: {free} of {total} are free, arrays hold {held} ({error})"
+            ) from error
+
+    def free_memory(self) -> int:
+        """Give the workspaces of cuBLAS back to CuPy's pool; how many bytes they have."""
+        freed = self._workspace.cache_info().currsize * WORKSPACE
+        for cublas in self._handles.values():
+            with cublas.lock:
+                cublas.detach()
+        self._workspace.cache_clear()
+        return freed
 
     def _prepare_launch(self, work: Launch) -> Callable[[Sequence[int]], None]:
         kernel, grid, block, places = _raw_kernel(work.kernel), (work.blocks,), (work.threads,), work.addresses
@@ -240,7 +292,7 @@ class CupyRuntime:
             try:
                 yield
             finally:
-                cublas.context = None
+                cublas.detach()
 
     @contextlib.contextmanager
     def _current(self, stream: Any) -> Iterator[None]:
@@ -256,7 +308,7 @@ class CupyRuntime:
             before.use()
 
 
-_STREAMS = 8  # whose workspaces are kept
+_STREAMS = 4  # whose workspaces are kept, 128 MiB in all
 _DEVICE_TO_DEVICE = 3  # cudaMemcpyKind
 _PER_THREAD_STREAM = 2  # cudaStreamPerThread
 

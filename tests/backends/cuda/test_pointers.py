@@ -28,7 +28,7 @@ def test_a_program_by_pointers_prints_where_they_lie():
     assert str(program).split("\n") == [
         "float64, 2 launches, 512 bytes of workspace, 2640 of results",
         "  w+0 = pointers, 1 x 256 threads  of %1, %0, r0",
-        "  r0 = gemm TN, 15 of 11 x 2 x 7, by pointers  of w+0, w+120, w+240, %1, %0",
+        "  r0 = gemm TN, 15 of 11 x 2 x 7, by pointers  of w+0, w+128, w+256, %1, %0",
     ]
 
 
@@ -62,7 +62,7 @@ def random_pair(seed, dtype):
 PAIRS = range(80)
 
 
-@pytest.mark.parametrize("most", [3, gemm.MAX_BATCH])
+@pytest.mark.parametrize("most", [2, gemm.MAX_BATCH])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"])
 def test_random_pairs_by_pointers_agree_with_numpy(free_pointers, dtype, most):
     free_pointers.setattr(gemm, "MAX_BATCH", most)
@@ -95,7 +95,7 @@ def test_pointers_live_no_longer_than_their_product(rng):
     np.testing.assert_array_equal(result, np.einsum("bqhd,bkhd,bkhe->bqhe", *hosts, optimize=True))
     first, second = (min(work.addresses[:3]) for work in products_by_pointers(program))
     assert first == second
-    pointers, intermediate = 3 * 3 * 7 * 8, 3 * 7 * 61 * 67 * 8
+    pointers, intermediate = 3 * 22 * 8, 3 * 7 * 61 * 67 * 8  # of 21 products: whole packs
     assert program.workspace == sum(-(-nbytes // 256) * 256 for nbytes in (pointers, intermediate))
 
 
