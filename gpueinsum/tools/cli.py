@@ -23,6 +23,7 @@ from gpueinsum.text import bytes_text, count_text, seconds_text
 from gpueinsum.tools import calibrate, doctor
 from gpueinsum.tools.examples import EXAMPLES, relative_error, tolerance
 from gpueinsum.tools.explain import explain
+from gpueinsum.tools.results import WRONG
 
 
 class UsageError(ValueError):
@@ -205,7 +206,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         print(finding, flush=True)
         findings.append(finding)
     print(doctor.summary(findings))
-    return int(any(finding.status == doctor.WRONG for finding in findings))
+    return int(any(finding.status == WRONG for finding in findings))
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import no_gpu as _no_gpu
+from simulated import SimulatedRuntime
 
 import gpueinsum as ge
+from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.costs.machine import keep, machine, profile_path
 from gpueinsum.costs.profile import profile
 from gpueinsum.errors import DeviceError
-from gpueinsum.tools import doctor
+from gpueinsum.tools import doctor, results
 from gpueinsum.tools.cli import main
-from gpueinsum.tools.doctor import MISSING, OK, WRONG, Finding
+from gpueinsum.tools.results import MISSING, OK, WRONG, Finding
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_the_doctor_finds_a_machine_without_a_gpu_well(capsys: pytest.CaptureFix
 def test_the_doctor_tells_which_profile_prices_plans(
     cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_DTYPES", ())
+    monkeypatch.setattr(results, "DTYPES", ())
     path = profile_path(machine("cpu"))
     assert main(["doctor", "--backend", "cpu"]) == 0
     assert "ok       profile of cpu: cpu, of the package; gpueinsum calibrate measures" in capsys.readouterr().out
@@ -85,12 +87,31 @@ def test_the_doctor_checks_every_dtype_on_cuda(capsys: pytest.CaptureFixture[str
     simulated_backend().runtime.calls.clear()
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert out.count("results equal numpy's") == len(doctor._DTYPES)
-    assert out.count(" on cuda: ") == len(doctor._DTYPES) + 1
+    assert out.count("results equal numpy's") == len(results.DTYPES)
+    assert out.count(" on cuda: ") == len(results.DTYPES) + 1
     calls = simulated_backend().runtime.calls
     launched = {call[1].name for call in calls if call[0] == "launch"}
     assert launched == {"reduce", "reduce_columns", "multiply", "expand", "add", "integer_gemm", "pointers"}
     assert {"gemm", "pointer gemm"} <= {call[0] for call in calls}
+    assert "84 ways to run products on CUDA give numpy's results" in out
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_the_doctor_lists_what_the_device_refuses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = SimulatedRuntime()
+    device.refuses = ("pointers of float32", "single products of float64", "precision bf16")
+    backend = CudaBackend(device)
+    monkeypatch.setattr("gpueinsum.backends.select.cuda_backend", lambda: backend)
+    monkeypatch.setattr(doctor, "_device_lines", lambda: ["GPU 0 of 1: simulated"])
+    monkeypatch.setattr(doctor, "_architecture", lambda: "sm_90")
+    with pytest.warns(RuntimeWarning, match="this device refuses") as warned:
+        assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for way in ("pointers of float32", "single products of float64", "precision bf16 of float32"):
+        assert f"missing  {way}: this device refuses them, and computes in another way" in out
+    assert out.count("this device refuses") == len(warned) == 3
 
 
 def _one_element_wrong(*args: Any, **kwargs: Any) -> Any:
@@ -130,8 +151,8 @@ def test_the_doctor_detects_a_kernel_that_is_wrong(
     monkeypatch.setattr(SimulatedRuntime, "launch", skips_expand)
     assert main(["doctor"]) == 1
     wrong = [line for line in capsys.readouterr().out.splitlines() if line.startswith(WRONG)]
-    assert sum("embedding ij->iji" in line for line in wrong) == len(doctor._DTYPES)
-    assert sum("gradient of a trace ii->" in line for line in wrong) == len(wrong) - len(doctor._DTYPES) == 6
+    assert sum("embedding ij->iji" in line for line in wrong) == len(results.DTYPES)
+    assert sum("gradient of a trace ii->" in line for line in wrong) == len(wrong) - len(results.DTYPES) == 6
 
 
 @pytest.mark.usefixtures("simulated_gpu")
@@ -151,7 +172,7 @@ def test_a_device_that_raises_is_a_finding(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setattr(ge, "einsum", lost)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
-    assert out.count("RuntimeError: cudaErrorLaunchFailure: unspecified launch failure") > len(doctor._DTYPES)
+    assert out.count("RuntimeError: cudaErrorLaunchFailure: unspecified launch failure") > len(results.DTYPES)
     assert "Traceback" not in out
 
 
