@@ -62,7 +62,7 @@ def einsum(
         backend: None computes where the operands live; "cpu"; "cuda" takes numpy arrays to the GPU and back.
         precision: None or "highest" for the true precision of the dtype. On CUDA "tf32" rounds factors of float32 to 10
             bits of mantissa, "bf16" to 7, and "emulated" makes products of float32 and float64 of many of lower
-            precision, where cuBLAS has that.
+            precision, on devices of compute capability 10.0 and newer.
         deterministic: True for the same bits from the same operands on the same device, at any time; on CUDA products
             then share nothing with other streams. On the CPU, and of kernels, that always holds.
         autotune: True to time the few ways there are to run each product of large arrays, once on this device with

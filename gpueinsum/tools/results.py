@@ -217,5 +217,5 @@ def _ways() -> Iterator[Finding]:
             except Exception as error:  # whatever a broken device raises is the finding
                 yield Finding(WRONG, f"{name}: {type(error).__name__}: {first_line(error)}")
     yield Finding(OK, f"{right} ways to run products on CUDA give numpy's results")
-    for way in backend.profile.lacks:
-        yield Finding(MISSING, f"{way}: this device refuses them, and computes in another way")
+    for lacking in backend.profile.lacks:
+        yield Finding(MISSING, f"{lacking}: this device refuses them, and computes in another way")
