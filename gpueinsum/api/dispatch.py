@@ -50,9 +50,9 @@ def evaluate(expression: Expression, operands: Sequence[Any], out: Array | None,
 
 
 def array_kinds(operands: Sequence[Any]) -> list[Any]:
-    """What decides how arrays are computed with: the shape and the dtype of each in turn, then of CuPy's their place.
+    """What a cache knows plain arrays by: the shape and the dtype of each in turn; of CuPy's also where they lie.
 
-    Nothing unless all are plain arrays of numpy's, or plain ones of CuPy's that can be used where they are.
+    Nothing unless all are plain ones of numpy's, or of CuPy's that `CudaBackend.asarray` takes as they are.
     """
     kinds: list[Any] = []
     for operand in operands:
@@ -64,12 +64,11 @@ def array_kinds(operands: Sequence[Any]) -> list[Any]:
 
 
 def read_kinds(kinds: Sequence[Any]) -> tuple[Signature, Backend, Sequence[tuple[int, ...]] | None]:
-    """From `array_kinds` the signature, the backend, and of CuPy's arrays the strides (in bytes)."""
-    operands = tuple(zip(kinds[::2], kinds[1::2], strict=False))
+    """The signature of `array_kinds`, the backend, and the strides (in bytes) if they are part of it."""
     if len(kinds) % 2 == 0:
-        return operands, HOST, None
-    backend, _, *strides = kinds[-1]
-    return operands, backend, strides
+        return tuple(zip(kinds[::2], kinds[1::2], strict=True)), HOST, None
+    *kinds, (backend, _, *strides) = kinds
+    return tuple(zip(kinds[::2], kinds[1::2], strict=True)), backend, strides
 
 
 def call_on_arrays(options: Options, expression: Expression, *kinds: Any) -> Callable[..., Array]:

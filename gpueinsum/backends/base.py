@@ -57,7 +57,10 @@ class Backend(Protocol):
     def bind_single(
         self, plan: Plan, mode: Mode = PLAIN, strides: Sequence[tuple[int, ...]] | None = None
     ) -> Callable[..., Array]:
-        """`bind` for a plan of one output: that output itself; on CUDA for these strides and this device, if given."""
+        """`bind` for a plan of one output: that output itself.
+
+        With `strides` (in bytes) operands must have these, and the device must be the one that is current now.
+        """
 
     def load(self, schedule: Schedule) -> Callable[..., tuple[Array, ...]]:
         """A function of operands that lie as the schedule says."""

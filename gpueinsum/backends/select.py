@@ -31,8 +31,8 @@ def backend_and_arrays(requested: str | None, operands: Sequence[object]) -> tup
 
 def kinds_on_device(operands: Sequence[object]) -> list[Any]:
     """`CudaBackend.kinds` of plain arrays of CuPy's; nothing for any other operands."""
-    cupy = sys.modules.get("cupy")
-    return cuda_backend().kinds(operands) if cupy and set(map(type, operands)) == {cupy.ndarray} else []
+    array = getattr(sys.modules.get("cupy"), "ndarray", None)  # without it there are no such operands
+    return cuda_backend().kinds(operands) if set(map(type, operands)) == {array} else []
 
 
 def as_array(backend: Backend, name: str, operand: object) -> Array:

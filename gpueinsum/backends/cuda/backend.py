@@ -69,9 +69,9 @@ class CudaBackend:
         return array
 
     def kinds(self, arrays: Sequence[Array]) -> list[Any]:
-        """Of CuPy's own arrays the shape and the dtype of each in turn, then their place: backend, device and strides.
+        """Of CuPy's own arrays the shape and the dtype of each in turn, then in a tuple backend, device and strides.
 
-        Nothing if `asarray` would refuse one of them.
+        Nothing if `asarray` would refuse one of them, as it says why.
         """
         device = self.runtime.device()
         kinds: list[Any] = []
@@ -129,7 +129,7 @@ class CudaBackend:
     def bind_single(
         self, plan: Plan, mode: Mode = PLAIN, strides: Sequence[tuple[int, ...]] | None = None
     ) -> Callable[..., Array]:
-        """`bind` for a plan of one output: that output itself; for these strides and this device alone, if given."""
+        """`bind` for a plan of one output: that output itself; made now for operands of these strides, if given."""
         loaded, device = self._load(plan, mode), self.runtime.device
         if strides is not None:
             run = loaded(device(), *strides)
