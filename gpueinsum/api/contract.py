@@ -21,15 +21,16 @@ from gpueinsum.api.arguments import (
 )
 from gpueinsum.api.dispatch import (
     Call,
-    call_on_numpy,
+    array_kinds,
+    as_function,
+    call_on_arrays,
     evaluate,
     finish_call,
     layout,
     needed_casts,
-    numpy_call,
-    numpy_signature,
     out_kind,
     plan_and_dtypes,
+    read_kinds,
     resolve,
     signature,
 )
@@ -148,9 +149,9 @@ class ContractExpression:
         self._constants_on = lru_cache(maxsize=_KEPT)(partial(_constants_on, constants))
         self._folded = lru_cache(maxsize=_KEPT)(partial(_fold, expression, constants, self._constants_on))
         if constants:
-            self._numpy_call = lru_cache(maxsize=_KEPT)(partial(_constant_numpy_call, self._folded, options))
+            self._array_call = lru_cache(maxsize=_KEPT)(partial(_constant_call, self._folded, options))
         else:
-            self._numpy_call = lru_cache(maxsize=_SIZES)(partial(numpy_call, options, expression))
+            self._array_call = lru_cache(maxsize=_SIZES)(partial(call_on_arrays, options, expression))
 
     @property
     def contraction(self) -> str:
@@ -174,9 +175,9 @@ class ContractExpression:
             counts = f"exactly {self.num_args} array arguments but received {len(arrays)}"
             raise ValueError(f"this `ContractExpression` takes {counts}: {self!r}")
         if out is None and backend == "auto":
-            kinds = numpy_signature(arrays)
+            kinds = array_kinds(arrays)
             if kinds:
-                return self._numpy_call(*kinds)(*arrays)
+                return self._array_call(*kinds)(*arrays)
         options = self._options._replace(backend=_backend(backend))
         if not self._constants:
             return evaluate(self._expression, arrays, out, options)
@@ -235,10 +236,17 @@ def _fold(
     return Call(lambda *arrays: run(*arrays, *kept), *casts, not plan.term(plan.outputs[0]))
 
 
-def _constant_numpy_call(folded: Callable[..., Call], options: Options, *kinds: Any) -> Callable[..., Array]:
-    """`numpy_call` for the operands that are no constants."""
-    late = tuple(zip(kinds[::2], kinds[1::2], strict=True))
-    return call_on_numpy(folded(HOST, None, late, None, options), options)
+def _constant_call(folded: Callable[..., Call], options: Options, *kinds: Any) -> Callable[..., Array]:
+    """`call_on_arrays` for the operands that are no constants."""
+    late, backend, _ = read_kinds(kinds)
+    if backend is HOST:
+        return as_function(folded(HOST, None, late, None, options), HOST, options)
+
+    def call(*arrays: Array) -> Array:
+        """With the constants of the stream that is current now."""
+        return as_function(folded(backend, backend.context(), late, None, options), backend, options)(*arrays)
+
+    return call
 
 
 def _fill(constants: Mapping[int, Any], others: Sequence[Any]) -> list[Any]:

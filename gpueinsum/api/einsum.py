@@ -19,7 +19,15 @@ from gpueinsum.api.arguments import (
     is_shape,
     read_shape,
 )
-from gpueinsum.api.dispatch import cached_numpy_call, evaluate, evaluate_plan, numpy_signature, plan_for
+from gpueinsum.api.dispatch import (
+    array_kinds,
+    cached_call,
+    cached_plan_call,
+    evaluate,
+    evaluate_plan,
+    plan_for,
+    plan_options,
+)
 from gpueinsum.backends.operands import on_device
 from gpueinsum.backends.select import backend_for
 from gpueinsum.costs.machine import profile_for
@@ -81,9 +89,9 @@ def einsum(
     """
     has_defaults = out is dtype is backend is precision is None and optimize is _AUTO and order == "K"
     if has_defaults and casting == "safe" and not (deterministic or autotune) and type(subscripts) is str:
-        kinds = numpy_signature(operands)
+        kinds = array_kinds(operands)
         if kinds:
-            return cached_numpy_call(subscripts, *kinds)(*operands)
+            return cached_call(subscripts, *kinds)(*operands)
     expression, arrays = hashable_form(subscripts, operands)
     options = Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune)
     return evaluate(expression, arrays, out, options.check())
@@ -134,8 +142,11 @@ def run_plan(
     Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
     """
     check_is_plan(plan)
-    options = Options(plan.dtype, "K", "same_kind", "auto", backend, precision, deterministic, autotune)
-    return evaluate_plan(plan, operands, options.check())
+    if backend is precision is None and not (deterministic or autotune):
+        kinds = array_kinds(operands)
+        if kinds:
+            return cached_plan_call(plan, *kinds)(*operands)
+    return evaluate_plan(plan, operands, plan_options(plan, backend, precision, deterministic, autotune))
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:

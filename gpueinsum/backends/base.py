@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -54,8 +54,13 @@ class Backend(Protocol):
     def bind(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., tuple[Array, ...]]:
         """A function of operands of the plan's shapes and dtype, which gives the plan's outputs."""
 
-    def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
-        """`bind` for a plan of one output: that output itself."""
+    def bind_single(
+        self, plan: Plan, mode: Mode = PLAIN, strides: Sequence[tuple[int, ...]] | None = None
+    ) -> Callable[..., Array]:
+        """`bind` for a plan of one output: that output itself.
+
+        With `strides` (in bytes) operands must have these, and the device must be the one that is current now.
+        """
 
     def load(self, schedule: Schedule) -> Callable[..., tuple[Array, ...]]:
         """A function of operands that lie as the schedule says."""

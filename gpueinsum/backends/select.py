@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,12 @@ def backend_and_arrays(requested: str | None, operands: Sequence[object]) -> tup
         return HOST, operands  # most calls
     backend = backend_for(requested, operands)
     return backend, [as_array(backend, f"operand {number}", operand) for number, operand in enumerate(operands)]
+
+
+def kinds_on_device(operands: Sequence[object]) -> list[Any]:
+    """`CudaBackend.kinds` of plain arrays of CuPy's; nothing for any other operands."""
+    array = getattr(sys.modules.get("cupy"), "ndarray", None)  # without it there are no such operands
+    return cuda_backend().kinds(operands) if set(map(type, operands)) == {array} else []
 
 
 def as_array(backend: Backend, name: str, operand: object) -> Array:

@@ -166,7 +166,7 @@ def test_an_expression_keeps_few_constant_parts(operands, rng):
     for n in range(1, 30):
         assert expression(rng.random((5, n))).shape == (2, n)
     assert expression._folded.cache_info().currsize <= 8
-    assert expression._numpy_call.cache_info().currsize <= 8
+    assert expression._array_call.cache_info().currsize <= 8
 
 
 def test_an_expression_may_be_called_from_many_threads(operands, rng):

@@ -200,7 +200,7 @@ def clear():
     """Forget what is bound, not what is on disk."""
     from gpueinsum.api import dispatch as call
 
-    for cached in (call._call, call._plan_call, call.cached_numpy_call, tune._choices):
+    for cached in (call._call, call._plan_call, call.cached_call, call.cached_plan_call, tune._choices):
         cached.cache_clear()
 
 

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import ctypes
 import functools
 import importlib.util
 import itertools
@@ -87,6 +88,34 @@ VERSION = "0.0"  # no CuPy has it
 MEMORY = 3 << 30, 5 << 30  # free, total bytes
 
 
+class CNumpyArray:
+    """An array's memory as a kernel's argument, by value."""
+
+    def __init__(self, v):
+        assert v.__array_interface__["strides"] is None  # contiguous
+        self.value = v
+
+
+class CIntptr:
+    """An address as a kernel's argument."""
+
+    def __init__(self, v):
+        if not isinstance(v, int):
+            raise TypeError("an integer is required")  # and numpy's are none
+        self.value = v
+        if ctypes.c_ssize_t(v).value != v:
+            raise OverflowError("Python int too large to convert to C long")
+
+
+def _argument(given):
+    """What a kernel gets for an argument of its launch."""
+    if isinstance(given, CNumpyArray | CIntptr):
+        return given.value
+    if isinstance(given, np.ndarray) and given.size != 1:
+        raise TypeError("You are trying to pass a numpy.ndarray as a kernel parameter.")  # the first of CuPy's words
+    return given
+
+
 class FakeDevice:
     """The only one."""
 
@@ -137,6 +166,7 @@ def modules():
         CUDARuntimeError=type("CUDARuntimeError", (RuntimeError,), {}),
         memcpyAsync=copy,
     )
+    fake.cuda.function = _module("cupy.cuda.function", CNumpyArray=CNumpyArray, CIntptr=CIntptr)
     fake.cuda.Stream = type("Stream", (CupyStream,), {"fake": fake})
     fake.cuda.Stream.null = fake.cuda.Stream(null=True)
     fake.cuda.get_current_stream = streams.current
@@ -152,9 +182,9 @@ def modules():
 
         def __call__(self, grid, block, args):
             if self.kernel:
-                owners = simulated.owners(*[argument for argument in args if isinstance(argument, int)])
-                call = functools.partial(simulated.launch, self.kernel, *grid, *block, *args)
-                fake.cuda.get_current_stream().do(call, *owners)
+                job, *addresses = [_argument(each) for each in args]
+                call = functools.partial(simulated.launch, self.kernel, *grid, *block, job, *addresses)
+                fake.cuda.get_current_stream().do(call, *simulated.owners(*addresses))
 
     fake.RawKernel = RawKernel
     fake.linalg = _module("cupy.linalg", Served("cupy.linalg"))

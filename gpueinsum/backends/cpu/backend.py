@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -51,7 +51,9 @@ class CpuBackend:
         """Products are of full precision in every mode."""
         return self._bound(plan, mode, is_single=False)
 
-    def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
+    def bind_single(
+        self, plan: Plan, mode: Mode = PLAIN, strides: Sequence[tuple[int, ...]] | None = None
+    ) -> Callable[..., Array]:
         return self._bound(plan, mode, is_single=True)
 
     def _bound(self, plan: Plan, mode: Mode, is_single: bool) -> Callable[..., Any]:

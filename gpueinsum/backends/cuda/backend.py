@@ -85,6 +85,28 @@ class CudaBackend:
             raise OperandError(f"{array.dtype} elements lie at addresses that are no multiples of {item}")
         return array
 
+    def kinds(self, arrays: Sequence[Array]) -> list[Any]:
+        """Of CuPy's own arrays the shape and the dtype of each in turn, then in a tuple backend, device and strides.
+
+        Nothing if `asarray` would refuse one of them, as it says why.
+        """
+        device = self.runtime.device()
+        kinds: list[Any] = []
+        place: list[Any] = [self, device]
+        for array in arrays:
+            dtype, memory, strides = array.dtype, array.data, array.strides
+            item = dtype.itemsize
+            if memory.device_id != device or memory.ptr % item:
+                return []
+            for stride in strides:
+                if stride % item:
+                    return []
+            kinds.append(array.shape)
+            kinds.append(dtype)
+            place.append(strides)
+        kinds.append(tuple(place))
+        return kinds
+
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype itself; half precision accumulates in float32 inside each step. Raises DtypeError."""
         if dtype.name not in _DTYPES:
@@ -121,9 +143,14 @@ class CudaBackend:
         loaded, device = self._load(plan, mode), self.runtime.device
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)
 
-    def bind_single(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., Array]:
-        """`bind` for a plan of one output: that output itself."""
+    def bind_single(
+        self, plan: Plan, mode: Mode = PLAIN, strides: Sequence[tuple[int, ...]] | None = None
+    ) -> Callable[..., Array]:
+        """`bind` for a plan of one output: that output itself; made now for operands of these strides, if given."""
         loaded, device = self._load(plan, mode), self.runtime.device
+        if strides is not None:
+            run = loaded(device(), *strides)
+            return lambda *operands: run(operands)[0]
         return lambda *operands: loaded(device(), *[operand.strides for operand in operands])(operands)[0]
 
     def program(

@@ -5,11 +5,13 @@ function, and with what a call of a class of CuPy's gives.
 """
 
 import ast
+import contextlib
 import inspect
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from simulated import arrays
 from simulated import cupy as simulated_cupy
@@ -242,3 +244,20 @@ def test_the_stand_ins_calls_are_cupys(dotted, stands_in):
             signature = _signature(getattr(kind, name))
             theirs, ours = (list(each.parameters.values())[1:] for each in (signature, inspect.signature(function)))
             assert [(each.name, each.kind) for each in ours] == [(each.name, each.kind) for each in theirs], name
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("CIntptr", 2**63 - 1, None),
+        ("CIntptr", 2**63, OverflowError),
+        ("CIntptr", np.int64(5), TypeError),
+        ("CIntptr", 1.0, TypeError),
+        ("CNumpyArray", np.zeros(1, "i8,f4"), None),
+        ("CNumpyArray", 5, AttributeError),
+    ],
+)
+def test_the_stand_ins_arguments_of_kernels_are_cupys(name, value, error):
+    for kind in getattr(cupy.cuda.function, name), getattr(simulated_cupy, name):
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            kind(value)

@@ -43,11 +43,32 @@ def test_everything_reaches_cupy_as_its_functions_take_it(cupy, rng, expression,
     np.testing.assert_allclose(result, ge.einsum(expression, *operands), rtol=1e-3)
 
 
-def test_structs_go_to_cupy_without_the_fields_that_it_would_list_at_every_launch(cupy, monkeypatch):
-    call, structs = cupy.RawKernel.__call__, []
-    monkeypatch.setattr(cupy.RawKernel, "__call__", lambda kernel, *at: structs.append(at[2][0]) or call(kernel, *at))
-    ge.einsum("iij->j", np.ones((3, 3, 5)), backend="cuda")
-    assert [(struct.shape, struct.dtype.names) for struct in structs] == [((1,), None)]
+def test_a_kernels_arguments_are_converted_once_but_for_the_addresses_which_no_two_launches_share(cupy, monkeypatch):
+    call, given = cupy.RawKernel.__call__, []
+    monkeypatch.setattr(cupy.RawKernel, "__call__", lambda kernel, *at: given.append(at[2]) or call(kernel, *at))
+    x = cupy.asarray(np.ones((3, 3, 5)))
+    for _ in range(2):
+        ge.einsum("iij->j", x)
+    (first, *addresses), (second, *others) = given
+    assert first is second
+    assert isinstance(first, cupy.cuda.function.CNumpyArray)
+    assert all(isinstance(address, cupy.cuda.function.CIntptr) for address in (*addresses, *others))
+    assert len({*addresses, *others}) == 4
+
+
+def test_threads_share_a_program(cupy):
+    arrays = [np.full((3, 5), number, np.float64) for number in range(4)]
+    expression = ge.contract_expression("ij,ij->i", (3, 5), (3, 5))
+
+    def run(array):
+        stream = cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            x = cupy.asarray(array)
+            return [expression(x, x).get() for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for array, results in zip(arrays, pool.map(run, arrays), strict=True):
+            np.testing.assert_array_equal(results, np.broadcast_to((array * array).sum(1), (20, 3)))
 
 
 def test_arrays_on_the_gpu_stay_there(cupy):
