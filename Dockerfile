@@ -3,12 +3,12 @@
 #   docker build -t gpueinsum .
 #   mkdir -p results                                  # by yourself, else it is root's
 #   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD/results:/results" gpueinsum
-#   docker run --rm --gpus all gpueinsum python -m benchmarks.container --quick
-#   docker run --rm --gpus all gpueinsum python -m benchmarks.container --stages tests suite
+#   docker run --rm --gpus all gpueinsum python -m benchmarks.container --minutes 3 --stages tests suite
 #   docker run --rm --gpus all gpueinsum gpueinsum demo
 #
 # CUDA 13.0 comes from PyPI's wheels, the driver (branch R580 or later) from the host, through the NVIDIA Container
-# Toolkit. Without a GPU, and without `--gpus all`, it says so, and tests and measures on the CPU.
+# Toolkit. Without a GPU, and without `--gpus all`, it says so, and tests and measures on the CPU. All of it takes nine
+# and a half minutes; `--minutes 60` gives every stage more.
 #
 # Pinned, with all that they ask for, in benchmarks/constraints.txt: numpy 2.5.5, opt_einsum 3.4.0, cupy-cuda13x 14.2.0,
 # nvidia-cublas 13.1.1.3, cutensor-cu13 2.8.1, cuquantum-python-cu13 26.9.0, cutensornet-cu13 2.14.0, torch 2.14.1,

@@ -11,29 +11,35 @@ from pathlib import Path
 from benchmarks import results
 from benchmarks import run as suite
 from benchmarks.devices import THREADS, device
+from benchmarks.peers import PEERS
 from benchmarks.results import ResultsError, Run
+from benchmarks.table import heading, line, summary
 from gpueinsum.errors import DeviceError
 from gpueinsum.files import write_text
 
-_NEEDED = ("jinja2", "matplotlib", "ml_dtypes", "pandas", "tqdm")
+_NEEDED = "jinja2", "matplotlib", "pandas"  # by what is made of a run; a run itself needs none of them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 1 if a result of gpueinsum is wrong or, compared with an older run, a loss; 2 if it cannot be done."""
     options = _parser().parse_args(arguments)
+    draws = options.out is not None and not _is_file(options.out)
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        print(f"python -m benchmarks needs {', '.join(missing)}: pip install 'gpueinsum[bench]'", file=sys.stderr)
-        return 2
-    from benchmarks.compare import compare
-    from benchmarks.table import summary
-
+        without = f"without {', '.join(missing)} (pip install 'gpueinsum[bench]')"
+        if options.read or options.compare or draws:
+            print(f"python -m benchmarks: no page, plots or comparison {without}", file=sys.stderr)
+            return 2
     try:
         old = results.read(options.compare) if options.compare else None  # before anything is measured
         found = results.read(options.read) if options.read else _measured(options)
-        print("\n" + summary(found))
-        if options.out:
+        print(f"\nno summary {without}" if missing else "\n" + summary(found))
+        if draws:
             write(found, options.out)
-        moved = compare(old, found) if old else None
+        moved = None
+        if old:
+            from benchmarks.compare import compare  # which needs pandas
+
+            moved = compare(old, found)
     except (DeviceError, ResultsError) as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return 2
@@ -55,9 +61,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="NAME",
         type=suite.named,
-        help=f"rows or families; of {', '.join(suite.FAMILIES)}",
+        help=f"rows or families, in this order; of {', '.join(suite.FAMILIES)}",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="leave JSON, plots and a page in this folder")
+    parser.add_argument(
+        "--peers", nargs="+", metavar="NAME", choices=PEERS, help=f"beside these alone, not all of {', '.join(PEERS)}"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="leave JSON, plots and a page in this folder; of FILE.json only that"
+    )
     parser.add_argument("--minutes", type=float, metavar="N", help="begin no further row after so many minutes")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="what moved since; exit status 1 for a loss")
     parser.add_argument("--read", type=Path, metavar="RUN.json", help="measure nothing: show what this run measured")
@@ -67,21 +78,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measured(options: argparse.Namespace) -> Run:
     """Everything that is asked for, a line for each row as it comes; with `--out` the JSON is kept up to date."""
-    from tqdm import tqdm
-
-    from benchmarks.table import heading, line
-
     place = device(options.backend)
     rows = suite.rows_of(place, options.only, options.quick, options.tiny)
-    print(heading(place.facts()))
-    # disable=None: no bar where the error stream is no terminal.
-    with tqdm(total=len(rows), unit="row", dynamic_ncols=True, smoothing=0.1, disable=None) as bar:
-        for found in suite.run(place, rows, options.quick, options.tiny, options.minutes, bar.set_description):
-            bar.write(line(found.rows[-1]))
-            bar.update()
-            if options.out:
-                results.write(found, options.out / f"{stem(found)}.json")
+    print(heading(place.facts()), flush=True)
+    for found in suite.run(place, rows, options.quick, options.tiny, options.minutes, options.peers):
+        print(line(found.rows[-1]), flush=True)
+        if options.out:
+            results.write(found, options.out if _is_file(options.out) else options.out / f"{stem(found)}.json")
     return found
+
+
+def _is_file(path: Path) -> bool:
+    return path.suffix == ".json"
 
 
 def write(run: Run, directory: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 import gpueinsum as ge
 from benchmarks.devices import Call, Device
-from benchmarks.measure import Peer, Times, failure, measure, nothing
+from benchmarks.measure import Peer, Times, failure, measure
 from benchmarks.results import Ceilings, CopyCeiling, GemmCeiling, Overhead
 from gpueinsum.costs.counts import multiply_add_flops, step_costs
 from gpueinsum.language.steps import Contract, Step
@@ -46,13 +46,12 @@ _TINY = 1 << 16
 # ---------------------------------------------------------------- the machine's
 
 
-def ceilings(place: Device, seconds: float, is_tiny: bool = False, step: Callable[[str], Any] = nothing) -> Ceilings:
+def ceilings(place: Device, seconds: float, is_tiny: bool = False) -> Ceilings:
     """Measure them, each for so many seconds; `is_tiny` for sizes that only show that all of it runs."""
     wanted = [*_gemms(place, is_tiny), *_copies(place, is_tiny), *_calls(place)]
     measured: list[Any] = []
     faults = {}
     for name, make, prepare in wanted:
-        step(f"ceiling: {name}")
         try:
             times = measure({name: Peer([prepare()], compiles=place.kind == "cuda")}, place, seconds)
         except Exception as error:  # memory that is not there, say

@@ -5,11 +5,13 @@ from __future__ import annotations
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from random import Random
 
 import opt_einsum
 
 from benchmarks.workloads import Workload
 
+_SEED = 20261130
 _SCHOLLWOECK = "Schollwöck 2011"
 _TINY = "matrices of 2 x 3, 3 x 4, 4 x 2, ...: nothing but the overhead of a call"
 _DEEP_LINEAR = "a deep linear network, the product of its layers' weights; Saxe, McClelland and Ganguli 2014"
@@ -74,6 +76,15 @@ def circuit(name: str, qubits: int, depth: int, source: str, is_closed: bool) ->
     return Workload("circuits", name, f"{','.join(terms)}->{result}", sizes, source, "complex64")
 
 
+def permuted_state(name: str, qubits: int, source: str, where: str) -> Workload:
+    """A tensor of three legs, two of which are summed with those of a state; the result's are in random order."""
+    state = string.ascii_letters[:qubits][::-1]  # the first letter's leg is the fastest, as in Julia
+    kept = [label for label in state if label not in "im"] + ["A"]
+    result = "".join(Random(_SEED).sample(kept, len(kept)))
+    sizes = _text(dict.fromkeys(f"{state}A", 2))
+    return Workload("user reports", name, f"{state},iAm->{result}", sizes, source, where=where)
+
+
 def _text(sizes: Mapping[str, int]) -> str:
     return " ".join(f"{label}={size}" for label, size in sizes.items())
 
@@ -85,11 +96,15 @@ _OVERLAP = mps_overlap(
 )
 _PEPS = "a network on a grid, closed: one amplitude of a PEPS; Verstraete and Cirac 2004"
 
+_PERMUTED = "under-Peter/OMEinsum.jl#133: 62 ms by cuTENSOR"
+
 NETWORKS = (
     _OVERLAP,
     grid("PEPS, 4 x 4", 4, 4, _PEPS, 8, 24),
     circuit("circuit, 6 qubits", 6, 6, f"{_BORN}; one amplitude", is_closed=True),
     circuit("circuit, 14 qubits", 14, 8, f"{_BORN}; all amplitudes", is_closed=False),
+    permuted_state("permuted state", 20, f"{_PERMUTED}, with 26 qubits", "cpu"),
+    permuted_state("permuted state", 26, _PERMUTED, "cuda"),
     chain("tiny", "tiny chain 10", 10, (2, 3, 4), _TINY, "float64"),
     chain("tiny", "tiny chain 20", 20, (2, 3, 4), _TINY, "float64"),
     chain("gradients", "matrix chain 3", 3, (512,), _DEEP_LINEAR, "float32"),

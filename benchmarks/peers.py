@@ -37,11 +37,19 @@ Builder = Callable[["Job"], Sequence[Call]]  # a call for each set of operands
 
 
 class Job:
-    """One row on one device: its operands in every library, so many sets of them."""
+    """One row on one device: its operands in every library, so many sets of them; the peers wanted, None for all."""
 
-    def __init__(self, workload: Workload, place: Device, sets: int, with_cotangent: bool = False) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        place: Device,
+        sets: int,
+        with_cotangent: bool = False,
+        wanted: Sequence[str] | None = None,
+    ) -> None:
         self.workload = workload
         self.place = place
+        self.wanted = wanted
         self.stored = workload.stored()
         self.extra = [workload.cotangent()] if with_cotangent else []
         self._sets = range(sets)
@@ -124,6 +132,8 @@ def build(job: Job, builders: Mapping[str, Builder]) -> tuple[dict[str, Sequence
     left_out = {}
     for name, builder in builders.items():
         try:
+            if name in PEERS and job.wanted is not None and name not in job.wanted:
+                raise LeftOutError("not asked for")
             found[name] = builder(job)
         except LeftOutError as reason:
             left_out[name] = str(reason)
@@ -305,6 +315,7 @@ _BUILDERS: dict[str, dict[str, Builder]] = {
     "cpu": {OURS: _ours, "numpy": _one_loop, "numpy optimized": _optimized, **_ANYWHERE},
     "cuda": {OURS: _ours, "cupy": _cupy, "cupy cutensor": _cupy_cutensor, **_ANYWHERE, "cutensornet": _cutensornet},
 }
+PEERS = tuple(sorted({name for builders in _BUILDERS.values() for name in builders} - {OURS}))
 
 
 def _installed(library: Any) -> Any:

@@ -64,12 +64,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measured(options: argparse.Namespace) -> Timings:
-    """What is asked for; with `--out` the file is kept up to date."""
+    """What is asked for, a line for each plan as it comes; with `--out` the file is kept up to date."""
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     place = device(options.backend)
     rows = suite.rows_of(place, options.only, options.quick, options.tiny)
     for found in timings(place, place.backend.profile, rows, options.minutes):
+        print(_plan_line(found.plans[-1], place.backend.profile), flush=True)
         if options.out:
             results.write_as(SCHEMA, found, "plans", options.out)
     return found
@@ -83,11 +84,7 @@ def report(found: Timings, profile: Profile) -> Iterator[str]:
     yield f"\nmeasured on {found.device['name']}, predicted by {profile.name} ({profile.device})\n"
     yield _line("row or step", "predicted", "measured", "ratio", "bytes", "taken")
     for plan in found.plans:
-        if plan.fault:
-            yield f"{plan.row}  {plan.fault}"
-            continue
-        ratio, memory = plan.ratio(profile), (bytes_text(plan.bytes_predicted), bytes_text(plan.bytes_taken))
-        yield _line(plan.row, *_times(plan.predicted(profile), plan.seconds, ratio), *memory)
+        yield _plan_line(plan, profile)
         for step in _measured_steps(plan):
             times = f"{step.times} x " if step.times > 1 else ""
             sizes = " ".join(f"{label}={size}" for label, size in step.sizes.items())
@@ -140,6 +137,13 @@ def _takes_more(plan: TimedPlan, found: Timings) -> bool:
 
 def _times(predicted: float, seconds: Sequence[float], ratio: float) -> tuple[str, str, str]:
     return seconds_text(predicted), seconds_text(statistics.median(seconds)), ratio_text(ratio)
+
+
+def _plan_line(plan: TimedPlan, profile: Profile) -> str:
+    if plan.fault:
+        return f"{plan.row}  {plan.fault}"
+    memory = bytes_text(plan.bytes_predicted), bytes_text(plan.bytes_taken)
+    return _line(plan.row, *_times(plan.predicted(profile), plan.seconds, plan.ratio(profile)), *memory)
 
 
 def _line(what: str, predicted: str, measured: str, ratio: str, nbytes: str, taken: str) -> str:

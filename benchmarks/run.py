@@ -6,17 +6,16 @@ import argparse
 import datetime
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import count
 from operator import itemgetter
 from time import perf_counter
-from typing import Any
 
 from benchmarks import ceilings as limits
 from benchmarks import gradients, libraries, peers
 from benchmarks.devices import Device, input_sets
-from benchmarks.measure import Peer, Times, failure, measure, nothing
+from benchmarks.measure import Peer, Times, failure, measure
 from benchmarks.peers import Job, Peers, plan_of
 from benchmarks.results import FLOOR, OURS, Ceilings, ResultsError, Row, Run
 from benchmarks.suite import EINSUMS, GRADIENTS
@@ -44,7 +43,7 @@ def named(text: str) -> str:
 
 
 def rows_of(place: Device, names: Sequence[str] | None = None, quick: bool = False, tiny: bool = False) -> Rows:
-    """The rows for this device; of these names or families, if some are given. bfloat16 needs ml_dtypes.
+    """The rows for this device; of these names or families in their order, if some are given. bfloat16 needs ml_dtypes.
 
     Raises ResultsError if there is none.
     """
@@ -58,7 +57,9 @@ def rows_of(place: Device, names: Sequence[str] | None = None, quick: bool = Fal
     ]
     if not found:
         raise ResultsError(f"{', '.join(names or ())}: not measured on this kind of device, {place.kind!r}")
-    return list(_quick(found, place)) if quick and not names else found
+    if names:
+        return sorted(found, key=lambda row: min(names.index(n) for n in (row[1].name, row[1].family) if n in names))
+    return list(_quick(found, place)) if quick else found
 
 
 def _quick(rows: Rows, place: Device) -> Iterator[tuple[str, Workload]]:
@@ -76,15 +77,15 @@ def run(
     quick: bool = False,
     tiny: bool = False,
     minutes: float | None = None,
-    step: Callable[[str], Any] = nothing,
+    others: Sequence[str] | None = None,
 ) -> Iterator[Run]:
-    """Measure the ceilings, then row after row: what there is after each of them. `step` is told what comes next.
+    """Measure the ceilings, then row after row: what there is after each of them; beside all `others`, or those given.
 
     With `tiny` everything has sizes that only show that it runs. After so many `minutes` no row but the first is begun.
     """
     started, date = perf_counter(), datetime.datetime.now(datetime.UTC)
     seconds = QUICK_SECONDS if quick else SECONDS
-    found = limits.ceilings(place, _QUICK_CEILING_SECONDS if quick else _CEILING_SECONDS, tiny, step)
+    found = limits.ceilings(place, _QUICK_CEILING_SECONDS if quick else _CEILING_SECONDS, tiny)
     place.tidy()
     facts, versions = place.facts(), libraries.versions(place)
     rows = rows if minutes is None else families_in_turn(rows)
@@ -92,8 +93,7 @@ def run(
     for table, workload in rows:
         if measured and minutes is not None and perf_counter() - started > 60 * minutes:
             break
-        step(f"{workload.name}, {workload.precision or workload.dtype}")
-        measured.append(_row(table, workload, place, found, seconds))
+        measured.append(_row(table, workload, place, found, seconds, others))
         place.tidy()
         method = {
             "quick": quick,
@@ -115,20 +115,24 @@ def families_in_turn(rows: Rows) -> Rows:
     return [row for _, row in sorted(numbered, key=itemgetter(0))]
 
 
-def _row(table: str, workload: Workload, place: Device, found: Ceilings, seconds: float) -> Row:
+def _row(
+    table: str, workload: Workload, place: Device, found: Ceilings, seconds: float, others: Sequence[str] | None = None
+) -> Row:
     """The row; if even its beginning fails (memory that is not there, say), with that for a result."""
     try:
-        return measure_row(table, workload, place, found, seconds)
+        return measure_row(table, workload, place, found, seconds, others)
     except Exception as error:  # one row is not the end of the run
         plan = plan_of(workload)
         empty = Peers({}, {}, plan, gradients.OWN if table == "gradients" else (OURS,))
         return _as_row(table, workload, empty, found, 0, Times({}, {OURS: failure(error)}))
 
 
-def measure_row(table: str, workload: Workload, place: Device, found: Ceilings, seconds: float) -> Row:
-    """Everybody on one row, the plain GEMMs and copies that equal our plan among them."""
+def measure_row(
+    table: str, workload: Workload, place: Device, found: Ceilings, seconds: float, others: Sequence[str] | None = None
+) -> Row:
+    """Everybody on one row, or the `others` given; the plain GEMMs and copies that equal our plan among them."""
     sets = input_sets(workload, place)
-    with Job(workload, place, sets, with_cotangent=table == "gradients") as job:
+    with Job(workload, place, sets, table == "gradients", others) as job:
         who = gradients.peers(job) if table == "gradients" else peers.peers(job)
         floor = Peer([limits.equal_work(who.plan, workload.precision, found, place) for _ in range(sets)])
         times = measure({**who.peers, FLOOR: floor}, place, seconds, always=(*who.own, FLOOR))

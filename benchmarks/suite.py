@@ -18,7 +18,8 @@ from benchmarks.workloads import Workload
 FAMILIES = (
     *("GEMM", "batched GEMM", "attention", "TCCG: TTM", "TCCG: AO2MO", "TCCG: CCSD", "TCCG: CCSD(T)", "matrix-vector"),
     *("CP and Tucker", "bilinear", "convolution", "batched dots", "small matrices", "diagonals and traces"),
-    *("permuted sums", "outer and Hadamard", "random pairs", "MPS and PEPS", "circuits", "tiny", "gradients"),
+    *("permuted sums", "outer and Hadamard", "random pairs", "MPS and PEPS", "circuits", "tiny", "user reports"),
+    "gradients",
 )
 
 

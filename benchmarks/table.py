@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.frames import families_frame, family_figures, library
 from benchmarks.results import FLOOR, Row, Run
 from benchmarks.units import DASH, percent_text, range_text, ratio_text, speed_text
 from gpueinsum.text import seconds_text
@@ -41,6 +40,8 @@ def line(row: Row) -> str:
 
 def summary(run: Run) -> str:
     """The geometric means of each family and of all rows, and the rows of gpueinsum that are wrong."""
+    from benchmarks.frames import families_frame, family_figures, library  # they need pandas, as nothing else here
+
     titles = ("family", "rows", "best peer ÷ ours", f"best of {library(run)[0]}'s ÷ ours", "lost", "ceiling")
     lines = [(found.Index, *family_figures(found)) for found in families_frame(run).itertuples()]
     wrong = [f"wrong: {row.key}" for row in run.rows if row.is_wrong]

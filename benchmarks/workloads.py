@@ -98,13 +98,17 @@ class Workload:
         """The operands in these arrays, of the library of `as_strided(array, shape, strides in elements)`."""
         arrays = list(self.stored() if stored is None else stored)
         if self.patches:
-            image = arrays[0]
-            strides = [math.prod(image.shape[axis + 1 :]) for axis in range(image.ndim)]  # in elements, in C order
-            by_label = {label: stride for axis, stride in zip(self._image_axes, strides, strict=True) for label in axis}
-            arrays[0] = (as_strided or numpy_strided)(
-                image, self.shapes[0], [by_label[label] for label in self.terms[0]]
-            )
+            arrays[0] = (as_strided or numpy_strided)(arrays[0], self.shapes[0], self.strides[0])
         return arrays
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Those of each operand, in elements: of C order, but for patches."""
+        first, *others = (_c_strides(shape) for shape in self.stored_shapes)
+        if self.patches:
+            by_label = {label: stride for axis, stride in zip(self._image_axes, first, strict=True) for label in axis}
+            first = tuple([by_label[label] for label in self.terms[0]])
+        return (first, *others)
 
     @property
     def _image_axes(self) -> list[str]:
@@ -118,6 +122,10 @@ class Workload:
     def cotangent(self) -> np.ndarray[Any, Any]:
         """Seeded, of the result's shape."""
         return random_array(np.random.default_rng(_SEED + 1), self.result_shape, self.dtype)
+
+
+def _c_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple([math.prod(shape[axis + 1 :]) for axis in range(len(shape))])
 
 
 def numpy_strided(array: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:

@@ -26,6 +26,7 @@ from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.predict import problem_of
 from gpueinsum.schedule.schedule import alone
 from gpueinsum.schedule.select import candidates, cheapest
+from gpueinsum.text import seconds_text
 
 Shape = tuple[int, int, int, int]  # of a batch of products: how many, rows, columns, summed
 
@@ -52,31 +53,41 @@ _SIZES = {
     "cpu": Sizes(640, _CPU_CUBES, _CPU_THIN, 128 << 20, 1 << 20, (4096, 2, 2, 2), 32),
     "cuda": Sizes(4096, _CUDA_CUBES, _CUDA_THIN, 512 << 20, 16 << 20, (65536, 2, 2, 16), 128),
 }
+TINY = Sizes(64, ((1, 48), (2, 24)), ((1, 12),), 1 << 20, 1 << 14, (16, 2, 2, 2), 4)  # shows only that everything runs
 
 
-def calibrate(bench: Bench, seconds: float = 30.0) -> Profile:
-    """The profile of a device, from measurements that take about so many seconds, 5 rounds at the least."""
-    size = _SIZES[bench.machine.kind]
+def calibrate(
+    bench: Bench, seconds: float = 30.0, sizes: Sizes | None = None, show: Callable[[str], object] = lambda line: None
+) -> Profile:
+    """The profile of a device, from measurements that take about so many seconds, 5 rounds at the least.
+
+    What was measured is `show`n as it comes.
+    """
+    size = sizes or _SIZES[bench.machine.kind]
+    launch = fastest(bench.time, {"step": bench.product("float32", 2, 2, 2, 2)}, seconds / 30)["step"]
+    show(f"a step {seconds_text(launch)}")
+    # A call on the host launches and works by turns; a GPU works while the host launches, and its work is timed alone.
+    apart = launch if bench.machine.kind == "cpu" else 0.0
     calls = {
         "copy": bench.copy(size.copy),
         "cached copy": bench.copy(size.cached),
         "permuted copy": bench.permuted_copy(size.copy),
-        "step": bench.product("float32", 2, 2, 2, 2),  # numpy has a shorter way for a single one
         "loop": bench.loop(size.loop),
         "batch": bench.product("float32", *size.batch),
     }
-    taken = fastest(bench.time, calls, seconds / 5)
-    launch = taken["step"]
-    work = {name: _work_seconds(launch, time) for name, time in taken.items()}
+    taken = fastest(bench.work, calls, seconds / 6)
+    show(", ".join(f"{name} {seconds_text(time)}" for name, time in taken.items()))
+    work = {name: _besides(apart, time) for name, time in taken.items()}
     bandwidth = 2 * size.copy / work["copy"]
     cached = max(2 * size.cached / work["cached copy"] / bandwidth, 1.0)
 
     fits = {}
     for dtype in bench.dtypes:
         products = {shape: bench.product(dtype, *shape) for shape in _shapes(size)}
-        times = fastest(bench.time, products, seconds * 0.8 / len(bench.dtypes))
-        long = {shape: time for shape, time in times.items() if time > 2 * launch} or times
-        worked = {shape: _work_seconds(launch, time) for shape, time in long.items()}
+        times = fastest(bench.work, products, seconds * 0.8 / len(bench.dtypes))
+        show(f"{dtype} " + ", ".join(f"{' x '.join(map(str, s))} {seconds_text(time)}" for s, time in times.items()))
+        long = {shape: time for shape, time in times.items() if time > 2 * apart} or times
+        worked = {shape: _besides(apart, time) for shape, time in long.items()}
         fits[dtype] = fit_rate(worked, dtype, bandwidth * cached)
     loop = einsum_cost(_LOOP.terms, _LOOP.out, dict.fromkeys("ijkl", size.loop), "float32")
     worst = max(found.factor for found in fits.values())
@@ -104,8 +115,8 @@ def _shapes(size: Sizes) -> list[Shape]:
     return cubes + [(batch, *sides) for batch, t in size.thin for sides in ((t, x, x), (x, t, x), (x, x, t))]
 
 
-def _work_seconds(launch: float, seconds: float) -> float:
-    """The work in a call of so many seconds: what is left besides the launch, with which it may overlap."""
+def _besides(launch: float, seconds: float) -> float:
+    """The work in a call of so many seconds, with that of its launch; an eighth at the least, since times err."""
     return max(seconds - launch, seconds / 8)
 
 
@@ -146,10 +157,12 @@ def fit_rate(times: Mapping[Shape, float], dtype: str, bytes_per_second: float) 
 
 
 class Bench:
-    """The processor ("cpu") or the current GPU ("cuda"): its calls are prepared here, and timed by `time(call, count)`.
+    """The processor ("cpu") or the current GPU ("cuda"): its calls are prepared here.
 
-    Calls are single steps as the backend runs them, on arrays that it made. `dtypes` are those whose products are
-    measured; "tf32" is float32 at that precision. Raises DeviceError where there is no such device.
+    `time(call, count)` are the seconds of so many calls, of host or device, whichever takes the longer; `work` those of
+    the device alone, which on a processor are the same. Calls are single steps as the backend runs them, on arrays that
+    it made. `dtypes` are those whose products are measured; "tf32" is float32 at that precision. Raises DeviceError
+    where there is no such device.
     """
 
     def __init__(self, kind: str) -> None:
@@ -158,14 +171,16 @@ class Bench:
         self.memory_bytes = self._backend.memory_bytes()
         self.dtypes: Sequence[str] = ("float32", "float64", "complex64", "complex128")
         if kind == "cpu":
-            self.processors, self.cache_bytes, self.time = threads(), last_cache_bytes(), host_seconds
+            self.processors, self.cache_bytes = threads(), last_cache_bytes()
+            self.time = self.work = host_seconds
             self._copy: Callable[[Any, Any], object] = copy_to
         else:
             import cupy
 
             runtime = backends.cuda_backend().runtime
             self.dtypes = ("float16", "bfloat16", "tf32", *self.dtypes)
-            self.processors, self.time, self._copy = runtime.processors, runtime.seconds, cupy.copyto
+            self.time, self.work = runtime.seconds, runtime.work_seconds
+            self.processors, self._copy = runtime.processors, cupy.copyto
             self.cache_bytes = int(cupy.cuda.Device().attributes["L2CacheSize"])
 
     def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
@@ -195,7 +210,7 @@ class Bench:
         side = math.isqrt(nbytes // 4)
         target, source = (self._array((side, side), "float32") for _ in range(2))
         if self.machine.kind == "cuda":
-            return partial(self._backend.arrange, source.T, "C")  # by CuPy's own copy
+            return partial(self._backend.arrange, source.T, "C")
         return partial(self._copy, target, source.T)
 
     def _array(self, shape: Sequence[int], dtype: str) -> Any:

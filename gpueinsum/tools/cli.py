@@ -9,6 +9,7 @@ import sys
 import time
 import tokenize
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--backend", choices=_BACKENDS, help="what to measure; by default cuda if it can be used")
     file_help = "the profile's file; by default in the user's cache"
     measure.add_argument("--out", metavar="FILE.json", type=Path, help=file_help)
+    measure.add_argument("--tiny", action="store_true", help="smallest sizes: shows only that everything runs")
 
     command("demo", "compute the worked examples and check them against numpy")
     return parser
@@ -212,7 +214,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _calibrate(arguments: argparse.Namespace) -> int:
     bench = calibrate.Bench(arguments.backend or _best_backend())
     path = arguments.out or profile_path(bench.machine)
-    measured = calibrate.calibrate(bench)
+    if arguments.tiny and not arguments.out:
+        raise UsageError("--tiny measures nothing that is worth keeping in the cache: give --out FILE.json")
+    size, seconds = (calibrate.TINY, 0.0) if arguments.tiny else (None, 30.0)
+    measured = calibrate.calibrate(bench, seconds, size, show=partial(print, flush=True))
     keep(measured, path)
     print("\n".join([*_profile_lines(measured), f"kept in {path}"]))
     return 0

@@ -90,6 +90,8 @@ class SimulatedRuntime:
             call()
         return (len(self.calls) - before) * 1e-3
 
+    work_seconds = seconds
+
     def _run(self, work, addresses):
         for way in work.ways or (str(work),):
             if way.startswith(self.refuses):
@@ -127,9 +129,6 @@ class SimulatedRuntime:
 
     def to_host(self, array):
         return array.copy(order="A")  # as cupy.asnumpy with this order
-
-    def arrange(self, array, order):
-        return np.asarray(array, order=order)
 
     def store(self, array, out):
         np.copyto(out, array, casting="unsafe")

@@ -168,7 +168,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 def measured(monkeypatch: pytest.MonkeyPatch) -> Profile:
     """What calibration finds, at once."""
     found = dataclasses.replace(profile("cpu"), device="as the test says")
-    monkeypatch.setattr(calibrate, "calibrate", lambda bench: found)
+    monkeypatch.setattr(calibrate, "calibrate", lambda bench, *sizes, show: show("one by one") or found)
     return found
 
 
@@ -177,7 +177,7 @@ def test_calibrate_keeps_a_profile_for_this_machine(
 ) -> None:
     assert main(["calibrate", "--backend", "cpu"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("as the test says\n")
+    assert out.startswith("one by one\nas the test says\n")
     assert out.endswith(f"kept in {profile_path(machine('cpu'))}\n")
     assert "float64" in out
     assert profile_for("cpu") == measured
@@ -188,6 +188,17 @@ def test_calibrate_writes_where_it_is_told_to(measured: Profile) -> None:
     assert main(["calibrate", "--backend", "cpu", "--out", "mine.json"]) == 0
     assert device_profile("mine.json") == measured
     assert profile_for("cpu") == profile("cpu")
+
+
+@pytest.mark.usefixtures("cache", "folder")
+def test_a_tiny_calibration_measures_next_to_nothing_and_is_kept_only_where_it_is_told_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["calibrate", "--backend", "cpu", "--tiny"]) == 2
+    assert "give --out FILE.json" in capsys.readouterr().err
+    assert main(["calibrate", "--backend", "cpu", "--tiny", "--out", "tiny.json"]) == 0
+    assert "float32 1 x 64 x 64 x 64 " in capsys.readouterr().out
+    assert device_profile("tiny.json").kind == "cpu"
 
 
 @pytest.mark.usefixtures("cache")

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ import numpy as np
 from gpueinsum.backends.autotune import Tuner, choices_for, random_numbers
 from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.backends.cuda.graph import Launches, forget_graphs, is_worth_a_graph, launch_or_replay
+from gpueinsum.backends.cuda.kernels import Source, sum_products
 from gpueinsum.backends.cuda.lower import assemble
-from gpueinsum.backends.cuda.program import Product, Program, RefusedError
+from gpueinsum.backends.cuda.program import Address, Product, Program, RefusedError
 from gpueinsum.backends.cuda.runtime import CupyRuntime, Memory
 from gpueinsum.backends.cuda.source import KERNELS
 from gpueinsum.backends.operands import host_array, on_device
@@ -30,7 +32,8 @@ from gpueinsum.costs.machine import profile_for
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DeviceError, DtypeError, OperandError
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.subscripts import Shape
+from gpueinsum.language.strides import contiguous
+from gpueinsum.language.subscripts import Shape, alphabet
 from gpueinsum.schedule.gemm import PACK_BYTES
 from gpueinsum.schedule.problem import Strides
 from gpueinsum.schedule.schedule import Schedule, schedule
@@ -121,7 +124,22 @@ class CudaBackend:
         return self.runtime.memory()
 
     def arrange(self, result: Array, order: str) -> Array:
-        return self.runtime.arrange(result, order)
+        """In C or F order, copied only if it is not: by a kernel of ours, since CuPy's copy of a transpose is slow."""
+        flags = result.flags
+        if flags.c_contiguous if order == "C" else flags.f_contiguous:
+            return result
+        return self._c_ordered(result) if order == "C" else self._c_ordered(result.T).T
+
+    def _c_ordered(self, array: Array) -> Array:
+        runtime, dtype, item = self.runtime, array.dtype, array.dtype.itemsize
+        term = "".join(islice(alphabet(), array.ndim))
+        sizes = tuple(zip(term, array.shape, strict=True))
+        source = Source(term, tuple([stride // item for stride in array.strides]))
+        copy = sum_products((source,), term, sizes, dtype.name, runtime.processors).first
+        memory = runtime.allocate(array.size * item)
+        runtime.prepare(copy.at(Address(0, 0), Address(1, 0)))([runtime.pointer(array), memory.ptr])
+        strides = contiguous(term, dict(sizes))
+        return runtime.array(array.shape, dtype, memory, [strides[label] * item for label in term])
 
     def store(self, result: Array, out: Array) -> None:
         self.runtime.store(result, out)

@@ -10,7 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from gpueinsum.backends.cuda.cublas import WORKSPACE, Cublas, CublasError, load
+from gpueinsum.backends.cuda.cublas import WORKSPACE, Cublas, CublasError
+from gpueinsum.backends.cuda.installation import find_cuda
 from gpueinsum.backends.cuda.program import Launch, Product, Program, RefusedError, Work
 from gpueinsum.backends.cuda.source import Kernel, kernel_text
 from gpueinsum.backends.operands import on_device
@@ -39,27 +40,7 @@ class CupyRuntime:
     """
 
     def __init__(self) -> None:
-        try:
-            import cupy
-        except ImportError as error:
-            raise DeviceError(
-                f"CUDA needs CuPy, which cannot be imported: pip install 'cupy-cuda13x[ctk]' ({error})"
-            ) from error
-        try:
-            devices = cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            what = "an NVIDIA device" if "NoDevice" in str(error) else "an NVIDIA driver that fits CuPy's CUDA version"
-            raise DeviceError(f"CUDA needs {what}, and there is none: {error}") from error
-        if devices == 0:
-            raise DeviceError("CUDA needs an NVIDIA device, and there is none")
-        try:
-            from cupy_backends.cuda.libs import cublas  # noqa: F401  # which loads the library
-
-            library = load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
-        except (ImportError, OSError) as error:
-            raise DeviceError(f"CUDA needs the cuBLAS library: pip install 'cupy-cuda13x[ctk]' ({error})") from error
-        if _headers_are_missing():
-            raise DeviceError("CUDA needs its headers, with which CuPy compiles: pip install 'cupy-cuda13x[ctk]'")
+        cupy, library = find_cuda()
         self._cupy = cupy
         self.array_type = cupy.ndarray
         self._library = library
@@ -142,10 +123,6 @@ class CupyRuntime:
     def pointer(self, array: Array) -> int:
         """The address of the first element."""
         return array.data.ptr  # type: ignore[no-any-return]  # CuPy has no types
-
-    def arrange(self, array: Array, order: str) -> Array:
-        """The array in C or F order, copied only if it is not."""
-        return self._cupy.asarray(array, order=order)
 
     def store(self, array: Array, out: Array) -> None:
         """Write the array's elements into `out`, which may be on the host."""
@@ -255,6 +232,29 @@ class CupyRuntime:
         stop.synchronize()
         return float(cuda.get_elapsed_time(start, stop)) / 1e3
 
+    def work_seconds(self, call: Callable[[], object], count: int) -> float:
+        """The device's part alone: the calls wait behind copies that outlast the host's part of them.
+
+        `seconds` of many short launches are the longer of both parts, from which neither can be subtracted.
+        """
+        cuda, stream = self._cupy.cuda, self._cupy.cuda.get_current_stream()
+        start, stop = cuda.Event(), cuda.Event()
+        first = self.allocate(2 * _COPIED)
+        copies = _FEWEST_COPIES
+        while True:
+            stream.synchronize()
+            for _ in range(copies):
+                self.copy(first.ptr + _COPIED, first.ptr, _COPIED)
+            start.record()
+            for _ in range(count):
+                call()
+            has_begun = start.done  # before the host was ready
+            stop.record()
+            stop.synchronize()
+            if not has_begun or copies >= _MOST_COPIES:
+                return float(cuda.get_elapsed_time(start, stop)) / 1e3
+            copies *= 2
+
     def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
         """All its work at these addresses as one graph, to be launched on the stream that is current now.
 
@@ -319,17 +319,11 @@ _STREAMS = 4  # whose workspaces are kept, 128 MiB in all
 # CUresult: INVALID_IMAGE, NO_BINARY_FOR_GPU, INVALID_PTX, JIT_COMPILER_NOT_FOUND, UNSUPPORTED_PTX_VERSION,
 # LAUNCH_OUT_OF_RESOURCES, NOT_SUPPORTED: what one kernel meets, and another need not.
 _NO_LAUNCH = {200, 209, 218, 221, 222, 701, 801}
+# Bytes of a copy that takes a device longer than the host takes to launch it (30 us of an H200 for 3 of the host, by
+# reckoning), and how many are launched ahead: some hundreds at the most, for a queue holds about a thousand launches.
+_COPIED, _FEWEST_COPIES, _MOST_COPIES = 64 << 20, 4, 512
 _DEVICE_TO_DEVICE = 3  # cudaMemcpyKind
 _PER_THREAD_STREAM = 2  # cudaStreamPerThread
-
-
-def _headers_are_missing() -> bool:
-    """Whether CuPy's search for them, which comes before its first kernel, will fail."""
-    try:
-        from cuda.pathfinder import find_nvidia_header_directory
-    except ImportError:
-        return False
-    return find_nvidia_header_directory("cudart") is None
 
 
 @cache

@@ -4,6 +4,7 @@ import itertools
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -107,6 +108,78 @@ def test_calls_are_timed_by_events_on_an_idle_stream():
     runtime._cupy = SimpleNamespace(cuda=cuda)
     assert runtime.seconds(lambda: order.append("call"), 2) == 0.25  # events count milliseconds
     assert order == ["idle", "record", "call", "call", "record", "wait"]
+
+
+class Clock:
+    """CuPy on a device that works through its queue while the host goes on: calls take so many seconds of either."""
+
+    def __init__(self):
+        self.host = self.device = 0.0
+        self.waiting = 0
+        stream = SimpleNamespace(ptr=0, synchronize=self.wait)
+        self.cuda = SimpleNamespace(
+            Event=partial(Reading, self),
+            get_current_stream=lambda: stream,
+            get_elapsed_time=lambda start, stop: 1e3 * (stop.at - start.at),
+            alloc=lambda nbytes: SimpleNamespace(ptr=0),
+            runtime=SimpleNamespace(memcpyAsync=lambda *copied: self.launch(3e-6, copied[2] / 2e12)),
+        )
+
+    def launch(self, host, device):
+        self.waiting += 1
+        assert self.waiting < 1024, "a queue is full"
+        self.host += host
+        self.device = max(self.host, self.device) + device
+
+    def wait(self):
+        self.host, self.waiting = max(self.host, self.device), 0
+
+
+class Reading:
+    """An event of that clock."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def record(self):
+        self.at = max(self.clock.host, self.clock.device)
+
+    @property
+    def done(self):
+        return self.at <= self.clock.host
+
+    def synchronize(self):
+        self.clock.wait()
+
+
+@pytest.mark.parametrize("count", [1, 40, 250])
+@pytest.mark.parametrize(("host", "device"), [(8e-6, 6.5e-6), (8e-6, 7.8e-6), (3e-6, 5e-5), (4e-5, 2e-6)])
+def test_the_devices_part_is_timed_without_the_hosts(host, device, count):
+    clock, runtime = Clock(), object.__new__(CupyRuntime)
+    runtime._cupy = clock
+
+    def call():
+        clock.launch(host, device)
+
+    assert runtime.work_seconds(call, count) == pytest.approx(count * device)
+    elapsed = runtime.seconds(call, count)
+    assert elapsed == pytest.approx(count * max(host, device), rel=0.1, abs=host + device)
+    if count > 1:
+        assert elapsed > 1.1 * count * device or host < 1.1 * device  # by which the host's part shows
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["?", "i2", "f2", "f4", "c16"])
+def test_a_copy_in_another_order_is_a_kernel_of_ours(cupy, rng, monkeypatch, dtype, order):
+    x = rng.integers(-9, 9, (17, 3, 19)).astype(dtype)
+    there = cupy.asarray(x)
+    monkeypatch.setattr(cupy, "asarray", None)  # CuPy's own copy
+    for axes in itertools.permutations(range(3)):
+        equation = f"ijk->{''.join('ijk'[axis] for axis in axes)}"
+        found = ge.einsum(equation, there, order=order)
+        assert (found.flags.c_contiguous, found.flags.f_contiguous) == (order == "C", order == "F")
+        np.testing.assert_array_equal(found.get(), x.transpose(axes))
+    assert ge.einsum("ijk->ijk", there, order="C").data.ptr == there.data.ptr  # which is in order already
 
 
 def test_deterministic_plans_make_no_graphs(cupy, monkeypatch):
@@ -221,7 +294,7 @@ def test_a_missing_cublas_is_said(cupy, monkeypatch):
         raise OSError(f"libcublas.so.{major}: cannot open shared object file")
 
     with monkeypatch.context() as patch:
-        patch.setattr("gpueinsum.backends.cuda.runtime.load", missing)
+        patch.setattr("gpueinsum.backends.cuda.installation.load", missing)
         with pytest.raises(DeviceError, match=r"CUDA needs the cuBLAS library: .*libcublas\.so\.13: cannot open"):
             CupyRuntime()
     monkeypatch.delattr(sys.modules["cupy_backends.cuda.libs"], "cublas")
