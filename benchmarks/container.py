@@ -24,7 +24,7 @@ from typing import IO
 ROOT = Path(__file__).parents[1]  # where tests and benchmarks lie
 # compute-sanitizer's tools: accesses out of bounds, races in shared memory, what nobody wrote, barriers not for all.
 CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck")
-# Seconds of each stage, or its share if there are more or fewer for all.
+# Seconds of each stage, or its share if there are more or fewer for all. Kernels come first: all else waits for them.
 STAGES = {
     **{"kernels": 30, "doctor": 30, "tests": 150, "suite": 240, "calibrate": 60, "predictions": 60},
     **dict.fromkeys(CHECKS, 60),

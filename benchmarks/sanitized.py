@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-_FILES = tuple(f"tests/backends/cuda/test_kernel_{part}.py" for part in ("texts", "sums", "packs"))
-TESTS = ("-m", "gpu", *_FILES)
+_ROOT = Path(__file__).parents[1]
+TESTS = ("-m", "gpu", *map(str, sorted(_ROOT.glob("tests/backends/cuda/test_kernel_*.py"))))
 # A type of each width, for a kernel runs tens of times as long under the sanitizer; by turns, should its time be over.
 _DTYPES = ("float32", "uint8", "float16", "complex64", "complex128")
 
