@@ -141,7 +141,7 @@ def _commands(usable: bool, is_broken: bool, results: Path, is_tiny: bool) -> di
         "predictions": ["benchmarks.predictions", *measured, str(results / "predictions.json")],
     }
     if usable:
-        modules["kernels"] = ["benchmarks.kernels"]
+        modules["kernels"] = ["benchmarks.compiled"]
     commands = {stage: [sys.executable, "-m", *command] for stage, command in modules.items()}
     sanitizer = compute_sanitizer() if usable else None
     if sanitizer is not None:

@@ -37,7 +37,7 @@ class Machine:
         if found := re.search(r"--tool (\w+)", command):
             return found[1]
         module = re.search(r"-m (?:gpueinsum |benchmarks\.)?(\w+)", command)[1]
-        return {"testing": "tests", "benchmarks": "suite"}.get(module, module)
+        return {"compiled": "kernels", "testing": "tests", "benchmarks": "suite"}.get(module, module)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def outcomes(shown, folder):
 def test_on_a_gpu_the_most_important_truth_comes_first(gpu, main, tmp_path, capsys):
     assert main() == 0
     assert tuple(gpu.ran) == container.DAY == ("kernels", *ON_A_CPU, "memcheck")
-    assert gpu.ran["kernels"] == "python -m benchmarks.kernels"
+    assert gpu.ran["kernels"] == "python -m benchmarks.compiled"
     assert gpu.ran["doctor"] == "python -m gpueinsum doctor --backend cuda"
     assert gpu.ran["tests"] == "python -m benchmarks.testing --backend cuda"
     assert gpu.ran["suite"].startswith(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import kernels, sanitized, testing
+from benchmarks import compiled, sanitized, testing
 from benchmarks.container import ROOT
 from gpueinsum.backends.cuda.source import KERNELS
 
@@ -85,7 +85,7 @@ def test_a_failure_is_shown_before_the_tests_are_over(tmp_path, workers):
 
 
 def test_kernels_are_compiled_once_each_and_timed():
-    status, shown = run("-m", "benchmarks.kernels", site=True)
+    status, shown = run("-m", "benchmarks.compiled", site=True)
     assert status == 0, shown
     entries = len({kernel.entry for kernel in KERNELS})
     assert re.search(
@@ -97,8 +97,8 @@ def test_a_kernel_that_does_not_compile_is_a_finding(monkeypatch):
     def refuse(kernel):
         raise RuntimeError("a lambda without execution space")
 
-    monkeypatch.setattr(kernels, "_raw_kernel", refuse)
-    _, fault = kernels._compile(KERNELS[0])
+    monkeypatch.setattr(compiled, "_raw_kernel", refuse)
+    _, fault = compiled._compile(KERNELS[0])
     assert fault == "RuntimeError: a lambda without execution space"
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.kernels`: all kernels compiled ahead and in parallel, into CuPy's cache, for later stages."""
+"""`python -m benchmarks.compiled`: every kernel compiled ahead, in parallel, into CuPy's cache, for later stages."""
 
 from __future__ import annotations
 
