@@ -52,8 +52,9 @@ HOOK(init) {}
 HOOK(func_entry, void*) {}
 HOOK(func_exit) {}
 
-// Begins to record, in these arrays.
-extern "C" void record_accesses(const simulated::Extent* extents, unsigned number) {
+// Begins to record, in these arrays and one of so many blocks.
+extern "C" void record_accesses(const simulated::Extent* extents, unsigned number, unsigned every) {
+  simulated::every = every;
   simulated::arrays = extents;
   simulated::number_of_arrays = number;
   simulated::recorded = 0;

@@ -6,11 +6,14 @@ those of the very kernels, compiled for the host once more with a hook before ea
 
 import contextlib
 import ctypes
+import mmap
 from functools import cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
+from gpueinsum.backends.cuda.program import Launch
 from gpueinsum.backends.cuda.source import Kernel, program_text
 
 from . import host
@@ -18,7 +21,7 @@ from . import host
 SECTOR = 32  # bytes: the least that memory gives
 CACHE = 32 << 10  # bytes: a block's part of the first cache, where 8 of 256 threads are resident
 # g++ would link the runtime, too: what it needs is named instead.
-_HOOKED = "-fsanitize=thread", "-fno-threadsafe-statics", "-nodefaultlibs", "-lstdc++", "-lm", "-lc"
+_HOOKED = "-fsanitize=thread", "-fno-tree-sra", "-fno-threadsafe-statics", "-nodefaultlibs", "-lstdc++", "-lm", "-lc"
 _RECORD = np.dtype(
     [("instruction", "u8"), ("address", "u8"), ("block", "u4"), ("thread", "u4"), ("bytes", "u4"), ("is_store", "u4")]
 )
@@ -62,21 +65,14 @@ def count(runtime):
     launches, plain = [], runtime.entry
 
     def entry(kernel):
-        library = _library(kernel)
-        run, parameters = host.bind(library, kernel.entry)
+        _, parameters = host.bind(_library(kernel), kernel.entry)
         pointers = [place for place, (kind, _) in enumerate(parameters) if kind == "pointer"]
 
-        def run_and_count(blocks, threads, args, last_thread_first):
-            extents = np.array([runtime.extent(args[place]) for place in pointers], np.uint64)
-            library.record_accesses(ctypes.c_void_p(host.address(extents)), len(extents))
-            try:
-                run(blocks, threads, args, last_thread_first)
-            finally:
-                records = _recorded(library)
-            stores = records["is_store"] == 1
-            launches.append(Counted(kernel, traffic(records[~stores]), traffic(records[stores])))
+        def run(blocks, threads, args, _):
+            extents = [runtime.extent(args[place]) for place in pointers]
+            launches.append(counted(kernel, blocks, threads, args, extents))
 
-        return run_and_count, parameters
+        return run, parameters
 
     runtime.entry = entry
     try:
@@ -85,17 +81,49 @@ def count(runtime):
         runtime.entry = plain
 
 
+def count_program(program, blocks):
+    """Each launch of a program's kernels with what so many of its blocks do, on memory that holds zeros.
+
+    Memory is taken only where it is written. So the launches are those of large arrays on a large device.
+    """
+    sizes = [*(span.bytes for span in program.operands), *program.results, program.workspace]
+    starts = [*accumulate((-(-size // 256) + 1) * 256 for size in (0, *sizes))]  # bytes, where CUDA's may begin
+    memory = mmap.mmap(-1, starts[-1], mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    begin = host.address(np.frombuffer(memory, np.uint8))
+    extents = [(begin + start, begin + start + size) for start, size in zip(starts, sizes, strict=False)]
+    first = [begin + start for start in starts]
+    for number, span in enumerate(program.operands):
+        first[number] += span.before
+    found = []
+    for work in program.work:
+        if isinstance(work, Launch):
+            args = work.job, *[first[memory] + offset for memory, offset in work.addresses]
+            every = max(1, work.blocks // blocks)
+            found.append((work, counted(work.kernel, work.blocks, work.threads, args, extents, every)))
+    return found
+
+
+def counted(kernel, blocks, threads, args, extents, every=1):
+    """One launch, of which one block of `every` so many runs; its arrays lie in the `extents`."""
+    library = _library(kernel)
+    run, _ = host.bind(library, kernel.entry)
+    extents, number = np.array(extents, np.uint64), ctypes.c_size_t()
+    library.record_accesses(ctypes.c_void_p(host.address(extents)), len(extents), every)
+    try:
+        run(blocks, threads, args)
+    finally:
+        library.recorded_accesses.restype = ctypes.c_void_p
+        start = library.recorded_accesses(ctypes.byref(number))
+    records = np.frombuffer(ctypes.string_at(start, number.value * _RECORD.itemsize) if start else b"", _RECORD)
+    stores = records["is_store"] == 1
+    return Counted(kernel, traffic(records[~stores]), traffic(records[stores]))
+
+
 @cache
 def _library(kernel):
     text, exports = program_text((kernel,)), {f"specialised_{kernel.entry}": kernel.entry}
     return host.compile_kernels(text, exports, ("shim.h", "sectors.h"), _HOOKED)
-
-
-def _recorded(library):
-    number = ctypes.c_size_t()
-    library.recorded_accesses.restype = ctypes.c_void_p
-    start = library.recorded_accesses(ctypes.byref(number))
-    return np.frombuffer(ctypes.string_at(start, number.value * _RECORD.itemsize) if start else b"", _RECORD)
 
 
 def traffic(records):

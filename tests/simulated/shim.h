@@ -95,6 +95,7 @@ static Barrier block_barrier, warp_barrier[32];
 static Fiber* current;
 static unsigned started, limit;  // threads that have begun, and that may
 static bool descending;          // whether threads take turns from the last to the first
+static unsigned every = 1;       // of so many blocks of a launch one runs
 static Call call;
 
 static void resume(Fiber* fiber) {
@@ -179,7 +180,7 @@ static const char* launch(unsigned blocks, unsigned threads, bool last_first) {
   gridDim = {blocks, 1, 1};
   blockDim = {threads, 1, 1};
   descending = last_first;
-  for (unsigned block = 0; block < blocks; ++block) {
+  for (unsigned block = 0; block < blocks; block += every) {
     blockIdx = {block, 0, 0};
     if (run_block()) continue;
     block_barrier.parked.clear();  // the stacks of those who wait are lost: they stand in the middle of a kernel

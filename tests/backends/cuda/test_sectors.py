@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from simulated import SimulatedRuntime, sectors
 
+from gpueinsum.backends.cuda.program import Address, Launch, Program, Span
 from gpueinsum.backends.cuda.source import Kernel, job, nest
+from gpueinsum.costs.profile import profile
 
 SUM = Kernel("reduce", "float32", "float32")
 COPY = Kernel("multiply", "float32", "float32")
@@ -61,3 +63,28 @@ def test_a_pack_is_one_access():
 def test_a_misaligned_row_touches_one_sector_more():
     loads, _ = counted(SUM, sum_of((31, 1), (8, 33)), 264, 31)
     assert loads[:2] == (8 * 4, 8 * 4 + 6)  # 124 bytes fill 4 sectors; they begin at each place of one
+
+
+# ---- Launches at their sizes on a GPU
+
+H200 = profile("h200")
+LEAST = 0.8  # of 32 floats that begin anywhere: they fill 4 sectors and touch 5
+SHORT = H200.launch * H200.bytes_per_second  # bytes: what moves fewer takes no longer than its launch
+
+
+def wasteful(program, least=LEAST):
+    """The launches, but for the short ones, whose warps touch too many sectors for their bytes."""
+    for launch, (kernel, loads, stores) in sectors.count_program(program, blocks=1):
+        moved = launch.blocks * sectors.SECTOR * (loads.touched + stores.touched)
+        if moved > SHORT and min(loads.efficiency, stores.efficiency) < least:
+            yield f"{kernel.entry}: loads {loads.efficiency:.2f}, stores {stores.efficiency:.2f}"
+
+
+@pytest.mark.parametrize(("stride", "is_wasteful"), [(1, False), (2, True)])
+def test_a_launch_that_wastes_sectors_is_found(stride, is_wasteful):
+    outputs, terms = 1 << 20, 8
+    nbytes = 4 * stride * outputs * terms
+    argument = sum_of((outputs, stride), (terms, stride * outputs))
+    launch = Launch(SUM, 4096, argument).at(Address(0, 0), Address(1, 0))
+    program = Program((launch,), (Span(0, nbytes, nbytes),), (4 * outputs,), 0, (), "float32")
+    assert bool([*wasteful(program)]) == is_wasteful
