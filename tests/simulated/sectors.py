@@ -23,8 +23,9 @@ CACHE = 32 << 10  # bytes: a block's part of the first cache, where 8 of 256 thr
 # g++ would link the runtime, too: what it needs is named instead.
 _HOOKED = "-fsanitize=thread", "-fno-tree-sra", "-fno-threadsafe-statics", "-nodefaultlibs", "-lstdc++", "-lm", "-lc"
 _RECORD = np.dtype(
-    [("instruction", "u8"), ("address", "u8"), ("block", "u4"), ("thread", "u4"), ("bytes", "u4"), ("is_store", "u4")]
+    [("instruction", "u8"), ("address", "u8"), ("block", "u4"), ("thread", "u4"), ("bytes", "u4"), ("kind", "u4")]
 )
+_LOAD, _STORE = 0, 1  # kinds; the next is a barrier
 
 
 class Traffic(NamedTuple):
@@ -32,13 +33,14 @@ class Traffic(NamedTuple):
 
     `needed` is how many sectors would hold the bytes of each access of a warp, `touched` how many it touches, and
     `fetched` how many of these a cache of so many bytes a block does not hold any more; `distinct` ones hold the bytes
-    of each block.
+    of each block. `widest` is the most bytes that a thread takes at once.
     """
 
     needed: int
     touched: int
     distinct: int
     fetched: int
+    widest: int
 
     @property
     def efficiency(self):
@@ -52,11 +54,12 @@ class Traffic(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """One launch of a kernel."""
+    """One launch of a kernel, whose threads load `stretch` bytes (the mean) before they come to a barrier."""
 
     kernel: Kernel
     loads: Traffic
     stores: Traffic
+    stretch: float
 
 
 @contextlib.contextmanager
@@ -116,8 +119,17 @@ def counted(kernel, blocks, threads, args, extents, every=1):
         library.recorded_accesses.restype = ctypes.c_void_p
         start = library.recorded_accesses(ctypes.byref(number))
     records = np.frombuffer(ctypes.string_at(start, number.value * _RECORD.itemsize) if start else b"", _RECORD)
-    stores = records["is_store"] == 1
-    return Counted(kernel, traffic(records[~stores]), traffic(records[stores]))
+    loads, stores = (traffic(records[records["kind"] == kind]) for kind in (_LOAD, _STORE))
+    return Counted(kernel, loads, stores, _stretch(records[records["kind"] != _STORE]))
+
+
+def _stretch(records):
+    thread = _number(records["block"], records["thread"])
+    order = np.argsort(thread, kind="stable")
+    thread, loads = thread[order], records["kind"][order] == _LOAD
+    goes_on = np.zeros(records.size, bool)
+    goes_on[1:] = loads[:-1] & (np.diff(thread) == 0)
+    return float(records["bytes"].sum() / max(1, (loads & ~goes_on).sum()))
 
 
 @cache
@@ -129,7 +141,7 @@ def _library(kernel):
 def traffic(records):
     """The traffic of accesses of threads, each thread's in order."""
     if not records.size:
-        return Traffic(0, 0, 0, 0)
+        return Traffic(0, 0, 0, 0, 0)
     block, warp = records["block"], _number(records["block"], records["thread"] // 32)
     turn = _rank(_number(block, records["thread"], records["instruction"]))
     access = _number(warp, records["instruction"], turn)
@@ -147,6 +159,7 @@ def traffic(records):
         touched.size,
         _filled(_number(block[record[held]]), used_by_block),
         _fetched(block, warp, access, record[touched], sector[touched]),
+        int(records["bytes"].max()),
     )
 
 

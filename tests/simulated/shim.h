@@ -97,6 +97,7 @@ static unsigned started, limit;  // threads that have begun, and that may
 static bool descending;          // whether threads take turns from the last to the first
 static unsigned every = 1;       // of so many blocks of a launch one runs
 static Call call;
+static void (*at_barrier)();  // called by each thread that comes to one, if any
 
 static void resume(Fiber* fiber) {
   current = fiber;
@@ -105,6 +106,7 @@ static void resume(Fiber* fiber) {
 }
 
 static void wait(int line, bool warp) {
+  if (at_barrier) at_barrier();
   current->line = line;
   (warp ? warp_barrier[current->thread / 32] : block_barrier).parked.push_back(current);
   if (!_setjmp(current->place)) _longjmp(scheduler, 1);

@@ -19,7 +19,7 @@ def counted(kernel, argument, elements, outputs):
     source[...] = 1
     with sectors.count(device) as launches:
         device.launch(kernel, 1, 256, argument, device.pointer(source), device.pointer(out))
-    [(launched, loads, stores)] = launches
+    [(launched, loads, stores, _)] = launches
     assert launched == kernel
     return loads, stores
 
@@ -32,8 +32,8 @@ def sum_of(kept, summed):
 
 def test_neighbours_fill_the_sectors_that_they_touch():
     loads, stores = counted(SUM, sum_of((256, 1), (3, 256)), 768, 256)
-    assert loads == (3 * 32, 3 * 32, 3 * 32, 3 * 32)
-    assert stores == (32, 32, 32, 32)
+    assert loads == (3 * 32, 3 * 32, 3 * 32, 3 * 32, 4)
+    assert stores == (32, 32, 32, 32, 4)
 
 
 @pytest.mark.parametrize(("stride", "efficiency"), [(2, 1 / 2), (8, 1 / 8), (64, 1 / 8)])
@@ -55,9 +55,19 @@ def test_a_cache_does_not_keep_what_is_read_too_much_later():
     assert loads.efficiency == loads.efficiency_behind_cache == 1 / 8
 
 
+def test_loads_between_barriers_are_counted():
+    loops, device = nest([64], [[64]], [64], [[1]]), SimulatedRuntime()
+    source, out = device.empty((4096,), np.float32), device.empty((64,), np.float32)
+    for lanes, nbytes in (1, 256), (16, 16), (64, 4):  # 4, 2 and 1 rows of 64 in turn; of 16 lanes each adds 4 up
+        with sectors.count(device) as launches:
+            job_of_lanes = job(loops, 64, 64, lanes, 1, 0, 0, -1)
+            device.launch(SUM, 1, 64, job_of_lanes, device.pointer(source), device.pointer(out))
+        assert launches[0].stretch == nbytes
+
+
 def test_a_pack_is_one_access():
     loads, stores = counted(COPY, job(nest([64], [[4]], [], [[]]), 64, 0, 1, 1), 256, 256)
-    assert loads == stores == (32, 32, 32, 32)
+    assert loads == stores == (32, 32, 32, 32, 16)
 
 
 def test_a_misaligned_row_touches_one_sector_more():
@@ -74,7 +84,7 @@ SHORT = H200.launch * H200.bytes_per_second  # bytes: what moves fewer takes no 
 
 def wasteful(program, least=LEAST):
     """The launches, but for the short ones, whose warps touch too many sectors for their bytes."""
-    for launch, (kernel, loads, stores) in sectors.count_program(program, blocks=1):
+    for launch, (kernel, loads, stores, _) in sectors.count_program(program, blocks=1):
         moved = launch.blocks * sectors.SECTOR * (loads.touched + stores.touched)
         if moved > SHORT and min(loads.efficiency, stores.efficiency) < least:
             yield f"{kernel.entry}: loads {loads.efficiency:.2f}, stores {stores.efficiency:.2f}"
