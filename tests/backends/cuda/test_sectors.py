@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 from simulated import SimulatedRuntime, sectors
 
+from benchmarks.suite import EINSUMS, GRADIENTS
+from benchmarks.workloads import numpy_dtype
+from gpueinsum.api.arguments import Options
+from gpueinsum.api.dispatch import plan_for
+from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Address, Launch, Program, Span
 from gpueinsum.backends.cuda.source import Kernel, job, nest
 from gpueinsum.costs.profile import profile
+from gpueinsum.planning.search import MANY_RUNS
+from gpueinsum.schedule.schedule import schedule
 
 SUM = Kernel("reduce", "float32", "float32")
 COPY = Kernel("multiply", "float32", "float32")
@@ -75,11 +82,22 @@ def test_a_misaligned_row_touches_one_sector_more():
     assert loads[:2] == (8 * 4, 8 * 4 + 6)  # 124 bytes fill 4 sectors; they begin at each place of one
 
 
-# ---- Launches at their sizes on a GPU
+# ---- The rows of the suite, at their sizes on a GPU
 
 H200 = profile("h200")
 LEAST = 0.8  # of 32 floats that begin anywhere: they fill 4 sectors and touch 5
 SHORT = H200.launch * H200.bytes_per_second  # bytes: what moves fewer takes no longer than its launch
+
+
+def program_of(row, table="einsums"):
+    """What an H200 runs for a row of the suite, or for the gradients of its result."""
+    dtype = numpy_dtype(row.dtype)
+    plan = plan_for(row.equation, row.shapes, dtype, Options(dtype, runs=MANY_RUNS), H200)
+    if table == "gradients":
+        return assemble(schedule(plan.vjp(), H200))
+    operands = row.operands([np.empty(shape, dtype) for shape in row.stored_shapes])  # which nothing reads
+    strides = [tuple([stride // dtype.itemsize for stride in operand.strides]) for operand in operands]
+    return assemble(schedule(plan, H200, strides, row.precision))
 
 
 def wasteful(program, least=LEAST):
@@ -88,6 +106,20 @@ def wasteful(program, least=LEAST):
         moved = launch.blocks * sectors.SECTOR * (loads.touched + stores.touched)
         if moved > SHORT and min(loads.efficiency, stores.efficiency) < least:
             yield f"{kernel.entry}: loads {loads.efficiency:.2f}, stores {stores.efficiency:.2f}"
+
+
+def rows():
+    for table, workloads in ("einsums", EINSUMS), ("gradients", GRADIENTS):
+        for row in workloads:
+            if (large := row.on("cuda")) is not None:
+                yield pytest.param(table, large, id=f"{table}: {row.name}, {row.precision or row.dtype}")
+
+
+@pytest.mark.parametrize(("table", "row"), [*rows()])
+def test_no_launch_of_the_suite_wastes_sectors(table, row):
+    is_diagonal = any(len(set(term)) < len(term) for term in row.terms)
+    alone = numpy_dtype(row.dtype).itemsize / sectors.SECTOR  # an element of a diagonal has no neighbours there
+    assert not [*wasteful(program_of(row, table), LEAST * (alone if is_diagonal else 1))]
 
 
 @pytest.mark.parametrize(("stride", "is_wasteful"), [(1, False), (2, True)])
