@@ -67,7 +67,6 @@ CLASSES = (  # name, equation, sizes, dtypes
 class Reach(NamedTuple):
     """One launch of a class: what it uses, and the share of a copy's rate that its limits leave."""
 
-    entry: str
     registers: int
     threads: int  # resident on a multiprocessor
     under_way: int  # bytes of loads on a multiprocessor
@@ -108,7 +107,7 @@ def _line(name: str, equation: str, dtype: str, reach: Reach) -> str:
         f"{percent_text(found.efficiency)}, {percent_text(found.efficiency_behind_cache)}" if found.touched else DASH
         for found in (counted.loads, counted.stores)
     )
-    kernel, used = reach.entry.removeprefix("gpueinsum_"), f"{reach.registers}, {reach.threads // THREADS}"
+    kernel, used = counted.entry.removeprefix("gpueinsum_"), f"{reach.registers}, {reach.threads // THREADS}"
     under_way, stretch = f"{reach.under_way >> 10} KB", f"{counted.stretch:.0f}"
     cells = f"{name}, `{equation}`", dtype, kernel, used, under_way, stretch, *sectors_of, percent_text(reach.share)
     return f"| {' | '.join(cells)} |"
@@ -124,7 +123,7 @@ def reaches(row: Workload) -> Iterator[Reach]:
             [used] = resources(cubin).values()
             threads = used.blocks(launch.threads, _SHARED_MEMORY) * launch.threads
             under_way = threads * min(loads_under_way(cubin, counted.loads.widest), counted.stretch)
-            yield Reach(launch.kernel.entry, used.registers, threads, int(under_way), counted)
+            yield Reach(used.registers, threads, int(under_way), counted)
 
 
 def _program(row: Workload) -> Program:

@@ -46,6 +46,6 @@ def test_the_table_has_a_line_for_each_launch_that_counts(monkeypatch, capsys):
 )
 def test_the_least_of_the_limits_is_the_share(stretch, touched, fetched, share):
     loads, none = kernels.sectors.Traffic(100, touched, 100, fetched, 16), kernels.sectors.Traffic(0, 0, 0, 0, 0)
-    counted = kernels.sectors.Counted(None, loads, none, stretch)
+    counted = kernels.sectors.Counted("", loads, none, stretch)
     under_way = 1024 * min(64, stretch)
-    assert kernels.Reach("", 62, 1024, under_way, counted).share == pytest.approx(share, rel=1e-2)
+    assert kernels.Reach(62, 1024, under_way, counted).share == pytest.approx(share, rel=1e-2)

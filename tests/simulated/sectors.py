@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpueinsum.backends.cuda.program import Launch
-from gpueinsum.backends.cuda.source import Kernel, program_text
+from gpueinsum.backends.cuda.source import program_text
 
 from . import host
 
@@ -54,9 +54,9 @@ class Traffic(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """One launch of a kernel, whose threads load `stretch` bytes (the mean) before they come to a barrier."""
+    """One launch of the kernel of this name; a thread loads `stretch` bytes (the mean) before it comes to a barrier."""
 
-    kernel: Kernel
+    entry: str
     loads: Traffic
     stores: Traffic
     stretch: float
@@ -68,12 +68,13 @@ def count(runtime):
     launches, plain = [], runtime.entry
 
     def entry(kernel):
-        _, parameters = host.bind(_library(kernel), kernel.entry)
+        library = _library(kernel)
+        _, parameters = host.bind(library, kernel.entry)
         pointers = [place for place, (kind, _) in enumerate(parameters) if kind == "pointer"]
 
         def run(blocks, threads, args, _):
             extents = [runtime.extent(args[place]) for place in pointers]
-            launches.append(counted(kernel, blocks, threads, args, extents))
+            launches.append(counted(library, kernel.entry, blocks, threads, args, extents))
 
         return run, parameters
 
@@ -103,14 +104,14 @@ def count_program(program, blocks):
         if isinstance(work, Launch):
             args = work.job, *[first[memory] + offset for memory, offset in work.addresses]
             every = max(1, work.blocks // blocks)
-            found.append((work, counted(work.kernel, work.blocks, work.threads, args, extents, every)))
+            library, entry = _library(work.kernel), work.kernel.entry
+            found.append((work, counted(library, entry, work.blocks, work.threads, args, extents, every)))
     return found
 
 
-def counted(kernel, blocks, threads, args, extents, every=1):
+def counted(library, entry, blocks, threads, args, extents, every=1):
     """One launch, of which one block of `every` so many runs; its arrays lie in the `extents`."""
-    library = _library(kernel)
-    run, _ = host.bind(library, kernel.entry)
+    run, _ = host.bind(library, entry)
     extents, number = np.array(extents, np.uint64), ctypes.c_size_t()
     library.record_accesses(ctypes.c_void_p(host.address(extents)), len(extents), every)
     try:
@@ -120,7 +121,7 @@ def counted(kernel, blocks, threads, args, extents, every=1):
         start = library.recorded_accesses(ctypes.byref(number))
     records = np.frombuffer(ctypes.string_at(start, number.value * _RECORD.itemsize) if start else b"", _RECORD)
     loads, stores = (traffic(records[records["kind"] == kind]) for kind in (_LOAD, _STORE))
-    return Counted(kernel, loads, stores, _stretch(records[records["kind"] != _STORE]))
+    return Counted(entry, loads, stores, _stretch(records[records["kind"] != _STORE]))
 
 
 def _stretch(records):
@@ -134,7 +135,11 @@ def _stretch(records):
 
 @cache
 def _library(kernel):
-    text, exports = program_text((kernel,)), {f"specialised_{kernel.entry}": kernel.entry}
+    return compile_hooked(program_text((kernel,)), {f"specialised_{kernel.entry}": kernel.entry})
+
+
+def compile_hooked(text, exports):
+    """The library that `counted` takes, as `host.compile_kernels` makes it."""
     return host.compile_kernels(text, exports, ("shim.h", "sectors.h"), _HOOKED)
 
 
