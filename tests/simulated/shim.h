@@ -95,7 +95,9 @@ static Barrier block_barrier, warp_barrier[32];
 static Fiber* current;
 static unsigned started, limit;  // threads that have begun, and that may
 static bool descending;          // whether threads take turns from the last to the first
+static unsigned every = 1;       // of so many blocks of a launch one runs
 static Call call;
+static void (*at_barrier)();  // called by each thread that comes to one, if any
 
 static void resume(Fiber* fiber) {
   current = fiber;
@@ -104,6 +106,7 @@ static void resume(Fiber* fiber) {
 }
 
 static void wait(int line, bool warp) {
+  if (at_barrier) at_barrier();
   current->line = line;
   (warp ? warp_barrier[current->thread / 32] : block_barrier).parked.push_back(current);
   if (!_setjmp(current->place)) _longjmp(scheduler, 1);
@@ -179,7 +182,7 @@ static const char* launch(unsigned blocks, unsigned threads, bool last_first) {
   gridDim = {blocks, 1, 1};
   blockDim = {threads, 1, 1};
   descending = last_first;
-  for (unsigned block = 0; block < blocks; ++block) {
+  for (unsigned block = 0; block < blocks; block += every) {
     blockIdx = {block, 0, 0};
     if (run_block()) continue;
     block_barrier.parked.clear();  // the stacks of those who wait are lost: they stand in the middle of a kernel

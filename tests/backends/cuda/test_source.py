@@ -11,9 +11,9 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from cubin import resources
 from long_runs import LONG
 
+from benchmarks.cubin import resources
 from gpueinsum.backends.cuda import source as launch
 from gpueinsum.backends.cuda.kernels import THREADS
 from gpueinsum.backends.cuda.source import (

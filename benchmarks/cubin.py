@@ -1,11 +1,20 @@
-"""Machine code, an ELF file, to what its kernels use of a multiprocessor: registers, local and shared memory."""
+"""Machine code, an ELF file, to what its kernels use of a multiprocessor: registers, memory, loads under way."""
 
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
 import struct
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import NamedTuple
 
 _MULTIPROCESSOR_REGISTERS, _MULTIPROCESSOR_THREADS = 65536, 2048  # of compute capability 8.0 and 9.0
 _GRAIN = 8  # registers are given to a thread by so many
 _MIN_STACK_SIZE, _REGCOUNT = 0x12, 0x2F  # attributes of a symbol in .nv.info, as `cuobjdump --dump-elf` names them
+_INSTRUCTION = re.compile(r"/\*[0-9a-f]+\*/ +(?:@!?\w+ +)?([A-Z][\w.]*)(.*);")  # its name, and its operands
 _SIZED = 4  # the first byte of an attribute that says how long it is
 
 
@@ -71,3 +80,50 @@ def _attributes(info: _Section) -> dict[tuple[int, int], int]:
 
 def _text(content: bytes, start: int) -> str:
     return content[start : content.index(b"\0", start)].decode()
+
+
+def loads_under_way(cubin: bytes, width: int) -> int:
+    """The most bytes that a thread loads from global memory, `width` at once, before it needs any of them.
+
+    If no load is as wide, then of the widest that are narrower: of a struct's parts. Code is read up to the next label.
+    Needs nvdisasm, of CUDA or of the wheel `nvidia-cuda-nvdisasm`; FileNotFoundError where there is none.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin + b"\0")  # which CuPy cuts off
+        file.flush()
+        text = subprocess.run([_nvdisasm(), "-c", file.name], check=True, capture_output=True, text=True).stdout
+    return next((most for most in (_under_way(text, width >> n) for n in range(5)) if most), 0)
+
+
+def _under_way(text: str, width: int) -> int:
+    most, loads, awaited = 0, 0, set[int]()  # registers that loads will fill
+    for line in text.splitlines():
+        instruction = _INSTRUCTION.search(line)
+        if instruction is None:
+            loads, awaited = (0, set()) if line.startswith(".L") else (loads, awaited)
+            continue
+        name, operands = instruction[1], [*map(int, re.findall(r"\bR(\d+)", instruction[2]))]
+        is_load = name.startswith("LDG")
+        if awaited & {*operands[is_load:]}:
+            loads, awaited = 0, set()
+        if is_load and _loaded_bytes(name) == width:
+            awaited |= {*range(operands[0], operands[0] + max(1, width // 4))}
+            loads += width
+            most = max(most, loads)
+    return most
+
+
+def _loaded_bytes(name: str) -> int:
+    """
+    >>> _loaded_bytes("LDG.E"), _loaded_bytes("LDG.E.128"), _loaded_bytes("LDG.E.U8")
+    (4, 16, 1)
+    """
+    return next((int(bits) // 8 for bits in re.findall(r"\.[US]?(8|16|64|128)\b", name)), 4)
+
+
+def _nvdisasm() -> str:
+    """Where it is: on the path, or in the wheel."""
+    wheels = importlib.util.find_spec("nvidia")
+    folders = wheels.submodule_search_locations or () if wheels else ()
+    paths = [None, *(str(Path(folder) / "cu13" / "bin") for folder in folders)]
+    return next(filter(None, (shutil.which("nvdisasm", path=path) for path in paths)), "nvdisasm")

@@ -1,0 +1,78 @@
+// Compiled after shim.h where accesses to memory are counted: g++ calls these hooks of its ThreadSanitizer before each
+// load and store of the kernels, and no runtime of its own is linked. What lies outside of the arrays of a launch (its
+// shared memory, stacks and argument) is not recorded.
+#include <cstdlib>
+
+namespace simulated {
+
+struct Access {
+  unsigned long long instruction, address;
+  unsigned block, thread, bytes, kind;
+};
+
+enum Kind : unsigned { LOAD, STORE, BARRIER };
+
+struct Extent {
+  unsigned long long first, end;
+};
+
+static const Extent* arrays;
+static unsigned number_of_arrays;
+static Access* accesses;
+static std::size_t recorded, room;
+
+#define UNHOOKED __attribute__((no_sanitize("thread")))
+
+UNHOOKED static void add(void* caller, unsigned long long address, unsigned bytes, Kind kind) {
+  if (recorded == room) {
+    room = room ? 2 * room : 1 << 16;
+    accesses = static_cast<Access*>(std::realloc(accesses, room * sizeof(Access)));
+  }
+  accesses[recorded++] = {reinterpret_cast<unsigned long long>(caller), address, blockIdx.x, threadIdx.x, bytes, kind};
+}
+
+UNHOOKED static void record(void* address, unsigned bytes, Kind kind, void* caller) {
+  const auto place = reinterpret_cast<unsigned long long>(address);
+  for (unsigned n = 0; n < number_of_arrays; ++n) {
+    if (arrays[n].first <= place && place < arrays[n].end) return add(caller, place, bytes, kind);
+  }
+}
+
+UNHOOKED static void record_barrier() { add(nullptr, 0, 0, BARRIER); }
+
+}  // namespace simulated
+
+#define HOOK(name, ...) extern "C" UNHOOKED void __tsan_##name(__VA_ARGS__)
+#define RECORD(bytes, kind) simulated::record(address, bytes, simulated::kind, __builtin_return_address(0))
+#define HOOKS(bytes)                                                       \
+  HOOK(read##bytes, void* address) { RECORD(bytes, LOAD); }               \
+  HOOK(write##bytes, void* address) { RECORD(bytes, STORE); }               \
+  HOOK(unaligned_read##bytes, void* address) { RECORD(bytes, LOAD); }     \
+  HOOK(unaligned_write##bytes, void* address) { RECORD(bytes, STORE); }
+HOOKS(1)
+HOOKS(2)
+HOOKS(4)
+HOOKS(8)
+HOOKS(16)
+HOOK(read_range, void* address, std::size_t bytes) { RECORD(static_cast<unsigned>(bytes), LOAD); }
+HOOK(write_range, void* address, std::size_t bytes) { RECORD(static_cast<unsigned>(bytes), STORE); }
+HOOK(init) {}
+HOOK(func_entry, void*) {}
+HOOK(func_exit) {}
+
+// Begins to record, in these arrays and one of so many blocks.
+extern "C" void record_accesses(const simulated::Extent* extents, unsigned number, unsigned every) {
+  simulated::every = every;
+  simulated::at_barrier = simulated::record_barrier;
+  simulated::arrays = extents;
+  simulated::number_of_arrays = number;
+  simulated::recorded = 0;
+}
+
+// Ends it, and gives what was recorded.
+extern "C" const simulated::Access* recorded_accesses(std::size_t* number) {
+  simulated::number_of_arrays = 0;
+  simulated::at_barrier = nullptr;
+  *number = simulated::recorded;
+  return simulated::accesses;
+}
