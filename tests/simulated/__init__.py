@@ -27,6 +27,7 @@ class SimulatedRuntime:
         self.processors = processors  # few, so that grids are small
         self.last_thread_first = last_thread_first  # the order in which the threads of a block take turns
         self.calls = []
+        self.entry = host.entry  # how a kernel is run; `sectors.count` puts one that counts in its place
         self._allocations = weakref.WeakValueDictionary()  # address -> Allocation
         self.used = self.peak = 0  # bytes of `allocate`, now and at the most
         self.allocations = 0
@@ -146,7 +147,7 @@ class SimulatedRuntime:
         self.calls.append(("launch", kernel, blocks, threads))
         assert 1 <= blocks < 2**31, f"{blocks} blocks"
         assert 1 <= threads <= 1024, f"{threads} threads in a block"
-        run, parameters = host.entry(kernel)
+        run, parameters = self.entry(kernel)
         assert len(args) == len(parameters), f"{kernel} takes {len(parameters)} arguments, not {len(args)}"
         for arg, (kind, size) in zip(args, parameters, strict=True):
             host.check_argument(arg, kind, size)

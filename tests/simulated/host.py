@@ -14,10 +14,10 @@ import numpy as np
 from gpueinsum.backends.cuda.source import KERNELS, program_text
 
 COMPILER = "g++", "-O1", "-std=c++17", "-fPIC", "-shared", "-x", "c++", "-"
-# A GPU cannot load or store what is not aligned to its size; here such an access is an illegal instruction (SIGILL).
-COMPILER += "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"
 # Fortified longjmp refuses to change stacks; unique symbols would join the shared memory of two libraries.
 COMPILER += "-U_FORTIFY_SOURCE", "-fno-gnu-unique", "-Wl,-Bsymbolic"
+# A GPU cannot load or store what is not aligned to its size; here such an access is an illegal instruction (SIGILL).
+CHECKED = "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"
 
 
 @cache
@@ -72,22 +72,22 @@ def _library(name):
     return compile_kernels(program_text(tuple(kernels.values())), {f"specialised_{entry}": entry for entry in kernels})
 
 
-def compile_kernels(text, exports):
-    """The library made from a CUDA text, whose kernels are named as {namespace: kernel}."""
-    shim = Path(__file__).with_name("shim.h").read_text(encoding="utf-8")
-    exported = (f"EXPORT({space}, {symbol})\n" for space, symbol in exports.items())
-    return ctypes.PyDLL(str(_build(shim + text + "\n" + "".join(exported))))
+def compile_kernels(text, exports, headers=("shim.h",), options=CHECKED):
+    """The library made from a CUDA text behind these headers, whose kernels are named as {namespace: kernel}."""
+    before = [Path(__file__).with_name(header).read_text(encoding="utf-8") for header in headers]
+    exported = [f"EXPORT({space}, {symbol})\n" for space, symbol in exports.items()]
+    return ctypes.PyDLL(str(_build("".join([*before, text, "\n", *exported]), (*COMPILER, *options))))
 
 
-def _build(text):
+def _build(text, compiler):
     """Compiled once per text, and shared between processes."""
-    key = hashlib.sha256("\0".join((*COMPILER, platform.machine(), text)).encode()).hexdigest()[:32]
+    key = hashlib.sha256("\0".join((*compiler, platform.machine(), text)).encode()).hexdigest()[:32]
     folder = Path(tempfile.gettempdir()) / f"gpueinsum-kernels-on-the-host-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     library = folder / f"{key}.so"
     if not library.exists():
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as unfinished:
-            compiled = subprocess.run([*COMPILER, "-o", unfinished.name], input=text, text=True, capture_output=True)
+            compiled = subprocess.run([*compiler, "-o", unfinished.name], input=text, text=True, capture_output=True)
         assert compiled.returncode == 0, f"g++ cannot compile a kernel:\n{compiled.stderr}"
         os.replace(unfinished.name, library)  # at once and whole, whoever else builds it at this moment
     return library
