@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gpueinsum.backends.cuda.program import Launch
-from gpueinsum.backends.cuda.source import THREADS, Kernel, accumulator, job, nest
+from gpueinsum.backends.cuda.source import THREADS, Kernel, job, nest
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
@@ -17,7 +17,6 @@ Sizes = tuple[tuple[Label, int], ...]
 
 _RESIDENT = 2048  # threads that one multiprocessor holds at the most
 _ROUNDS = 4  # times what a device holds at once, in blocks; from there on they take turns by themselves
-_MANY_TERMS = 32  # from here on, threads share an output (a warp reads 32 neighbours at once), or a sum is cut
 _PACK_BYTES = 16  # of the widest load
 _TILE = 64  # rows and columns of a block's part of an integer product, as in kernels/integer_gemm.cu
 # Of an axis that a permuting copy reads or writes along. Below, a tile of 32 or 64 would be mostly empty, and either
@@ -33,100 +32,13 @@ class Source(NamedTuple):
     conjugated: bool = False
 
 
-class Sum(NamedTuple):
-    """The launches of a sum.
-
-    Where threads alone would not fill the device, the first writes partial sums into so many bytes of `scratch`, and
-    the second adds them up.
-    """
-
-    first: Launch
-    second: Launch | None = None
-    scratch: int = 0
-
-
-@lru_cache(maxsize=4096)
-def sum_products(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: str, processors: int) -> Sum:
-    """`out[...] = sum of the product of the sources`, C-ordered, on so many multiprocessors; at least one element."""
-    size = dict(sizes)
-    outputs, terms = points(out, size), points((label for label in size if label not in out), size)
-    if terms == 1:
-        return Sum(_product(sources, out, size, dtype, processors))
-    walked = [label_strides(source.term, source.strides) for source in sources]
-    # The largest array's neighbours lie along the innermost loop; a sum does not mind the order.
-    largest = max(range(len(sources)), key=lambda number: points(walked[number], size))
-    strides = walked[largest]
-    summed = sorted((label for label in size if label not in out), key=lambda label: -abs(strides.get(label, 0)))
-    kept, inner = fuse(axes(out, size, *walked)), fuse(axes(summed, size, *walked))
-    along_sum, is_short = _lies_along_sum(kept, inner, largest), terms < _MANY_TERMS
-    shared = _by_columns(kept, inner, outputs, terms, dtype, processors) if is_short or not along_sum else None
-    if shared is None:
-        shared = _by_rows(kept, inner, outputs, terms, dtype, processors, along_sum)
-    loops = nest(*_columns(shared.kept, len(sources)), *_columns(shared.summed, len(sources)))
-    wide, chunks = accumulator(dtype), shared.chunks
-    kernel = Kernel(shared.kernel, dtype, dtype if chunks == 1 else wide, len(sources))
-    numbers = shared.outputs, shared.terms, shared.threads, chunks, _bits(sources), *shared.packs
-    first = Launch(kernel, _blocks(shared.outputs * shared.threads * chunks, processors), job(loops, *numbers))
-    if chunks == 1:
-        return Sum(first)
-    threads = min(THREADS, _power_of_two(chunks))
-    rest = job(nest([outputs], [[chunks]], [chunks], [[1]]), outputs, chunks, threads, 1, 0, *_NO_PACKS)
-    second = Launch(Kernel("reduce", wide, dtype), _blocks(outputs * threads, processors), rest)
-    return Sum(first, second, outputs * chunks * item_bytes(wide))
-
-
 @lru_cache(maxsize=4096)
 def add(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: str, processors: int) -> Launch:
     """`out[...] = the sum of the sources`, C-ordered; all are of the term."""
     return _map("add", sources, out, dict(sizes), dtype, processors)
 
 
-class _Shared(NamedTuple):
-    """A sum's loops, its outputs and terms (in packs if so), and how the work is shared among threads."""
-
-    kernel: str
-    kept: list[Axis]
-    summed: list[Axis]
-    outputs: int
-    terms: int
-    threads: int  # that share an output
-    chunks: int  # parts that each sum is cut into
-    packs: tuple[int, int]  # whether packs are read, and by a bit per array which has neighbours in them
-
-
 _NO_PACKS = 0, -1
-
-
-def _by_columns(
-    kept: list[Axis], summed: list[Axis], outputs: int, terms: int, dtype: str, processors: int
-) -> _Shared | None:
-    """Every thread adds up a pack of results; None where neighbours along the result are no packs."""
-    packed = _in_packs(kept, summed, dtype) if terms > 1 else None
-    if packed is None:
-        return None
-    packs = outputs // _width(dtype)
-    return _Shared(
-        "reduce_columns", packed[0], summed, packs, terms, 1, _chunks(packs, terms, processors), (1, packed[1])
-    )
-
-
-def _by_rows(
-    kept: list[Axis], summed: list[Axis], outputs: int, terms: int, dtype: str, processors: int, along_sum: bool
-) -> _Shared:
-    """Threads share an output where its neighbours lie `along_sum`, so that a warp reads neighbours."""
-    is_shared, packs = along_sum and terms >= _MANY_TERMS, _NO_PACKS
-    packed = _in_packs(summed, kept, dtype) if along_sum and terms else None
-    if packed is not None:
-        summed, packs, terms = packed[0], (1, packed[1]), terms // _width(dtype)
-    threads = min(THREADS, _power_of_two(terms)) if is_shared else 1
-    chunks = _chunks(outputs * threads, terms // threads, processors)
-    return _Shared("reduce", kept, summed, outputs, terms, threads, chunks, packs)
-
-
-def zeros(outputs: int, dtype: str, processors: int) -> Launch:
-    """A sum of no terms, which reads nothing."""
-    numbers = outputs, 0, 1, 1, 0, *_NO_PACKS
-    return Launch(Kernel("reduce", dtype, dtype), _blocks(outputs, processors), job(nest([], [[]], [], [[]]), *numbers))
 
 
 def expand(
@@ -263,16 +175,6 @@ def _blocks(threads: int, processors: int) -> int:
     return min(-(-threads // THREADS), processors * (_RESIDENT // THREADS) * _ROUNDS)
 
 
-def _chunks(threads: int, terms: int, processors: int) -> int:
-    """Into how many parts sums are cut to fill the device, where so many threads have so many terms each."""
-    return max(1, min(processors * _RESIDENT // threads, terms // _MANY_TERMS))
-
-
-def _lies_along_sum(kept: list[Axis], inner: list[Axis], array: int) -> bool:
-    """Whether the array's neighbours lie along the sum rather than along the result."""
-    return not inner or inner[-1].strides[array] in (-1, 1) or not kept or abs(kept[-1].strides[array]) != 1
-
-
 def _columns(loops: Sequence[Axis], arrays: int) -> tuple[list[int], list[list[int]]]:
     """Loops as `nest` takes them: their sizes, and one list of strides per array."""
     return [loop.size for loop in loops], [[loop.strides[array] for loop in loops] for array in range(arrays)]
@@ -280,8 +182,3 @@ def _columns(loops: Sequence[Axis], arrays: int) -> tuple[list[int], list[list[i
 
 def _bits(sources: Sequence[Source]) -> int:
     return sum(source.conjugated << number for number, source in enumerate(sources))
-
-
-def _power_of_two(number: int) -> int:
-    """The largest power of two that is not more."""
-    return 1 << (number.bit_length() - 1)

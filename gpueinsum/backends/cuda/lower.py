@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, assert_never
 
-from gpueinsum.backends.cuda import kernels
+from gpueinsum.backends.cuda import kernels, sums
 from gpueinsum.backends.cuda.kernels import Source
 from gpueinsum.backends.cuda.program import Address, Launch, Output, Product, Program, Span, Work
 from gpueinsum.backends.cuda.source import MAX_OPERANDS
 from gpueinsum.backends.cuda.workspace import places
 from gpueinsum.costs.counts import item_bytes
+from gpueinsum.language.steps import within
 from gpueinsum.language.strides import Axis, points
 from gpueinsum.language.subscripts import Term
 from gpueinsum.schedule.candidate import Blocks, Matmul, Pass, Scatter, Sum, View, Zeros
@@ -87,7 +88,7 @@ class _Assembly:
             case Zeros():
                 self._zeros(made)
             case Pass():
-                self._sum(read, step.out, made)
+                self._sum(read, within(way.loops, step.out), made)
             case Gemm():
                 self._gemm(way, read, made)
             case Scatter():
@@ -125,7 +126,7 @@ class _Assembly:
     # ------------------------------------------------------------ ways
 
     def _zeros(self, made: _Strided) -> None:
-        zeros = kernels.zeros(self._bytes[made.memory] // item_bytes(self._dtype), self._dtype, self._processors)
+        zeros = sums.zeros(self._bytes[made.memory] // item_bytes(self._dtype), self._dtype, self._processors)
         self._launch(zeros, made.memory, made.memory)
 
     def _add(self, out: Term, arrays: Sequence[_Strided], total: _Strided) -> None:
@@ -138,7 +139,7 @@ class _Assembly:
         sizes = tuple((axis, size[axis]) for axis in layout)
         if len(arrays) == 1:
             source = (Source(term, arrays[0].strides),)
-            copy = kernels.sum_products(source, layout, sizes, self._dtype, self._processors).first
+            copy = sums.sum_products(source, layout, sizes, self._dtype, self._processors).first
             self._launch(copy, arrays[0].memory, total.memory)
             return
         waiting = list(arrays)
@@ -193,11 +194,11 @@ class _Assembly:
         return _move([pointers] * len(arrays), range(len(arrays)), each)
 
     def _sum(self, factors: Sequence[tuple[Source, _Strided]], out: Term, made: _Strided) -> None:
-        """`terms->out` in one pass: diagonals, products, sum and permutation, of the conjugates where asked."""
+        """`terms->out` in one pass, C-ordered: diagonals, products, sum and permutation, of conjugates where asked."""
         sources = tuple([source for source, _ in factors])
         labels = dict.fromkeys("".join([source.term for source in sources]) + out)
         sizes = tuple([(label, self._size[label]) for label in labels])
-        launches = kernels.sum_products(sources, out, sizes, self._dtype, self._processors)
+        launches = sums.sum_products(sources, out, sizes, self._dtype, self._processors)
         read = [array.memory for _, array in factors]
         if launches.second is None:
             self._launch(launches.first, *read, made.memory)

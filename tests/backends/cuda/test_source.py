@@ -20,6 +20,7 @@ from gpueinsum.backends.cuda.source import (
     KERNELS,
     LARGEST,
     MAX_OPERANDS,
+    SUMS,
     Kernel,
     accumulator,
     compile_text,
@@ -31,7 +32,7 @@ from gpueinsum.backends.cuda.source import (
     reciprocal,
 )
 
-TYPED = "reduce", "reduce_columns", "multiply", "permute", "expand", "add", "integer_gemm"
+TYPED = *SUMS, "multiply", "permute", "expand", "add", "integer_gemm"
 NAMES = *TYPED, "pointers"
 
 
@@ -64,6 +65,7 @@ BLOCKS = {
     "expand": (6, 8),
     "permute": (8, 8),
     "reduce": (2, 3),
+    "reduce_rows": (2, 4),
     "reduce_columns": (2, 3),
     "integer_gemm": (1, 2),
     "pointers": (8, 8),
@@ -172,7 +174,7 @@ def test_a_kernels_own_text_compiles(arch):
             ("multiply", dtype)
             for dtype in ("bool", "uint16", "float16", "bfloat16", "float32", "float64", "complex64")
         ),
-        *((name, "float32") for name in ("add", "reduce", "reduce_columns")),
+        *((name, "float32") for name in ("add", *SUMS)),
     ],
 )
 def test_a_pack_is_loaded_and_stored_by_one_instruction(name, dtype):
@@ -183,7 +185,7 @@ def test_a_pack_is_loaded_and_stored_by_one_instruction(name, dtype):
     text = text if isinstance(text, str) else text.decode()
     nvrtc().destroyProgram(program)
     assert len(re.findall("ld" + whole, text)) >= 2  # of each array
-    assert name == "reduce" or re.search("st" + whole, text)
+    assert name in ("reduce", "reduce_rows") or re.search("st" + whole, text)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES[-1:])
@@ -214,8 +216,9 @@ def test_every_dtype_has_every_kernel_and_halves_have_float32_partial_sums():
 
 def test_the_largest_kernels_are_one_for_each_file_and_types():
     assert {(kernel.name, kernel.operands) for kernel in LARGEST} == {
-        *((name, MAX_OPERANDS) for name in ("reduce", "reduce_columns", "multiply", "add")),
-        *{("reduce", 1), ("permute", 1), ("expand", 1), ("integer_gemm", 2)},  # one sums halves' parts in float32
+        *((name, MAX_OPERANDS) for name in (*SUMS, "multiply", "add")),
+        *((name, 1) for name in SUMS),  # of halves' parts in float32
+        *{("permute", 1), ("expand", 1), ("integer_gemm", 2)},
         ("pointers", 3),
     }
     types = [(kernel.name, kernel.source, kernel.result) for kernel in LARGEST]

@@ -1,0 +1,170 @@
+"""From strided arrays to the launches of a sum: which kernel, and how threads share its outputs and terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from gpueinsum.backends.cuda.kernels import (
+    _NO_PACKS,
+    Sizes,
+    Source,
+    _bits,
+    _blocks,
+    _columns,
+    _in_packs,
+    _product,
+    _width,
+)
+from gpueinsum.backends.cuda.program import Launch
+from gpueinsum.backends.cuda.source import THREADS, Kernel, Struct, accumulator, job, nest, walk
+from gpueinsum.costs.counts import item_bytes
+from gpueinsum.language.strides import Axis, axes, fuse, label_strides, points
+from gpueinsum.language.subscripts import Term
+
+# Threads by which sums fill a multiprocessor: blocks in whole turns, whether it holds 2 or 3 of them at once, as of the
+# kernels' RESIDENT.
+_BUSY = 6 * THREADS
+_WARP = 32
+_LINE = 128  # bytes that neighbouring threads shall read at least
+_MANY_TERMS = 32  # that a thread has at the least where a sum is cut
+# A row of fewer terms is short, of packs or of single elements. The latter begin anywhere in a sector, so that 8 lanes
+# of 39 terms of float32 touch 1.85 times the sectors that they use, rows in shared memory 1.2 times.
+_SHORT = {True: 32, False: 128}
+# Terms of which a thread reads several at once, as in kernels/sums.cuh. 1024 neighbours of float32, 256 packs, in a
+# cycle-level simulator: 256 lanes 4.95 bytes a cycle, 32 lanes 11.2, 8 lanes 12.0.
+_AT_ONCE = 4
+
+
+class Sum(NamedTuple):
+    """The launches of a sum.
+
+    Where threads alone would not fill the device, the first writes partial sums into so many bytes of `scratch`, and
+    the second adds them up.
+    """
+
+    first: Launch
+    second: Launch | None = None
+    scratch: int = 0
+
+
+@lru_cache(maxsize=4096)
+def sum_products(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: str, processors: int) -> Sum:
+    """`out[...] = sum of the product of the sources`, C-ordered, on so many multiprocessors; at least one element."""
+    size = dict(sizes)
+    outputs, terms = points(out, size), points((label for label in size if label not in out), size)
+    if terms == 1:
+        return Sum(_product(sources, out, size, dtype, processors))
+    walked = [label_strides(source.term, source.strides) for source in sources]
+    # The largest array's neighbours lie along the innermost loop; a sum does not mind the order.
+    largest = max(range(len(sources)), key=lambda number: points(walked[number], size))
+    strides = walked[largest]
+    summed = sorted((label for label in size if label not in out), key=lambda label: -abs(strides.get(label, 0)))
+    kept, inner, wide = fuse(axes(out, size, *walked)), fuse(axes(summed, size, *walked)), accumulator(dtype)
+    shared = _share(kept, inner, largest, dtype, processors)
+    first = _launch(shared, dtype, dtype if shared.chunks == 1 else wide, _bits(sources), processors)
+    if shared.chunks == 1:
+        return Sum(first)
+    kept, inner = fuse([Axis(outputs, (1,))]), [Axis(shared.chunks, (outputs,))]
+    rest = _share(kept, inner, 0, wide, processors)._replace(chunks=1)
+    return Sum(first, _launch(rest, wide, dtype, 0, processors), outputs * shared.chunks * item_bytes(wide))
+
+
+def zeros(outputs: int, dtype: str, processors: int) -> Launch:
+    """A sum of no terms, which reads nothing."""
+    nothing = Shared("reduce", [Axis(outputs, (0,))], [Axis(0, (0,))], 1, 1, 1, _NO_PACKS)
+    return _launch(nothing, dtype, dtype, 0, processors)
+
+
+class Shared(NamedTuple):
+    """A sum's loops, in packs if so, and how its work is shared among threads, as kernels/sums.cuh explains it."""
+
+    kernel: str
+    kept: list[Axis]
+    summed: list[Axis]
+    lanes: int
+    beside: int
+    chunks: int
+    packs: tuple[int, int]  # whether packs are read, and by a bit per array which has neighbours in them
+
+    @property
+    def outputs(self) -> int:
+        return _points(self.kept)
+
+    @property
+    def terms(self) -> int:
+        return _points(self.summed)
+
+
+def sum_job(shared: Shared, conjugated: int, arrays: int) -> Struct:
+    """`struct SumOf<N>`."""
+    summed = _columns(shared.summed, arrays)
+    loops, steps = nest(*_columns(shared.kept, arrays), *summed), walk(*summed, shared.lanes)
+    counts = shared.outputs, shared.terms, shared.lanes, shared.beside, shared.chunks
+    return job(loops, steps, *counts, conjugated, *shared.packs)
+
+
+def _launch(shared: Shared, source: str, result: str, conjugated: int, processors: int) -> Launch:
+    arrays = len((*shared.kept, *shared.summed)[0].strides)
+    threads = shared.outputs * shared.chunks * shared.lanes
+    if shared.kernel == "reduce_rows":
+        threads = shared.outputs * shared.terms // _AT_ONCE
+    kernel = Kernel(shared.kernel, source, result, arrays)
+    return Launch(kernel, _blocks(max(threads, 1), processors), sum_job(shared, conjugated, arrays))
+
+
+# ---------------------------------------------------------------- sharing
+
+
+def _share(kept: list[Axis], summed: list[Axis], largest: int, dtype: str, processors: int) -> Shared:
+    """By the array that has the most elements: whether its neighbours lie along the sum or along the result."""
+    along_sum, is_short = _lies_along_sum(kept, summed, largest), _points(summed) < _MANY_TERMS
+    packed = _in_packs(kept, summed, dtype) if is_short or not along_sum else None
+    if packed is not None:
+        return _by_columns(packed[0], summed, (1, packed[1]), dtype, processors)
+    if not along_sum:
+        return _by_columns(kept, summed, _NO_PACKS, dtype, processors)
+    packed = _in_packs(summed, kept, dtype)
+    if packed is not None:
+        return _by_rows(kept, packed[0], (1, packed[1]), dtype, processors)
+    return _by_rows(kept, summed, _NO_PACKS, dtype, processors)
+
+
+def _by_columns(kept: list[Axis], summed: list[Axis], packs: tuple[int, int], dtype: str, processors: int) -> Shared:
+    """Neighbouring threads have neighbouring outputs; where these are few, a block reads several rows of them."""
+    outputs, terms, across = _points(kept), _points(summed), kept[-1].size
+    item = item_bytes(dtype) * (_width(dtype) if packs[0] else 1)
+    beside = min(across, _WARP)
+    wanted = max(_LINE // (item * across), processors * _BUSY // outputs)
+    lanes = max(1, min(wanted, THREADS // beside, terms // _AT_ONCE))
+    chunks = _chunks(outputs * lanes, terms // lanes, processors)
+    return Shared("reduce_columns", kept, summed, lanes, beside if lanes > 1 else 1, chunks, packs)
+
+
+def _by_rows(kept: list[Axis], summed: list[Axis], packs: tuple[int, int], dtype: str, processors: int) -> Shared:
+    """Neighbouring threads have neighbouring terms; so few lanes of an output that each has several of them."""
+    outputs, terms = _points(kept), _points(summed)
+    if len(summed) == 1 < terms < _SHORT[bool(packs[0])] and outputs >= THREADS:
+        return Shared("reduce_rows", kept, summed, 1, 1, 1, packs)
+    item = item_bytes(dtype) * (_width(dtype) if packs[0] else 1)
+    wanted = max(min(_LINE // item, _WARP), processors * _BUSY // outputs)
+    lanes = 1 << max(1, min(wanted, THREADS, terms // _AT_ONCE)).bit_length() - 1  # a power of two
+    return Shared("reduce", kept, summed, lanes, 1, _chunks(outputs * lanes, terms // lanes, processors), packs)
+
+
+def _chunks(threads: int, terms: int, processors: int) -> int:
+    """Into how many parts sums are cut to fill the device, where so many threads have so many terms each."""
+    return max(1, min(processors * _BUSY // threads, terms // _MANY_TERMS))
+
+
+def _lies_along_sum(kept: list[Axis], inner: list[Axis], array: int) -> bool:
+    """Whether the array's neighbours lie along the sum rather than along the result."""
+    return not inner or inner[-1].strides[array] in (-1, 1) or not kept or abs(kept[-1].strides[array]) != 1
+
+
+def _points(loops: Sequence[Axis]) -> int:
+    total = 1
+    for loop in loops:
+        total *= loop.size
+    return total
