@@ -2,7 +2,7 @@
 // `ij->i` of 1000000 x 23. A block reads the terms of many outputs, one output after the other, as they lie in memory:
 // neighbouring threads read neighbours. They meet in shared memory, where each thread adds up those of one output.
 //
-// Launch: any 1-D grid; one summed loop of few terms; lanes = beside = chunks = 1.
+// Launch: any 1-D grid of `terms` threads at the least; one summed loop; lanes = beside = chunks = 1.
 // Moves each array once and outputs * sizeof(Out) bytes, in OPERANDS * outputs * terms flops. On H200, where a copy runs
 // at 4.3 TB/s: `ij->i` of 10000000 x 23 in float32 moves 0.96 GB, in 0.22 ms at the least.
 
@@ -18,8 +18,12 @@ __device__ void sum_rows(const SumOf<OPERANDS>& job, const In* const (&src)[OPER
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int terms = static_cast<int>(job.terms), kept = static_cast<int>(job.nest.kept);
   const int pitch = terms | 1;  // odd, so that rows lie in different banks
-  const int most = CAPACITY / pitch < threads ? CAPACITY / pitch : threads;
-  const int whole = threads / terms, rest = threads - whole * terms;
+  // A thread reads the same term of every row that it reads, so that it divides here only.
+  const int at_once = threads / terms, first = thread / terms, term = thread - first * terms;
+  const int fit = CAPACITY / pitch < threads ? CAPACITY / pitch : threads, turn = TERMS * at_once;
+  const int most = fit < turn ? fit : fit - fit % turn;
+  Offsets<OPERANDS> of_term{};
+  advance(of_term, job.nest, kept, term);
 
   const long long step = static_cast<long long>(gridDim.x) * most;
   for (long long block = static_cast<long long>(blockIdx.x) * most; block < job.outputs; block += step) {
@@ -29,27 +33,19 @@ __device__ void sum_rows(const SumOf<OPERANDS>& job, const In* const (&src)[OPER
       descend(of_row[thread], job.nest, 0, kept - 1, block + thread);
     }
     __syncthreads();
-    int row = thread / terms, term = thread % terms;
-    while (row < rows) {
+    for (int row = first < at_once ? first : rows; row < rows; row += TERMS * at_once) {
       Sum values[TERMS];
-      int places[TERMS];
 #pragma unroll
       for (int u = 0; u < TERMS; ++u) {
-        const bool inside = row < rows;  // what is read beyond is not used
-        Offsets<OPERANDS> at = of_row[inside ? row : 0];
-        advance(at, job.nest, kept, term);
+        const int there = row + u * at_once;
+        Offsets<OPERANDS> at = of_row[there < rows ? there : row];  // what is read once more is not used
+        for (int n = 0; n < OPERANDS; ++n) at.of[n] += of_term.of[n];
         values[u] = total(sources.product(at));
-        places[u] = inside ? row * pitch + term : -1;
-        term += rest;
-        row += whole;
-        if (term >= terms) {
-          term -= terms;
-          ++row;
-        }
       }
 #pragma unroll
       for (int u = 0; u < TERMS; ++u) {
-        if (places[u] >= 0) staged[places[u]] = values[u];
+        const int there = row + u * at_once;
+        if (there < rows) staged[there * pitch + term] = values[u];
       }
     }
     __syncthreads();

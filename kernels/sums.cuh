@@ -35,13 +35,14 @@ __device__ Sum sum_terms(const SumOf<N>& job, const Offsets<N>& base, long long 
   const int first = static_cast<int>(job.nest.kept), last = static_cast<int>(job.nest.kept + job.nest.summed) - 1;
   const int row = static_cast<int>(job.walk.row), rest = static_cast<int>(job.walk.rest);
   const int lanes = static_cast<int>(job.lanes);
+  const long long plane = job.walk.plane;
   Sum sum{};
   while (begin < end) {
     Offsets<N> at = base;
     descend(at, job.nest, first, last, begin);
-    int place = static_cast<int>(begin - quotient(begin, row) * row);
-    const long long inside = job.walk.plane - (begin - quotient(begin, job.walk.plane) * job.walk.plane);
-    const long long left = end - begin < inside ? end - begin : inside;
+    const long long inside = begin < plane ? begin : begin - quotient(begin, plane) * plane;
+    int place = row > 1 ? static_cast<int>(inside - quotient(inside, row) * row) : 0;
+    const long long left = end - begin < plane - inside ? end - begin : plane - inside;
     const int stop = left < LONGEST ? static_cast<int>(left) : LONGEST;
     int done = 0;
 #pragma unroll 1

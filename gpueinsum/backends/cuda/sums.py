@@ -27,14 +27,15 @@ from gpueinsum.language.subscripts import Term
 # kernels' RESIDENT.
 _BUSY = 6 * THREADS
 _WARP = 32
-_LINE = 128  # bytes that neighbouring threads shall read at least
+_LINE, _SECTOR = 128, 32  # bytes of memory that belong together
+# Of a sum along rows: 1024 neighbours of float32 in a cycle-level simulator, where a copy makes 14.2 bytes a cycle: by
+# 256 lanes 4.95, by 8 lanes 13.1; 151 neighbours, no packs, by 32 lanes 3.7, by 8 lanes 5.6, in shared memory 5.2.
+_LANES = 8
 _MANY_TERMS = 32  # that a thread has at the least where a sum is cut
 # A row of fewer terms is short, of packs or of single elements. The latter begin anywhere in a sector, so that 8 lanes
 # of 39 terms of float32 touch 1.85 times the sectors that they use, rows in shared memory 1.2 times.
 _SHORT = {True: 32, False: 128}
-# Terms of which a thread reads several at once, as in kernels/sums.cuh. 1024 neighbours of float32, 256 packs, in a
-# cycle-level simulator: 256 lanes 4.95 bytes a cycle, 32 lanes 11.2, 8 lanes 12.0.
-_AT_ONCE = 4
+_AT_ONCE = 4  # terms that a thread reads at once, as in kernels/sums.cuh
 
 
 class Sum(NamedTuple):
@@ -148,7 +149,7 @@ def _by_rows(kept: list[Axis], summed: list[Axis], packs: tuple[int, int], dtype
     if len(summed) == 1 < terms < _SHORT[bool(packs[0])] and outputs >= THREADS:
         return Shared("reduce_rows", kept, summed, 1, 1, 1, packs)
     item = item_bytes(dtype) * (_width(dtype) if packs[0] else 1)
-    wanted = max(min(_LINE // item, _WARP), processors * _BUSY // outputs)
+    wanted = max(_LANES, _SECTOR // item, processors * _BUSY // outputs)
     lanes = 1 << max(1, min(wanted, THREADS, terms // _AT_ONCE)).bit_length() - 1  # a power of two
     return Shared("reduce", kept, summed, lanes, 1, _chunks(outputs * lanes, terms // lanes, processors), packs)
 

@@ -68,7 +68,7 @@ ROWS = [("reduce", *sharing) for sharing in SHARINGS if sharing[1] == 1]
 @pytest.mark.parametrize("dtype", PACKED)
 @pytest.mark.parametrize(
     ("kernel", "lanes", "chunks", "blocks", "threads"),
-    [*ROWS, ("reduce_rows", 1, 1, 1, 7), ("reduce_rows", 1, 1, 2, 64)],
+    [*ROWS, ("reduce_rows", 1, 1, 1, 30), ("reduce_rows", 1, 1, 2, 64)],
 )
 def test_packs_are_summed_in_one_order_wherever_they_begin(runtime, rng, dtype, kernel, lanes, chunks, blocks, threads):
     width, rows, packs = items(dtype), 3, 37 if kernel == "reduce" else 29

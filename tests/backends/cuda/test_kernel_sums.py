@@ -74,7 +74,7 @@ def test_columns_are_summed_by_threads_that_stand_apart(runtime, rng, subscripts
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("threads", [1, 5, 64, 256])
+@pytest.mark.parametrize("threads", [127, 128, 256])
 @pytest.mark.parametrize("terms", [2, 3, 23, 127])
 def test_short_rows_are_summed_in_shared_memory(runtime, rng, dtype, terms, threads):
     x, y = values(rng, (2, 11, 61, terms), dtype)
