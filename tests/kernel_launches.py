@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 
-from gpueinsum.backends.cuda.kernels import expand
+from gpueinsum.backends.cuda.copies import expand
 from gpueinsum.backends.cuda.program import Address, Launch
 from gpueinsum.backends.cuda.source import KERNELS, Kernel, accumulator
 from gpueinsum.backends.cuda.sums import Shared, sum_job

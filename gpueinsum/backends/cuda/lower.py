@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, assert_never
 
-from gpueinsum.backends.cuda import kernels, sums
-from gpueinsum.backends.cuda.kernels import Source
+from gpueinsum.backends.cuda import copies, sums
+from gpueinsum.backends.cuda.geometry import Source
 from gpueinsum.backends.cuda.program import Address, Launch, Output, Product, Program, Span, Work
 from gpueinsum.backends.cuda.source import MAX_OPERANDS
 from gpueinsum.backends.cuda.workspace import places
@@ -93,7 +93,7 @@ class _Assembly:
                 self._gemm(way, read, made)
             case Scatter():
                 [term], [source] = step.terms, sources
-                launch = kernels.expand(term, step.out, source.strides, self._size, self._dtype, self._processors)
+                launch = copies.expand(term, step.out, source.strides, self._size, self._dtype, self._processors)
                 self._launch(launch, source.memory, made.memory)
             case Sum():
                 self._add(step.out, sources, made)
@@ -146,7 +146,7 @@ class _Assembly:
         while waiting:
             first, waiting = waiting[:MAX_OPERANDS], waiting[MAX_OPERANDS:]
             sources = tuple([Source(term, array.strides) for array in first])
-            launch = kernels.add(sources, layout, sizes, self._dtype, self._processors)
+            launch = copies.add(sources, layout, sizes, self._dtype, self._processors)
             self._launch(launch, *[array.memory for array in first], total.memory)
             if waiting:
                 waiting.insert(0, total)
@@ -161,7 +161,7 @@ class _Assembly:
         arrays = [Address(memory, 0) for memory in (*[side.memory for side in sides], made.memory)]
         if not self._is_blas:
             axes = product.batch, product.rows, product.columns, product.summed
-            launch = kernels.integer_gemm(*axes, self._dtype, self._processors)
+            launch = copies.integer_gemm(*axes, self._dtype, self._processors)
             for starts in product.offsets():
                 self._work.append(launch.at(*_move(arrays, starts, item)))
         elif product.pointers:
@@ -189,7 +189,7 @@ class _Assembly:
         """Three arrays of pointers: to the matrices of lhs, of rhs and of out, which are numbered along these axes."""
         each = math.prod([axis.size for axis in axes]) * _POINTER_BYTES
         pointers = Address(self._memory(len(arrays) * each), 0)
-        launch = kernels.pointers(axes, item_bytes(self._dtype), self._processors)
+        launch = copies.pointers(axes, item_bytes(self._dtype), self._processors)
         self._work.append(launch.at(*arrays, pointers))
         return _move([pointers] * len(arrays), range(len(arrays)), each)
 

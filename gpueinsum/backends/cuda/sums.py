@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from gpueinsum.backends.cuda.kernels import (
-    _NO_PACKS,
+from gpueinsum.backends.cuda.copies import product
+from gpueinsum.backends.cuda.geometry import (
+    NO_PACKS,
     Sizes,
     Source,
-    _bits,
-    _blocks,
-    _columns,
-    _in_packs,
-    _product,
-    _width,
+    blocks_for,
+    conjugated_bits,
+    in_packs,
+    nest_columns,
+    pack_width,
 )
 from gpueinsum.backends.cuda.program import Launch
 from gpueinsum.backends.cuda.source import THREADS, Kernel, Struct, accumulator, job, nest, walk
@@ -56,7 +56,7 @@ def sum_products(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: st
     size = dict(sizes)
     outputs, terms = points(out, size), points((label for label in size if label not in out), size)
     if terms == 1:
-        return Sum(_product(sources, out, size, dtype, processors))
+        return Sum(product(sources, out, size, dtype, processors))
     walked = [label_strides(source.term, source.strides) for source in sources]
     # The largest array's neighbours lie along the innermost loop; a sum does not mind the order.
     largest = max(range(len(sources)), key=lambda number: points(walked[number], size))
@@ -64,7 +64,7 @@ def sum_products(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: st
     summed = sorted((label for label in size if label not in out), key=lambda label: -abs(strides.get(label, 0)))
     kept, inner, wide = fuse(axes(out, size, *walked)), fuse(axes(summed, size, *walked)), accumulator(dtype)
     shared = _share(kept, inner, largest, dtype, processors)
-    first = _launch(shared, dtype, dtype if shared.chunks == 1 else wide, _bits(sources), processors)
+    first = _launch(shared, dtype, dtype if shared.chunks == 1 else wide, conjugated_bits(sources), processors)
     if shared.chunks == 1:
         return Sum(first)
     kept, inner = fuse([Axis(outputs, (1,))]), [Axis(shared.chunks, (outputs,))]
@@ -74,7 +74,7 @@ def sum_products(sources: tuple[Source, ...], out: Term, sizes: Sizes, dtype: st
 
 def zeros(outputs: int, dtype: str, processors: int) -> Launch:
     """A sum of no terms, which reads nothing."""
-    nothing = Shared("reduce", [Axis(outputs, (0,))], [Axis(0, (0,))], 1, 1, 1, _NO_PACKS)
+    nothing = Shared("reduce", [Axis(outputs, (0,))], [Axis(0, (0,))], 1, 1, 1, NO_PACKS)
     return _launch(nothing, dtype, dtype, 0, processors)
 
 
@@ -100,8 +100,8 @@ class Shared(NamedTuple):
 
 def sum_job(shared: Shared, conjugated: int, arrays: int) -> Struct:
     """`struct SumOf<N>`."""
-    summed = _columns(shared.summed, arrays)
-    loops, steps = nest(*_columns(shared.kept, arrays), *summed), walk(*summed, shared.lanes)
+    summed = nest_columns(shared.summed, arrays)
+    loops, steps = nest(*nest_columns(shared.kept, arrays), *summed), walk(*summed, shared.lanes)
     counts = shared.outputs, shared.terms, shared.lanes, shared.beside, shared.chunks
     return job(loops, steps, *counts, conjugated, *shared.packs)
 
@@ -112,7 +112,7 @@ def _launch(shared: Shared, source: str, result: str, conjugated: int, processor
     if shared.kernel == "reduce_rows":
         threads = shared.outputs * shared.terms // _AT_ONCE
     kernel = Kernel(shared.kernel, source, result, arrays)
-    return Launch(kernel, _blocks(max(threads, 1), processors), sum_job(shared, conjugated, arrays))
+    return Launch(kernel, blocks_for(max(threads, 1), processors), sum_job(shared, conjugated, arrays))
 
 
 # ---------------------------------------------------------------- sharing
@@ -121,21 +121,21 @@ def _launch(shared: Shared, source: str, result: str, conjugated: int, processor
 def _share(kept: list[Axis], summed: list[Axis], largest: int, dtype: str, processors: int) -> Shared:
     """By the array that has the most elements: whether its neighbours lie along the sum or along the result."""
     along_sum, is_short = _lies_along_sum(kept, summed, largest), _points(summed) < _MANY_TERMS
-    packed = _in_packs(kept, summed, dtype) if is_short or not along_sum else None
+    packed = in_packs(kept, summed, dtype) if is_short or not along_sum else None
     if packed is not None:
         return _by_columns(packed[0], summed, (1, packed[1]), dtype, processors)
     if not along_sum:
-        return _by_columns(kept, summed, _NO_PACKS, dtype, processors)
-    packed = _in_packs(summed, kept, dtype)
+        return _by_columns(kept, summed, NO_PACKS, dtype, processors)
+    packed = in_packs(summed, kept, dtype)
     if packed is not None:
         return _by_rows(kept, packed[0], (1, packed[1]), dtype, processors)
-    return _by_rows(kept, summed, _NO_PACKS, dtype, processors)
+    return _by_rows(kept, summed, NO_PACKS, dtype, processors)
 
 
 def _by_columns(kept: list[Axis], summed: list[Axis], packs: tuple[int, int], dtype: str, processors: int) -> Shared:
     """Neighbouring threads have neighbouring outputs; where these are few, a block reads several rows of them."""
     outputs, terms, across = _points(kept), _points(summed), kept[-1].size
-    item = item_bytes(dtype) * (_width(dtype) if packs[0] else 1)
+    item = item_bytes(dtype) * (pack_width(dtype) if packs[0] else 1)
     beside = min(across, _WARP)
     wanted = max(_LINE // (item * across), processors * _BUSY // outputs)
     lanes = max(1, min(wanted, THREADS // beside, terms // _AT_ONCE))
@@ -148,7 +148,7 @@ def _by_rows(kept: list[Axis], summed: list[Axis], packs: tuple[int, int], dtype
     outputs, terms = _points(kept), _points(summed)
     if len(summed) == 1 < terms < _SHORT[bool(packs[0])] and outputs >= THREADS:
         return Shared("reduce_rows", kept, summed, 1, 1, 1, packs)
-    item = item_bytes(dtype) * (_width(dtype) if packs[0] else 1)
+    item = item_bytes(dtype) * (pack_width(dtype) if packs[0] else 1)
     wanted = max(_LANES, _SECTOR // item, processors * _BUSY // outputs)
     lanes = 1 << max(1, min(wanted, THREADS, terms // _AT_ONCE)).bit_length() - 1  # a power of two
     return Shared("reduce", kept, summed, lanes, 1, _chunks(outputs * lanes, terms // lanes, processors), packs)

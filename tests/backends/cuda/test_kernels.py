@@ -6,7 +6,8 @@ import operator
 
 import pytest
 
-from gpueinsum.backends.cuda.kernels import Source, _apart, add, expand, integer_gemm
+from gpueinsum.backends.cuda.copies import _apart, add, expand, integer_gemm
+from gpueinsum.backends.cuda.geometry import Source
 from gpueinsum.backends.cuda.sums import sum_products
 from gpueinsum.language.strides import Axis
 from gpueinsum.schedule.gemm import ONE
@@ -43,11 +44,17 @@ def is_wide(launch):
         ("i,j->ij", {"i": 64, "j": 67}, "multiply", False),  # no whole packs in a row
         ("ij,ij->ij", {"i": 4, "j": 67}, "multiply", True),  # but in all rows together
         ("i,j->ji", {"i": 64, "j": 67}, "multiply", True),
-        ("ij,ji->ij", {"i": 64, "j": 64}, "multiply", False),  # no neighbours in the second
+        ("ij,ji->ij", {"i": 64, "j": 64}, "permute", None),  # no neighbours in the second
+        ("ji,j->ij", {"i": 64, "j": 64}, "permute", None),
+        ("ij,ji,j->ij", {"i": 64, "j": 64}, "multiply", False),
         ("ij->ji", {"i": 67, "j": 131}, "permute", None),
+        ("ij->ji", {"i": 7, "j": 131}, "multiply", False),  # so few are in the caches
+        ("ij->ji", {"i": 7, "j": 1310}, "permute", None),
         ("abcd->dbca", {"a": 17, "b": 3, "c": 5, "d": 19}, "permute", None),
+        ("abcdefghijkl->lkjihgfedcba", dict.fromkeys("abcdefghijkl", 2), "permute", None),
+        ("abc->bac", {"a": 16, "b": 16, "c": 8}, "multiply", True),  # sectors are neighbours
+        ("abc->bac", {"a": 64, "b": 64, "c": 2}, "permute", None),
         ("abcd->acbd", {"a": 3, "b": 5, "c": 7, "d": 64}, "multiply", True),
-        ("ij->ji", {"i": 7, "j": 131}, "multiply", False),  # tiles would be mostly empty
         ("i->ij", {"i": 67, "j": 64}, "multiply", True),
         ("j->ij", {"i": 67, "j": 64}, "multiply", True),
         ("ij->i", {"i": 67, "j": 64}, "reduce", True),
