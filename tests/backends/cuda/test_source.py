@@ -62,7 +62,7 @@ SPECIAL = "float16", "complex128"
 BLOCKS = {
     "add": (3, 6),
     "multiply": (3, 6),
-    "expand": (6, 8),
+    "expand": (6, 6),
     "permute": (2, 3),
     "reduce": (2, 3),
     "reduce_rows": (2, 4),
