@@ -15,12 +15,12 @@ from cubin import resources
 from long_runs import LONG
 
 from gpueinsum.backends.cuda import source as launch
-from gpueinsum.backends.cuda.kernels import THREADS
 from gpueinsum.backends.cuda.source import (
     KERNELS,
     LARGEST,
     MAX_OPERANDS,
     SUMS,
+    THREADS,
     Kernel,
     accumulator,
     compile_text,
