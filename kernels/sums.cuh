@@ -1,14 +1,14 @@
 // Fourth part: sums over nested loops, by one thread or by several that share an output.
 
-// So many terms are read at once: additions wait for each other, loads need not. Of packs of N arrays 4 in all, of single
-// elements 8. With 4 packs of each, 2 arrays took 90 registers and 4 took 126 (float32, sm_90), so that fewer threads
-// would run. The compiler moves no load to before a branch: nor those of packs that may lie anywhere, nor one that may be
-// left out.
+// So many terms are read at once: additions wait for each other, loads need not. Of packs of N arrays 4 in all, of
+// single elements 8. With 4 packs of each, 2 arrays took 90 registers and 4 took 126 (float32, sm_90), so that fewer
+// threads would run. The compiler moves no load to before a branch: nor those of packs that may lie anywhere, nor one
+// that may be left out.
 template <typename Access, typename T, int N>
 constexpr int AT_ONCE = Access::ALIGNED ? (Access::WIDTH < WIDE<T> ? 8 : 4) / N : 1;
 
-// From one term to that `lanes` further on: `rest` further on in the innermost loop, which is `row` terms long, by `step`,
-// or carried over into the next turn of the loop around it. So it divides only where `plane` terms are used up.
+// From one term to that `lanes` further on: `rest` further on in the innermost loop, which is `row` terms long, by
+// `step`, or `carried` over into the next turn of the loop around it. It divides only where `plane` terms are used up.
 template <int N>
 struct Walk {
   long long plane, row, rest, step[N], carried[N];
@@ -17,9 +17,9 @@ struct Walk {
 // A sum over N arrays, as it is launched: `terms` index points for each of `outputs` results.
 //
 // `lanes` threads of a block share an output: thread t has lane t / beside % lanes of it, so that the first threads of
-// `beside` neighbouring outputs are neighbours, too. They add up in a fixed tree. With chunks > 1 the terms are cut into
-// that many runs, and out[c * outputs + o] receives run c alone, to be added up by a second launch. So the order of
-// additions depends on lanes and chunks only, and any grid gives the same bits.
+// `beside` neighbouring outputs are neighbours, too. They add up in a fixed tree. With chunks > 1 the terms are cut
+// into that many runs, and out[c * outputs + o] receives run c alone, to be added up by a second launch. So the order
+// of additions depends on lanes and chunks only, and any grid gives the same bits.
 template <int N>
 struct SumOf {
   Nest<N> nest;
@@ -72,8 +72,9 @@ __device__ Sum sum_terms(const SumOf<N>& job, const Offsets<N>& base, long long 
   return sum;
 }
 
-// store(c * outputs + o, sum of value(offset(o, s)) over the s of chunk c) for every output o and chunk c; `combine` adds
-// up the sums of the lanes of an output, for the first of them. A thread reads TERMS terms at once. All threads of a block come to it together.
+// store(c * outputs + o, sum of value(offset(o, s)) over the s of chunk c) for every output o and chunk c. A thread
+// reads TERMS terms at once. `combine` adds up the sums of the lanes of an output, for the first of them; all threads
+// of a block come to it together.
 template <typename Sum, int TERMS, int N, typename Value, typename Combine, typename Store>
 __device__ void sum_nest(const SumOf<N>& job, Value value, Combine combine, Store store) {
   const int lanes = static_cast<int>(job.lanes), beside = static_cast<int>(job.beside), team = lanes * beside;

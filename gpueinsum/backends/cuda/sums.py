@@ -28,8 +28,8 @@ from gpueinsum.language.subscripts import Term
 _BUSY = 6 * THREADS
 _WARP = 32
 _LINE, _SECTOR = 128, 32  # bytes of memory that belong together
-# Of a sum along rows: 1024 neighbours of float32 in a cycle-level simulator, where a copy makes 14.2 bytes a cycle: by
-# 256 lanes 4.95, by 8 lanes 13.1; 151 neighbours, no packs, by 32 lanes 3.7, by 8 lanes 5.6, in shared memory 5.2.
+# Of a sum along rows, at the least. In a cycle-level simulator, where a copy makes 14.2 bytes a cycle: 1024 neighbours of
+# float32 5.3 by 256 lanes, 13.1 by 8; 151 neighbours, no packs, 3.7 by 32 lanes, 5.6 by 8, in shared memory 5.2.
 _LANES = 8
 _MANY_TERMS = 32  # that a thread has at the least where a sum is cut
 # A row of fewer terms is short, of packs or of single elements. The latter begin anywhere in a sector, so that 8 lanes
@@ -108,11 +108,13 @@ def sum_job(shared: Shared, conjugated: int, arrays: int) -> Struct:
 
 def _launch(shared: Shared, source: str, result: str, conjugated: int, processors: int) -> Launch:
     arrays = len((*shared.kept, *shared.summed)[0].strides)
-    threads = shared.outputs * shared.chunks * shared.lanes
     if shared.kernel == "reduce_rows":
         threads = shared.outputs * shared.terms // _AT_ONCE
+    else:
+        at_once = THREADS // (shared.lanes * shared.beside) * shared.beside  # results of a block
+        threads = -(-shared.outputs * shared.chunks // at_once) * THREADS
     kernel = Kernel(shared.kernel, source, result, arrays)
-    return Launch(kernel, blocks_for(max(threads, 1), processors), sum_job(shared, conjugated, arrays))
+    return Launch(kernel, blocks_for(threads, processors), sum_job(shared, conjugated, arrays))
 
 
 # ---------------------------------------------------------------- sharing

@@ -123,7 +123,7 @@ def test_labels_are_apart_unless_every_one_stands_at_one_place():
     ("equation", "size", "lanes", "beside", "chunks"),
     [
         ("ij->i", {"i": 1 << 20, "j": 1024}, 8, 1, 1),  # that read a line of 128 bytes: outputs fill the device
-        ("ij->i", {"i": 1 << 20, "j": 1023}, 32, 1, 1),
+        ("ij->i", {"i": 1 << 20, "j": 1023}, 8, 1, 1),
         ("ij->i", {"i": 1 << 20, "j": 156}, 8, 1, 1),  # of no fewer than 4 packs each
         ("ij->i", {"i": 1024, "j": 1 << 20}, 128, 1, 1),
         ("ij->i", {"i": 8, "j": 1 << 20}, 256, 1, 32),  # 1024 packs of each lane
@@ -144,6 +144,11 @@ def test_so_many_lanes_share_an_output(equation, size, lanes, beside, chunks):
     numbers = launches.first.job[0].tolist()
     assert numbers[4:7] == (lanes, beside, chunks)
     assert (launches.second is None) == (chunks == 1)
+
+
+def test_a_block_has_whole_teams_of_the_threads_that_share_neighbouring_outputs():
+    launch = launches_of("ij->j", i=10_000_000, j=3).first  # 85 lanes of 3 outputs, one thread idle
+    assert launch.blocks == launch.job[0].tolist()[6]
 
 
 def test_few_long_sums_are_cut_into_parts_which_a_second_launch_adds_up():
