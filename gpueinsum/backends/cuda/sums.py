@@ -28,8 +28,8 @@ from gpueinsum.language.subscripts import Term
 _BUSY = 6 * THREADS
 _WARP = 32
 _LINE, _SECTOR = 128, 32  # bytes of memory that belong together
-# Of a sum along rows, at the least. In a cycle-level simulator, where a copy makes 14.2 bytes a cycle: 1024 neighbours of
-# float32 5.3 by 256 lanes, 13.1 by 8; 151 neighbours, no packs, 3.7 by 32 lanes, 5.6 by 8, in shared memory 5.2.
+# Of a sum along rows, at the least. In a cycle-level simulator, where a copy makes 14.2 bytes a cycle: 1024 neighbours
+# of float32 5.3 by 256 lanes, 13.1 by 8; 151 neighbours, no packs, 3.7 by 32 lanes, 5.6 by 8, in shared memory 5.2.
 _LANES = 8
 _MANY_TERMS = 32  # that a thread has at the least where a sum is cut
 # A row of fewer terms is short, of packs or of single elements. The latter begin anywhere in a sector, so that 8 lanes
