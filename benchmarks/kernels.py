@@ -21,10 +21,11 @@ from benchmarks.units import DASH, percent_text
 from benchmarks.workloads import Workload, numpy_dtype
 from gpueinsum.api.arguments import Options
 from gpueinsum.api.dispatch import plan_for
-from gpueinsum.backends.cuda.kernels import Source, sum_products
+from gpueinsum.backends.cuda.geometry import Source
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Address, Program, Span
 from gpueinsum.backends.cuda.source import THREADS, compile_text, kernel_text
+from gpueinsum.backends.cuda.sums import sum_products
 from gpueinsum.costs.profile import profile
 from gpueinsum.schedule.problem import c_strides
 from gpueinsum.schedule.schedule import schedule

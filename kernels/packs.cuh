@@ -22,6 +22,14 @@ __device__ Pack<Out, WIDTH> rounded(const Pack<T, WIDTH>& pack) {
   return result;
 }
 
+template <typename T, int WIDTH>
+__device__ T total(const Pack<T, WIDTH>& pack) {
+  T sum = pack.of[0];
+#pragma unroll
+  for (int w = 1; w < WIDTH; ++w) sum += pack.of[w];
+  return sum;
+}
+
 template <int WIDTH, typename T>
 __device__ bool is_aligned(const T* address) {
   return reinterpret_cast<unsigned long long>(address) % (WIDTH * sizeof(T)) == 0;

@@ -3,9 +3,11 @@
 import ml_dtypes
 import numpy as np
 
-from gpueinsum.backends.cuda.kernels import expand
+from gpueinsum.backends.cuda.copies import expand
 from gpueinsum.backends.cuda.program import Address, Launch
-from gpueinsum.backends.cuda.source import KERNELS, Kernel, accumulator, job, nest
+from gpueinsum.backends.cuda.source import KERNELS, Kernel, accumulator
+from gpueinsum.backends.cuda.sums import Shared, sum_job
+from gpueinsum.language.strides import Axis
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [kernel.source for kernel in KERNELS if kernel.name == "expand"]
@@ -14,7 +16,7 @@ SHARINGS = [  # lanes, chunks, blocks, threads
     (1, 1, 1, 1),
     (1, 1, 3, 37),
     (1, 5, 2, 64),
-    (4, 1, 2, 30),
+    (4, 1, 2, 32),
     (8, 3, 1, 96),
     (32, 1, 2, 64),
     (64, 2, 3, 128),
@@ -79,26 +81,31 @@ def loops_of(subscripts, arrays):
     return kept, columns[0], many, columns[1]
 
 
-def sum_on_device(runtime, subscripts, *arrays, result=None, sharing=SHARINGS[0], conjugated=0):
-    """reduce of device arrays, by the strides of their labels."""
+def sum_on_device(runtime, subscripts, *arrays, result=None, sharing=SHARINGS[0], conjugated=0, kernel="reduce"):
+    """A sum of device arrays, by the strides of their labels; `sharing` may name outputs beside each other, too."""
     kept, kept_strides, summed, summed_strides = loops_of(subscripts, arrays)
-    loops, outputs, terms = nest(kept, kept_strides, summed, summed_strides), int(np.prod(kept)), int(np.prod(summed))
     source = arrays[0].dtype.name
     result = result or source
-    lanes, chunks, blocks, threads = sharing
+    lanes, chunks, blocks, threads, beside = (*sharing, 1)[:5]
+    outer, inner = axes_of(kept, kept_strides), axes_of(summed, summed_strides)
+    shared = Shared(kernel, outer, inner, lanes, beside, chunks, (0, -1))
     out = empty(runtime, kept, as_dtype(result))
+    numbers = sum_job(shared, conjugated, len(arrays))
     if chunks == 1:
-        kernel = Kernel("reduce", source, result, len(arrays))
-        launch(runtime, kernel, blocks, threads, job(loops, outputs, terms, lanes, 1, conjugated, 0, -1), *arrays, out)
+        launch(runtime, Kernel(kernel, source, result, len(arrays)), blocks, threads, numbers, *arrays, out)
         return runtime.to_host(out)
     wide = accumulator(result)
-    parts = empty(runtime, (outputs, chunks), as_dtype(wide))
-    kernel = Kernel("reduce", source, wide, len(arrays))
-    first = job(loops, outputs, terms, lanes, chunks, conjugated, 0, -1)
-    launch(runtime, kernel, blocks, threads, first, *arrays, parts)
-    added = job(nest([outputs], [[chunks]], [chunks], [[1]]), outputs, chunks, 1, 1, 0, 0, -1)
-    launch(runtime, Kernel("reduce", wide, result), blocks, threads, added, parts, out)
+    parts = empty(runtime, (chunks, shared.outputs), as_dtype(wide))
+    launch(runtime, Kernel(kernel, source, wide, len(arrays)), blocks, threads, numbers, *arrays, parts)
+    outer, inner = [Axis(shared.outputs, (1,))], [Axis(chunks, (shared.outputs,))]
+    added = sum_job(Shared(kernel, outer, inner, 1, 1, 1, (0, -1)), 0, 1)
+    launch(runtime, Kernel(kernel, wide, result), blocks, threads, added, parts, out)
     return runtime.to_host(out)
+
+
+def axes_of(sizes, strides):
+    """Loops as `sums` takes them, given one list of strides per array."""
+    return [Axis(size, steps) for size, steps in zip(sizes, zip(*strides, strict=True), strict=True)]
 
 
 def element_stride(array, term, label):

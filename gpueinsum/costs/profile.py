@@ -48,7 +48,8 @@ class Profile:
     each: float  # seconds that each product of a batch takes
     memory_bytes: int
     processors: int  # multiprocessors of a GPU, cores of a CPU
-    lacks: tuple[str, ...] = ()  # ways to compute that a GPU has refused in this process, as "pointers of float16"
+    # Ways to compute that a GPU refused in this process, as "pointers of float16", or "kernel permute" for all dtypes.
+    lacks: tuple[str, ...] = ()
 
     def __hash__(self) -> int:
         return hash((self.name, self.device))  # profiles are keys of caches that small calls ask

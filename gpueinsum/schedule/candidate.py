@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpueinsum.costs.counts import item_bytes
-from gpueinsum.language.steps import distinct
+from gpueinsum.language.steps import distinct, within, without
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.mapping import LINE, MEMORY_MUST_SAVE, Gemm
 from gpueinsum.schedule.problem import Problem, Strides, c_strides
 
-_LINE = {"cpu": LINE, "cuda": 32}  # bytes that memory gives at once: a line of a cache, a sector of one
+LINE_BYTES = {"cpu": LINE, "cuda": 32}  # bytes that memory gives at once: a line of a cache, a sector of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,19 @@ def in_order(layout: Term, out: Term, size: Mapping[Label, int]) -> Strides:
     return tuple([strides[label] for label in out])
 
 
+def pass_layouts(problem: Problem) -> list[Term]:
+    """Orders in which a pass may write the result: as it is asked for; with the largest array's labels in the order in
+    which they lie there; these last of all.
+    """
+    if problem.is_ordered:
+        return [problem.out]
+    # A problem's letters follow the memory of its largest array.
+    own = "".join(sorted(within(problem.out, problem.terms[0])))
+    turns = iter(own)
+    merged = "".join([next(turns) if label in problem.terms[0] else label for label in problem.out])
+    return list(dict.fromkeys([merged, without(problem.out, own) + own]))
+
+
 def elements_moved(problem: Problem) -> int:
     """Elements of the arrays, diagonals counted once, and of the result."""
     return sum(points(distinct(term), problem.size) for term in problem.terms) + problem.elements[-1]
@@ -133,7 +146,7 @@ def read_beside(problem: Problem) -> int:
 
     `ijki->jk` of 128 each, float64, took 10 ms on a core of an AMD EPYC: predicted 1.3 without, 8.3 with these.
     """
-    line, total = max(_LINE[problem.profile.kind] // item_bytes(problem.dtype), 1), 0
+    line, total = max(LINE_BYTES[problem.profile.kind] // item_bytes(problem.dtype), 1), 0
     for term, own in zip(problem.terms, problem.strides, strict=True):
         once = distinct(term)
         if len(once) < len(term):

@@ -9,12 +9,14 @@ from dataclasses import replace
 from gpueinsum.costs.counts import item_bytes, product_flops
 from gpueinsum.costs.seconds import is_tiny, pass_seconds
 from gpueinsum.language.steps import distinct, without
-from gpueinsum.language.strides import points
+from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.candidate import (
+    LINE_BYTES,
     Candidate,
     Pass,
     elements_moved,
+    pass_layouts,
     read_beside,
     result_strides,
 )
@@ -33,7 +35,8 @@ def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
         return [_kernel_pass(problem)]
     _, rows, columns, summed = problem.shape
     is_matrix, is_blas = rows > 1 < columns, problem.profile.rate(problem.dtype) is not None
-    if summed == 1 or rows == columns == 1 or not (is_matrix or is_blas):
+    is_product = is_blas or (is_matrix and "kernel integer_gemm" not in problem.profile.lacks)
+    if summed == 1 or rows == columns == 1 or not is_product:
         return [_kernel_pass(problem)]
     item = item_bytes(problem.dtype)
     found = []
@@ -52,28 +55,59 @@ def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
 
 
 def _kernel_pass(problem: Problem) -> Candidate:
-    """A kernel that goes along the result in C order."""
+    """A kernel that writes the result in C order, a sum in any order of its labels that reads sectors whole."""
+    layouts = dict.fromkeys([problem.out, *pass_layouts(problem)]) if problem.summed else [problem.out]
+    return min([_pass_along(problem, layout) for layout in layouts], key=lambda found: found.seconds)
+
+
+def _pass_along(problem: Problem, layout: Term) -> Candidate:
     profile, item = problem.profile, item_bytes(problem.dtype)
     products = points("".join({*problem.out, *problem.summed}), problem.size)
     flops = product_flops(problem.dtype, products, problem.elements[-1], len(problem.terms))
     moved = elements_moved(problem)
-    again = _read_again(problem, profile.cache_bytes // item) if moved * item > profile.cache_bytes else 0
-    beside = read_beside(problem)
-    permuted = _across(problem) * item
+    again = _read_again(problem, layout, profile.cache_bytes // item) if moved * item > profile.cache_bytes else 0
+    beside = read_beside(problem) + (_spread(problem, layout) if problem.summed else 0)
+    permuted = 0 if problem.summed else _across(problem) * item
     seconds = pass_seconds(profile, (moved + again + beside) * item, flops, permuted, len(problem.terms))
-    return Candidate(Pass(problem.out + problem.summed), result_strides(problem, problem.out), 0, seconds)
+    return Candidate(Pass(layout + problem.summed), result_strides(problem, layout), 0, seconds)
 
 
-def _read_again(problem: Problem, cached: int) -> int:
+def _spread(problem: Problem, layout: Term) -> int:
+    """Elements that a sum reads besides, since neighbouring threads read elements that lie in sectors of their own.
+
+    `ijkl->lj` reads a sector for each element where threads go along `k`: 0.96 bytes a cycle in a cycle-level
+    simulator, for 8.6 of `ijkl->jl`, where they go along `l`.
+    """
+    walked, total = _walked(problem, layout), 0
+    sector = max(LINE_BYTES["cuda"] // item_bytes(problem.dtype), 1)
+    for term, own in zip(problem.terms, problem.strides, strict=True):
+        if len(set(term)) == len(term):
+            apart = abs(label_strides(term, own).get(walked, 1))
+            total += max(min(apart, sector) - 1, 0) * points(term, problem.size)
+    return total
+
+
+def _walked(problem: Problem, layout: Term) -> Label:
+    """The label along which neighbouring threads read, as `backends/cuda/sums.py` shares a sum among them.
+
+    That is the result's last label if the largest array lies along it, else the nearest of those that are summed.
+    """
+    strides = label_strides(problem.terms[0], problem.strides[0])
+    long = [label for label in layout if problem.size[label] > 1]
+    summed = min(problem.summed, key=lambda label: (problem.size[label] == 1, abs(strides.get(label, 0))))
+    return long[-1] if long and abs(strides.get(long[-1], 0)) == 1 != abs(strides.get(summed, 0)) else summed
+
+
+def _read_again(problem: Problem, layout: Term, cached: int) -> int:
     """Elements that a kernel reads again from memory, since more than are `cached` were read in between.
 
-    It goes along the result in C order: `ij,jb->ib` reads `jb` once for each i, `ij,ajb->aib` only once for all.
+    It goes along the result as that lies: `ij,jb->ib` reads `jb` once for each i, `ij,ajb->aib` only once for all.
     """
     size, total = problem.size, 0
     for term in map(distinct, problem.terms):
         times = 1
-        for place, label in enumerate(problem.out):
-            if label not in term and points(without(term, problem.out[:place]), size) > cached:
+        for place, label in enumerate(layout):
+            if label not in term and points(without(term, layout[:place]), size) > cached:
                 times *= size[label]
         total += (times - 1) * points(term, size)
     return total

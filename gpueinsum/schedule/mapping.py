@@ -240,7 +240,7 @@ def _is_blas(profile: Profile, dtype: str) -> bool:
 def _takes_pointers(problem: Problem, product: Product) -> bool:
     """Whether cuBLAS may be given pointers to the matrices of this product."""
     profile, dtype = problem.profile, problem.dtype
-    has_them = profile.has(POINTERS, dtype) and profile.has("kernel pointers", "uint8")
+    has_them = profile.has(POINTERS, dtype) and "kernel pointers" not in profile.lacks
     if profile.kind != "cuda" or not _is_blas(profile, dtype) or not has_them:
         return False
     if not reads_packs(problem.dtype, problem.precision):

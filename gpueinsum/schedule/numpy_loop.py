@@ -10,7 +10,7 @@ from gpueinsum.costs.seconds import lines_conflict, pass_seconds
 from gpueinsum.language.steps import distinct, within, without
 from gpueinsum.language.strides import Axis, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidate import Candidate, Pass, elements_moved, read_beside, result_strides
+from gpueinsum.schedule.candidate import Candidate, Pass, elements_moved, pass_layouts, read_beside, result_strides
 from gpueinsum.schedule.mapping import IN_CACHE, LINE
 from gpueinsum.schedule.problem import Problem
 
@@ -44,7 +44,7 @@ def numpy_loop(problem: Problem, scratch: int) -> Candidate:
     summed, largest = "".join(sorted(problem.summed)), problem.terms[0]
     inner = "".join([*without(summed, largest), *within(summed, largest)])
     found = []
-    for layout in _layouts(problem):
+    for layout in pass_layouts(problem):
         strides = result_strides(problem, layout)
         shared, seconds = _loop_seconds(problem, layout + inner, dict(zip(problem.out, strides, strict=True)))
         found.append(Candidate(Pass(layout + inner, *shared), strides, scratch, seconds))
@@ -55,19 +55,6 @@ def small_loop_seconds(profile: Profile, products: int, inner: int, block: int) 
     """Of so many products of small arrays, which turns back after `inner` and has blocks of so many, or 0 for none."""
     blocks = products / block * _BLOCK if block else 0.0
     return _LAUNCH * profile.launch + products * (_APART + _TURN / inner) + blocks
-
-
-def _layouts(problem: Problem) -> list[Term]:
-    """Orders in which a loop may write the result: as it is asked for, but for the largest array's labels, which come
-    in the order in which they lie there; those last of all.
-    """
-    if problem.is_ordered:
-        return [problem.out]
-    # A problem's letters follow the memory of its largest array.
-    own = "".join(sorted(within(problem.out, problem.terms[0])))
-    turns = iter(own)
-    merged = "".join([next(turns) if label in problem.terms[0] else label for label in problem.out])
-    return list(dict.fromkeys([merged, without(problem.out, own) + own]))
 
 
 def _loop_seconds(problem: Problem, loops: Term, out: dict[Label, int]) -> tuple[tuple[int, Label], float]:

@@ -82,6 +82,7 @@ CHECKS = (
     Check("matrix times vector", "ij,j->i", ((211, 197), (197,))),
     Check("batched dot", "bi,bi->b", ((53, 101), (53, 101))),
     Check("long dot", "i,i->", ((70_001,), (70_001,))),
+    Check("many short sums", "ij->i", ((509, 23),)),
     Check("outer product", "i,j->ji", ((61,), (59,))),
     Check("sum over a permutation", "ijk->ki", ((17, 43, 13),)),
     Check("trace and sum", "iij->j", ((29, 29, 11),)),

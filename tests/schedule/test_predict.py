@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from round_numbers import ROUND
 
@@ -82,7 +83,6 @@ def test_a_reduction_that_turns_an_array_is_priced_as_one():
 @pytest.mark.parametrize(
     ("step", "across"),
     [
-        (Reduce(0, "bij", "ji"), 30_000),  # either the result or what is read, whatever is less
         (Reduce(0, "ij", "i"), 0),  # nothing is written along what is read
         (Expand(0, "i", "ij"), 0),
         (Contract(0, 1, "ij", "ji", "ij"), 30_000),
@@ -94,6 +94,22 @@ def test_a_pass_moves_across_what_lies_along_another_axis_than_its_result(step, 
     fast = replace(ROUND, loop_flops_per_second=1e30)
     straight = step_seconds(step, SIZES, "float32", replace(fast, permuted=1.0))
     assert step_seconds(step, SIZES, "float32", fast) - straight == pytest.approx(4 * across / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("step", "dtype", "beside"),
+    [
+        (Reduce(0, "bij", "ij"), "float32", 0),
+        (Reduce(0, "bij", "b"), "float32", 0),
+        (Reduce(0, "bij", "ji"), "float32", 7),  # threads go along b: of a sector of 32 bytes they use 4
+        (Reduce(0, "bij", "ji"), "complex128", 1),
+    ],
+)
+def test_a_sum_whose_threads_read_elements_that_lie_apart_reads_whole_sectors(step, dtype, beside):
+    steady, item = replace(ROUND, loop_flops_per_second=1e30, cached=1.0, permuted=1.0), np.dtype(dtype).itemsize
+    given = SIZES["b"] * SIZES["i"] * SIZES["j"]
+    moved = given * (1 + beside) + (SIZES["b"] if step.out == "b" else SIZES["i"] * SIZES["j"])
+    assert step_seconds(step, SIZES, dtype, steady) - steady.launch == pytest.approx(moved * item / 1e6)
 
 
 def test_a_pass_computes_as_many_operations_as_it_has_operands():

@@ -22,6 +22,7 @@
 #define __shared__ static
 #define __syncthreads() simulated::wait(__LINE__, false)
 #define __syncwarp() simulated::wait(__LINE__, true)
+#define __shfl_down_sync(all, value, delta) simulated::shuffle_down(__LINE__, value, delta)
 
 struct Index {
   unsigned x, y, z;
@@ -110,6 +111,18 @@ static void wait(int line, bool warp) {
   current->line = line;
   (warp ? warp_barrier[current->thread / 32] : block_barrier).parked.push_back(current);
   if (!_setjmp(current->place)) _longjmp(scheduler, 1);
+}
+
+// The value that the thread `delta` further on in the warp gives, its own where there is none. All of a warp take part.
+template <typename T>
+static T shuffle_down(int line, T value, unsigned delta) {
+  static T given[1024];
+  const unsigned thread = threadIdx.x, other = thread + delta;
+  given[thread] = value;
+  wait(line, true);
+  const T result = other / 32 == thread / 32 && other < blockDim.x ? given[other] : value;
+  wait(line, true);  // before a thread gives its next value
+  return result;
 }
 
 static void work() {  // what a fiber does for ever: begin the threads that may begin, then idle

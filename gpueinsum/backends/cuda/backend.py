@@ -19,12 +19,13 @@ import numpy as np
 
 from gpueinsum.backends.autotune import Tuner, choices_for, random_numbers
 from gpueinsum.backends.base import PLAIN, Mode
+from gpueinsum.backends.cuda.geometry import Source
 from gpueinsum.backends.cuda.graph import Launches, forget_graphs, is_worth_a_graph, launch_or_replay
-from gpueinsum.backends.cuda.kernels import Source, sum_products
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Address, Product, Program, RefusedError
 from gpueinsum.backends.cuda.runtime import CupyRuntime, Memory
 from gpueinsum.backends.cuda.source import KERNELS
+from gpueinsum.backends.cuda.sums import sum_products
 from gpueinsum.backends.operands import host_array, on_device
 from gpueinsum.backends.stopwatch import Call
 from gpueinsum.costs.counts import item_bytes
@@ -128,14 +129,18 @@ class CudaBackend:
         flags = result.flags
         if flags.c_contiguous if order == "C" else flags.f_contiguous:
             return result
-        return self._c_ordered(result) if order == "C" else self._c_ordered(result.T).T
+        while True:
+            try:
+                return self._c_ordered(result) if order == "C" else self._c_ordered(result.T).T
+            except RefusedError as refused:
+                self.refuse(refused)
 
     def _c_ordered(self, array: Array) -> Array:
         runtime, dtype, item = self.runtime, array.dtype, array.dtype.itemsize
         term = "".join(islice(alphabet(), array.ndim))
         sizes = tuple(zip(term, array.shape, strict=True))
         source = Source(term, tuple([stride // item for stride in array.strides]))
-        copy = sum_products((source,), term, sizes, dtype.name, runtime.processors).first
+        copy = sum_products((source,), term, sizes, dtype.name, runtime.processors, self.profile.lacks).first
         memory = runtime.allocate(array.size * item)
         runtime.prepare(copy.at(Address(0, 0), Address(1, 0)))([runtime.pointer(array), memory.ptr])
         strides = contiguous(term, dict(sizes))

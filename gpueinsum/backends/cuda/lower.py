@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, assert_never
 
-from gpueinsum.backends.cuda import kernels
-from gpueinsum.backends.cuda.kernels import Source
+from gpueinsum.backends.cuda import copies, sums
+from gpueinsum.backends.cuda.geometry import Source
 from gpueinsum.backends.cuda.program import Address, Launch, Output, Product, Program, Span, Work
 from gpueinsum.backends.cuda.source import MAX_OPERANDS
 from gpueinsum.backends.cuda.workspace import places
 from gpueinsum.costs.counts import item_bytes
+from gpueinsum.language.steps import within
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Term
 from gpueinsum.schedule.candidate import Blocks, Matmul, Pass, Scatter, Sum, View, Zeros
@@ -64,7 +65,7 @@ class _Assembly:
         self._schedule, self._precision, self._processors = schedule, schedule.precision, processors
         self._size, self._dtype = dict(schedule.sizes), schedule.dtype
         self._is_blas = schedule.profile.rate(schedule.dtype) is not None
-        self._has_single = schedule.profile.has(SINGLE, schedule.dtype)
+        self._has_single, self._lacks = schedule.profile.has(SINGLE, schedule.dtype), schedule.profile.lacks
         self._work: list[Work] = []
         self._bytes = [0] * len(schedule.inputs)
         self._results: list[int] = []  # memories that become outputs
@@ -87,12 +88,12 @@ class _Assembly:
             case Zeros():
                 self._zeros(made)
             case Pass():
-                self._sum(read, step.out, made)
+                self._sum(read, within(way.loops, step.out), made)
             case Gemm():
                 self._gemm(way, read, made)
             case Scatter():
                 [term], [source] = step.terms, sources
-                launch = kernels.expand(term, step.out, source.strides, self._size, self._dtype, self._processors)
+                launch = copies.expand(term, step.out, source.strides, self._size, self._dtype, self._processors)
                 self._launch(launch, source.memory, made.memory)
             case Sum():
                 self._add(step.out, sources, made)
@@ -125,7 +126,7 @@ class _Assembly:
     # ------------------------------------------------------------ ways
 
     def _zeros(self, made: _Strided) -> None:
-        zeros = kernels.zeros(self._bytes[made.memory] // item_bytes(self._dtype), self._dtype, self._processors)
+        zeros = sums.zeros(self._bytes[made.memory] // item_bytes(self._dtype), self._dtype, self._processors)
         self._launch(zeros, made.memory, made.memory)
 
     def _add(self, out: Term, arrays: Sequence[_Strided], total: _Strided) -> None:
@@ -138,14 +139,14 @@ class _Assembly:
         sizes = tuple((axis, size[axis]) for axis in layout)
         if len(arrays) == 1:
             source = (Source(term, arrays[0].strides),)
-            copy = kernels.sum_products(source, layout, sizes, self._dtype, self._processors).first
+            copy = sums.sum_products(source, layout, sizes, self._dtype, self._processors, self._lacks).first
             self._launch(copy, arrays[0].memory, total.memory)
             return
         waiting = list(arrays)
         while waiting:
             first, waiting = waiting[:MAX_OPERANDS], waiting[MAX_OPERANDS:]
             sources = tuple([Source(term, array.strides) for array in first])
-            launch = kernels.add(sources, layout, sizes, self._dtype, self._processors)
+            launch = copies.add(sources, layout, sizes, self._dtype, self._processors)
             self._launch(launch, *[array.memory for array in first], total.memory)
             if waiting:
                 waiting.insert(0, total)
@@ -160,7 +161,7 @@ class _Assembly:
         arrays = [Address(memory, 0) for memory in (*[side.memory for side in sides], made.memory)]
         if not self._is_blas:
             axes = product.batch, product.rows, product.columns, product.summed
-            launch = kernels.integer_gemm(*axes, self._dtype, self._processors)
+            launch = copies.integer_gemm(*axes, self._dtype, self._processors)
             for starts in product.offsets():
                 self._work.append(launch.at(*_move(arrays, starts, item)))
         elif product.pointers:
@@ -187,16 +188,16 @@ class _Assembly:
         """Three arrays of pointers: to the matrices of lhs, of rhs and of out."""
         nbytes = product.calls * product.slots * POINTER_BYTES
         pointers = Address(self._memory(len(arrays) * nbytes), 0)
-        launch = kernels.pointers(product, item_bytes(self._dtype), self._processors)
+        launch = copies.pointers(product, item_bytes(self._dtype), self._processors)
         self._work.append(launch.at(*arrays, pointers))
         return _move([pointers] * len(arrays), range(len(arrays)), nbytes)
 
     def _sum(self, factors: Sequence[tuple[Source, _Strided]], out: Term, made: _Strided) -> None:
-        """`terms->out` in one pass: diagonals, products, sum and permutation, of the conjugates where asked."""
+        """`terms->out` in one pass, C-ordered: diagonals, products, sum and permutation, of conjugates where asked."""
         sources = tuple([source for source, _ in factors])
         labels = dict.fromkeys("".join([source.term for source in sources]) + out)
         sizes = tuple([(label, self._size[label]) for label in labels])
-        launches = kernels.sum_products(sources, out, sizes, self._dtype, self._processors)
+        launches = sums.sum_products(sources, out, sizes, self._dtype, self._processors, self._lacks)
         read = [array.memory for _, array in factors]
         if launches.second is None:
             self._launch(launches.first, *read, made.memory)

@@ -18,7 +18,9 @@ class Address(NamedTuple):
     offset: int  # bytes
 
 
-_NOT_PLAIN = {"pointers"}  # kernels that others can stand in for
+# Kernels that others stand in for: `reduce` for sums and products of integers, `multiply` for copies, single calls of
+# cuBLAS for those through pointers.
+_NOT_PLAIN = {"reduce_columns", "reduce_rows", "permute", "integer_gemm", "pointers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,7 @@ class Launch:
     @property
     def ways(self) -> tuple[str, ...]:
         """The kernel, if there is a plainer one; see those of a product."""
-        name, dtype = self.kernel.name, self.kernel.source
-        return (f"kernel {name} of {dtype}",) if name in _NOT_PLAIN else ()
+        return (f"kernel {self.kernel.name}",) if self.kernel.name in _NOT_PLAIN else ()
 
     def __str__(self) -> str:
         return f"{self.kernel.name}, {self.blocks} x {self.threads} threads"

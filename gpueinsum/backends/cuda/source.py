@@ -13,6 +13,7 @@ import numpy.typing as npt
 from gpueinsum.language.plan import HALVES
 
 MAX_LOOPS = 64  # as in kernels/loops.cuh: numpy's 64 axes
+_LONGEST_ROW = 1 << 30  # of the terms that kernels/sums.cuh counts in 32 bits
 THREADS = 256  # of a block, as MAX_THREADS in kernels/loops.cuh
 MAX_OPERANDS = 4  # of one kernel: with more, its loops would not fit the 4 KiB of arguments that every driver takes
 _SHARED = "types.cuh", "loops.cuh", "packs.cuh", "sums.cuh", "maps.cuh"  # what every kernel's text begins with
@@ -67,17 +68,19 @@ def accumulator(dtype: str) -> str:
     return "float32" if dtype in HALVES else dtype
 
 
+SUMS = "reduce", "reduce_rows", "reduce_columns"
+
+
 def _all_kernels() -> Iterator[Kernel]:
     signed = [dtype[1:] for dtype in CUDA_TYPES if dtype.startswith("uint")]
     same = [(dtype, dtype) for dtype in (*CUDA_TYPES, *signed)]
     halves = [(dtype, accumulator(dtype)) for dtype in CUDA_TYPES if accumulator(dtype) != dtype]
     one, pair, several, any_number = (1,), (2,), range(2, MAX_OPERANDS + 1), range(1, MAX_OPERANDS + 1)
     for name, types, counts in (
-        ("reduce", [*same, *halves], any_number),
-        ("reduce", [(result, source) for source, result in halves], one),  # of partial sums
-        ("reduce_columns", [*same, *halves], any_number),
+        *[(name, [*same, *halves], any_number) for name in SUMS],
+        *[(name, [(result, source) for source, result in halves], one) for name in SUMS],  # of partial sums
         ("multiply", same, any_number),
-        ("permute", same, one),
+        ("permute", same, (1, 2)),
         ("add", same, several),
         ("expand", same, one),
         ("integer_gemm", same, pair),
@@ -160,6 +163,21 @@ def nest(
     strides = [[*kept, *summed] for kept, summed in zip(strides_kept, strides_summed, strict=True)]
     loops = _per_loop(sizes), _per_loop([*map(reciprocal, sizes)]), [*map(_per_loop, strides)]
     return np.array([(len(sizes_kept), len(sizes_summed), *loops)], _nest_type(len(strides)))
+
+
+def walk(sizes: Sequence[int], strides: Sequence[Sequence[int]], lanes: int) -> Struct:
+    """`struct Walk<N>`: how so many threads that share a sum go on, given the summed loops as `nest` takes them."""
+    plane, row, rest = sizes[-1] if sizes else 1, 1, 0
+    step = [lanes * own[-1] if own else 0 for own in strides]
+    carried = step
+    if len(sizes) > 1 and sizes[-1] < _LONGEST_ROW:
+        plane, row = sizes[-2] * sizes[-1], sizes[-1]
+        whole, rest = divmod(lanes, row)
+        step = [whole * own[-2] + rest * own[-1] for own in strides]
+        carried = [one + own[-2] - row * own[-1] for one, own in zip(step, strides, strict=True)]
+    per_array = [(name, "i8", len(strides)) for name in ("step", "carried")]
+    walk_type = np.dtype([("plane", "i8"), ("row", "i8"), ("rest", "i8"), *per_array])
+    return np.array([(plane, row, rest, tuple(step), tuple(carried))], walk_type)
 
 
 def reciprocal(size: int) -> int:

@@ -17,6 +17,8 @@ from kernel_launches import (
 )
 
 from gpueinsum.backends.cuda.source import MAX_OPERANDS, Kernel, accumulator, job, nest
+from gpueinsum.backends.cuda.sums import Shared, sum_job
+from gpueinsum.language.strides import Axis
 
 
 def items(dtype):
@@ -60,30 +62,38 @@ def sum_of(arrays, dtype):
     return sum(array.astype(np.float64 if half else array.dtype) for array in arrays).astype(as_dtype(dtype))
 
 
+ROWS = [("reduce", *sharing) for sharing in SHARINGS if sharing[1] == 1]
+
+
 @pytest.mark.parametrize("dtype", PACKED)
-@pytest.mark.parametrize("sharing", [sharing for sharing in SHARINGS if sharing[1] == 1])
-def test_packs_are_summed_in_one_order_wherever_they_begin(runtime, rng, dtype, sharing):
-    width, rows, packs = items(dtype), 3, 37
-    lanes, _, blocks, threads = sharing
+@pytest.mark.parametrize(
+    ("kernel", "lanes", "chunks", "blocks", "threads"),
+    [*ROWS, ("reduce_rows", 1, 1, 1, 30), ("reduce_rows", 1, 1, 2, 64)],
+)
+def test_packs_are_summed_in_one_order_wherever_they_begin(runtime, rng, dtype, kernel, lanes, chunks, blocks, threads):
+    width, rows, packs = items(dtype), 3, 37 if kernel == "reduce" else 29
     x, y = values(rng, (2, rows, packs * width), dtype)
     x, y = (host // 16 if host.dtype.kind in "iu" else host for host in (x, y))
     expected = numpy_einsum("ij,ij->i", x, y, dtype=dtype)
+    outer, inner = [Axis(rows, (packs * width,) * 2)], [Axis(packs, (width,) * 2)]
+    numbers = sum_job(Shared(kernel, outer, inner, lanes, 1, chunks, (1, 3)), 0, 2)
     results = set()
     for shift in (0, 1):
         memory = [runtime.to_device(np.concatenate([host.ravel()[:shift], host.ravel()])) for host in (x, y)]
         arrays, out = [array[shift:] for array in memory], empty(runtime, (rows,), as_dtype(dtype))
-        loops = nest([rows], [[packs * width]] * 2, [packs], [[width]] * 2)
-        numbers = job(loops, rows, packs, lanes, 1, 0, 1, 3)
-        launch(runtime, Kernel("reduce", dtype, dtype, 2), blocks, threads, numbers, *arrays, out)
+        launch(runtime, Kernel(kernel, dtype, dtype, 2), blocks, threads, numbers, *arrays, out)
         np.testing.assert_array_equal(runtime.to_host(out), expected)
         results.add(runtime.to_host(out).tobytes())
     assert len(results) == 1
 
 
 @pytest.mark.parametrize("dtype", PACKED)
-@pytest.mark.parametrize(("shift", "chunks", "blocks", "threads"), [(0, 1, 1, 7), (1, 1, 3, 32), (0, 5, 2, 64)])
+@pytest.mark.parametrize(
+    ("shift", "lanes", "beside", "chunks", "blocks", "threads"),
+    [(0, 1, 1, 1, 1, 7), (1, 1, 1, 1, 3, 32), (0, 1, 1, 5, 2, 64), (0, 3, 3, 1, 2, 32), (1, 5, 2, 2, 1, 64)],
+)
 @pytest.mark.parametrize("operands", range(1, MAX_OPERANDS + 1))
-def test_packs_of_results_are_summed(runtime, rng, dtype, shift, chunks, blocks, threads, operands):
+def test_packs_of_results_are_summed(runtime, rng, dtype, shift, lanes, beside, chunks, blocks, threads, operands):
     width, rows, terms, packs = items(dtype), 2, 13, 3
     flat = [values(rng, rows * terms * packs * width + shift, dtype) for _ in range(operands)]
     flat = [x // 64 if x.dtype.kind in "iu" else x for x in flat]
@@ -94,17 +104,16 @@ def test_packs_of_results_are_summed(runtime, rng, dtype, shift, chunks, blocks,
     if operands > 1:
         for memory in (hosts, arrays):
             memory[-1] = memory[-1][:, :, :1]
-    line, item = packs * width, as_dtype(dtype).itemsize
-    kept = [[terms * line, width if x.shape[2] > 1 else 0] for x in hosts]
+    line = packs * width
+    across = tuple(width if x.shape[2] > 1 else 0 for x in hosts)
     along = sum((x.shape[2] > 1) << number for number, x in enumerate(hosts))
-    loops = nest([rows, packs], kept, [terms], [[line]] * operands)
+    outer, inner = [Axis(rows, (terms * line,) * operands), Axis(packs, across)], [Axis(terms, (line,) * operands)]
     wide = accumulator(dtype) if chunks > 1 else dtype
-    assert all(x.strides[1] == line * item for x in arrays)
-    memory = empty(runtime, (rows * line * chunks + shift,), as_dtype(wide))
-    numbers = job(loops, rows * packs, terms, 1, chunks, 0, 1, along)
+    memory = empty(runtime, (chunks * rows * line + shift,), as_dtype(wide))
+    numbers = sum_job(Shared("reduce_columns", outer, inner, lanes, beside, chunks, (1, along)), 0, operands)
     launch(runtime, Kernel("reduce_columns", dtype, wide, operands), blocks, threads, numbers, *arrays, memory[shift:])
-    parts = runtime.to_host(memory[shift:]).reshape(rows, line, chunks)
-    result = parts[..., 0] if chunks == 1 else sum_of([*np.moveaxis(parts, -1, 0)], wide).astype(as_dtype(dtype))
+    parts = runtime.to_host(memory[shift:]).reshape(chunks, rows, line)
+    result = parts[0] if chunks == 1 else sum_of([*parts], wide).astype(as_dtype(dtype))
     wide_hosts = [np.broadcast_to(x, (rows, terms, line)) for x in hosts]
     expected = numpy_einsum(f"{','.join(['bij'] * operands)}->bj", *wide_hosts, dtype=dtype)
     np.testing.assert_array_equal(result, expected)

@@ -57,6 +57,53 @@ def test_sums_agree_with_numpy_however_the_work_is_shared(runtime, rng, subscrip
         np.testing.assert_array_equal(result, expected, err_msg=f"lanes, chunks, blocks, threads = {sharing}")
 
 
+COLUMNS = [(1, 1, 2, 37), (1, 3, 1, 64), (4, 1, 2, 30, 5), (5, 2, 3, 64, 2), (7, 1, 2, 96, 3), (32, 1, 1, 64, 1)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "subscripts", ["ijk->j", "ijk->ik", "jikj->ik", "ijkl->li", "i->", "kij,kij->j", "kij,k,j->ij"]
+)
+def test_columns_are_summed_by_threads_that_stand_apart(runtime, rng, subscripts, dtype):
+    arrays = operands(rng, subscripts, dtype)
+    expected = numpy_einsum(subscripts, *arrays, dtype=dtype)
+    on_device = [runtime.to_device(array) for array in arrays]
+    for sharing in COLUMNS:
+        result = sum_on_device(runtime, subscripts, *on_device, sharing=sharing, kernel="reduce_columns")
+        np.testing.assert_array_equal(result, expected, err_msg=f"lanes, chunks, blocks, threads, beside = {sharing}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threads", [127, 128, 256])
+@pytest.mark.parametrize("terms", [2, 3, 23, 127])
+def test_short_rows_are_summed_in_shared_memory(runtime, rng, dtype, terms, threads):
+    x, y = values(rng, (2, 11, 61, terms), dtype)
+    on_device = runtime.to_device(x), runtime.to_device(y)
+    for subscripts, arrays, given in (
+        ("ijk->ij", (x,), on_device[:1]),
+        ("ijk,jk->ji", (x, y[0]), (on_device[0], on_device[1][0])),
+    ):
+        expected = numpy_einsum(subscripts, *arrays, dtype=dtype)
+        for blocks in (1, 3):
+            sharing = 1, 1, blocks, threads
+            result = sum_on_device(runtime, subscripts, *given, sharing=sharing, kernel="reduce_rows")
+            np.testing.assert_array_equal(result, expected, err_msg=f"{subscripts}, {blocks} blocks")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 3, 5, 7), (2, 3, 2, 2), (1, 40, 3), (2, 3, 100)], ids=str)
+@pytest.mark.parametrize("kernel", ["reduce", "reduce_columns"])
+def test_sums_carry_from_loop_to_loop(runtime, rng, dtype, shape, kernel):
+    """Whichever of lanes and rows is the longer; the loops lie apart, so that none are fused."""
+    x = values(rng, tuple(2 * size for size in (5, *shape)), dtype)[tuple([slice(None, None, 2)] * (len(shape) + 1))]
+    term = "zabcd"[: x.ndim]
+    array = runtime.to_device(x)
+    expected = numpy_einsum(f"{term}->z", x, dtype=dtype)
+    for lanes, chunks in product((1, 2, 4, 16, 64), (1, 3)):
+        result = sum_on_device(runtime, f"{term}->z", array, sharing=(lanes, chunks, 2, 64), kernel=kernel)
+        np.testing.assert_array_equal(result, expected, err_msg=f"{lanes} lanes, {chunks} chunks")
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("subscripts", ["ij->ji", "iij->j", "i->", "->", "i,j->ij", "kij,kij->k", "ij,j->i", "i,i->"])
 def test_sums_conjugate_either_side_and_real_ones_ignore_it(runtime, rng, subscripts, dtype):
@@ -122,12 +169,24 @@ def test_a_sum_over_nothing_is_zero(runtime, dtype, sharing):
 
 def test_any_grid_gives_the_same_bits(runtime, rng):
     device = runtime.to_device(rng.standard_normal((7, 1009), np.float32))
+    columns = runtime.to_device(rng.standard_normal((1009, 7), np.float32))
     for lanes, chunks in product((1, 16, 64), (1, 3)):
-        results = [
-            sum_on_device(runtime, "ij->i", device, sharing=(lanes, chunks, blocks, threads)).tobytes()
-            for blocks, threads in ((1, 64), (5, 128), (3, 192))
-        ]
-        assert len(set(results)) == 1
+        grids = (1, 64), (5, 128), (3, 192)
+        for kernel, subscripts, array in (("reduce", "ij->i", device), ("reduce_columns", "ij->j", columns)):
+            results = [
+                sum_on_device(runtime, subscripts, array, sharing=(lanes, chunks, *grid), kernel=kernel).tobytes()
+                for grid in grids
+            ]
+            assert len(set(results)) == 1
+
+
+def test_any_grid_gives_the_same_bits_of_short_rows(runtime, rng):
+    device = runtime.to_device(rng.standard_normal((1009, 23), np.float32))
+    grids = (1, 64), (5, 128), (3, 192)
+    results = {
+        sum_on_device(runtime, "ij->i", device, sharing=(1, 1, *grid), kernel="reduce_rows").tobytes() for grid in grids
+    }
+    assert len(results) == 1
 
 
 def test_halves_are_multiplied_and_added_in_float32(runtime):

@@ -1,5 +1,7 @@
 """The kernels that add, multiply, expand, permute and write pointers, on a device, against numpy: every type."""
 
+import itertools
+
 import numpy as np
 import pytest
 from kernel_launches import (
@@ -18,7 +20,9 @@ from kernel_launches import (
 )
 from simulated import host
 
-from gpueinsum.backends.cuda.source import Kernel, job, kernel_text, nest
+from gpueinsum.backends.cuda.geometry import Source
+from gpueinsum.backends.cuda.source import THREADS, Kernel, job, kernel_text, nest
+from gpueinsum.backends.cuda.tiles import permute
 
 EXPANSIONS = ["i->ii", "ij->jiij", "i->jiki", "->ii", "->j", "ij->ji", "i->iii", "->", "ij->ijijk"]
 
@@ -155,36 +159,75 @@ def test_pointers_are_written_for_every_matrix_of_every_array(runtime, rng, size
 # ---- Permuting copies
 
 
+ACROSS = [
+    ("ij->ji", {"i": 67, "j": 131}),
+    ("ij->ji", {"i": 1310, "j": 7}),
+    ("bij->jbi", {"b": 2, "i": 64, "j": 96}),
+    ("abc->cab", {"a": 3, "b": 37, "c": 41}),
+    ("abcdef->fbdcea", {"a": 3, "b": 5, "c": 3, "d": 5, "e": 3, "f": 5}),
+    ("abcdefghijk->kjihgfedcba", dict.fromkeys("abcdefghijk", 2)),
+    ("acb->bac", {"a": 37, "b": 41, "c": 3}),
+    ("ji->ijk", {"i": 67, "j": 41, "k": 3}),  # an axis that is not read
+    ("ij,ji->ij", {"i": 67, "j": 41}),
+    ("ji,ij->ij", {"i": 67, "j": 41}),
+    ("ji,j->ij", {"i": 67, "j": 41}),
+    ("bij,jbi->bji", {"b": 3, "i": 37, "j": 41}),
+    ("ji,jik->kij", {"i": 17, "j": 23, "k": 7}),
+]
+
+
+def across_on_device(runtime, subscripts, sizes, arrays, blocks, conjugated=0):
+    """A product of device arrays by tiles."""
+    terms, out = subscripts.split("->")
+    terms, dtype = terms.split(","), arrays[0].dtype.name
+    strides = [tuple(stride // x.dtype.itemsize for stride in x.strides) for x in arrays]
+    sources = [Source(*own, bool(conjugated >> n & 1)) for n, own in enumerate(zip(terms, strides, strict=True))]
+    made = permute(sources, out, sizes, dtype, 1)
+    result = empty(runtime, [sizes[label] for label in out], arrays[0].dtype)
+    launch(runtime, made.kernel, blocks, THREADS, made.job, *arrays, result)
+    return runtime.to_host(result)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 67, 131), (3, 64, 32), (2, 31, 5)], ids=str)
-@pytest.mark.parametrize("conjugated", [0, 1])
-def test_tiles_are_transposed(runtime, rng, dtype, sizes, conjugated):
-    turns, columns, rows = sizes
-    source = values(rng, sizes, dtype)
-    array, out = runtime.to_device(source), empty(runtime, (rows, turns, columns), as_dtype(dtype))
-    around = nest([turns], [[columns * rows], [columns]], [], [[], []])
-    numbers = job(around, turns, rows, columns, rows, turns * columns, conjugated)
-    for blocks in (1, 3):
-        launch(runtime, Kernel("permute", dtype, dtype), blocks, 256, numbers, array, out)
-        expected = numpy_einsum("bcr->rbc", source, dtype=dtype)
-        result = runtime.to_host(out)
-        np.testing.assert_array_equal(result, expected.conj() if conjugated and source.dtype.kind == "c" else expected)
-        assert source.dtype.kind != "b" or set(result.view(np.uint8).ravel()) <= {0, 1}
+@pytest.mark.parametrize(("subscripts", "sizes"), ACROSS, ids=str)
+def test_tiles_are_copied_and_multiplied_across(runtime, rng, dtype, subscripts, sizes):
+    terms, out = subscripts.split("->")
+    arrays = [values(rng, [sizes[label] for label in term], dtype) for term in terms.split(",")]
+    conjugated = [array.conj() if array.dtype.kind == "c" else array for array in arrays]
+    on_device = [runtime.to_device(array) for array in arrays]
+    ones = np.ones([sizes[label] for label in out], as_dtype(dtype))
+    for blocks, marks in (1, 0), (3, 1), (2, 2):
+        marked = [conjugated[n] if marks >> n & 1 else array for n, array in enumerate(arrays)]
+        expected = numpy_einsum(f"{terms},{out}->{out}", *marked, ones, dtype=dtype)
+        result = across_on_device(runtime, subscripts, sizes, on_device, blocks, marks)
+        np.testing.assert_array_equal(result, expected)
+        assert arrays[0].dtype.kind != "b" or set(result.view(np.uint8).ravel()) <= {0, 1}
 
 
-@pytest.mark.parametrize("barrier", [0, 1])
+def test_tiles_of_views_are_copied_and_multiplied(runtime, rng):
+    x, y = values(rng, (90, 1, 82), "int32"), values(rng, (41, 1, 1), "int32")
+    sizes = {"i": 45, "j": 1, "k": 41}
+    views = [array[::-2, :, ::2] for array in (x, runtime.to_device(x))]
+    broadcast = [np.broadcast_to(y, (41, 45, 1)), runtime.strided(runtime.to_device(y), (41, 45, 1), (4, 0, 0))]
+    result = across_on_device(runtime, "ijk->kji", sizes, [views[1]], 2)
+    np.testing.assert_array_equal(result, np.einsum("ijk->kji", views[0]))
+    result = across_on_device(runtime, "ijk,kij->kij", sizes, [views[1], broadcast[1]], 2)
+    np.testing.assert_array_equal(result, np.einsum("ijk,kij->kij", views[0], broadcast[0]))
+
+
+@pytest.mark.parametrize("barrier", [0, 1, 2])
 def test_tiles_without_one_of_their_barriers_go_wrong(rng, barrier):
-    kernel = Kernel("permute", "float32", "float32")
-    parts = kernel_text(kernel).rsplit("__syncthreads();", 2)
-    assert len(parts) == 3
-    kept = ["__syncthreads();"] * 2
+    made = permute([Source("ij", (67, 1))], "ji", {"i": 131, "j": 67}, "float32", 1)
+    parts = kernel_text(made.kernel).rsplit("__syncthreads();", 3)
+    assert len(parts) == 4
+    kept = ["__syncthreads();"] * 3
     kept[barrier] = ""
-    text = parts[0] + kept[0] + parts[1] + kept[1] + parts[2]
-    run, _ = host.bind(host.compile_kernels(text, {f"specialised_{kernel.entry}": kernel.entry}), kernel.entry)
+    text = "".join(itertools.chain(*zip(parts, [*kept, ""], strict=True)))
+    entry = made.kernel.entry
+    run, _ = host.bind(host.compile_kernels(text, {f"specialised_{entry}": entry}), entry)
     x, wrong = rng.random((131, 67), np.float32), []
     for last_thread_first in (False, True):
-        out = np.empty((67, 131), np.float32)
-        numbers = job(nest([], [[], []], [], [[], []]), 1, 67, 131, 67, 131, 0)
-        run(1, 256, (numbers, host.address(x), host.address(out)), last_thread_first)
+        out = np.zeros((67, 131), np.float32)
+        run(1, THREADS, (made.job, host.address(x), host.address(out)), last_thread_first)
         wrong.append(not np.array_equal(out, x.T))
     assert any(wrong)

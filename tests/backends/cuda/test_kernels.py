@@ -6,7 +6,9 @@ import operator
 
 import pytest
 
-from gpueinsum.backends.cuda.kernels import Source, _apart, add, expand, integer_gemm, sum_products
+from gpueinsum.backends.cuda.copies import _apart, add, expand, integer_gemm
+from gpueinsum.backends.cuda.geometry import Source
+from gpueinsum.backends.cuda.sums import sum_products
 from gpueinsum.language.strides import Axis
 from gpueinsum.schedule.gemm import ONE
 
@@ -42,16 +44,27 @@ def is_wide(launch):
         ("i,j->ij", {"i": 64, "j": 67}, "multiply", False),  # no whole packs in a row
         ("ij,ij->ij", {"i": 4, "j": 67}, "multiply", True),  # but in all rows together
         ("i,j->ji", {"i": 64, "j": 67}, "multiply", True),
-        ("ij,ji->ij", {"i": 64, "j": 64}, "multiply", False),  # no neighbours in the second
+        ("ij,ji->ij", {"i": 64, "j": 64}, "permute", None),  # no neighbours in the second
+        ("ji,j->ij", {"i": 64, "j": 64}, "permute", None),
+        ("ij,ji,j->ij", {"i": 64, "j": 64}, "multiply", False),
         ("ij->ji", {"i": 67, "j": 131}, "permute", None),
+        ("ij->ji", {"i": 7, "j": 131}, "multiply", False),  # so few are in the caches
+        ("ij->ji", {"i": 7, "j": 1310}, "permute", None),
         ("abcd->dbca", {"a": 17, "b": 3, "c": 5, "d": 19}, "permute", None),
+        ("abcdefghijkl->lkjihgfedcba", dict.fromkeys("abcdefghijkl", 2), "permute", None),
+        ("abc->bac", {"a": 16, "b": 16, "c": 8}, "multiply", True),  # sectors are neighbours
+        ("abc->bac", {"a": 64, "b": 64, "c": 2}, "permute", None),
         ("abcd->acbd", {"a": 3, "b": 5, "c": 7, "d": 64}, "multiply", True),
-        ("ij->ji", {"i": 7, "j": 131}, "multiply", False),  # tiles would be mostly empty
         ("i->ij", {"i": 67, "j": 64}, "multiply", True),
         ("j->ij", {"i": 67, "j": 64}, "multiply", True),
         ("ij->i", {"i": 67, "j": 64}, "reduce", True),
+        ("ij->i", {"i": 257, "j": 64}, "reduce_rows", True),  # of 16 packs
+        ("ij->i", {"i": 257, "j": 4}, "reduce", True),  # of one pack
+        ("ij->i", {"i": 257, "j": 128}, "reduce", True),
+        ("ij->i", {"i": 257, "j": 127}, "reduce_rows", False),
+        ("ij->i", {"i": 257, "j": 129}, "reduce", False),
         ("ij->j", {"i": 67, "j": 64}, "reduce_columns", True),
-        ("ij->j", {"i": 67, "j": 61}, "reduce", False),
+        ("ij->j", {"i": 67, "j": 61}, "reduce_columns", False),
         ("bij,bi->bj", {"b": 3, "i": 7, "j": 64}, "reduce_columns", True),
         ("bij,ij->bj", {"b": 3, "i": 7, "j": 64}, "reduce_columns", True),
         ("bc,bc->b", {"b": 67, "c": 64}, "reduce", True),
@@ -106,10 +119,36 @@ def test_labels_are_apart_unless_every_one_stands_at_one_place():
         assert (sum(map(operator.mul, strides, places)) == 0) == agree
 
 
-def test_a_short_sum_is_one_threads_and_a_long_one_shared():
-    blocks = [launches_of("bc,bc->b", b=1000, c=terms).first.blocks for terms in (31, 33, 1 << 20)]
-    assert blocks[0] == math.ceil(1000 / 256)
-    assert blocks[0] < blocks[1] < blocks[2]
+@pytest.mark.parametrize(
+    ("equation", "size", "lanes", "beside", "chunks"),
+    [
+        ("ij->i", {"i": 1 << 20, "j": 1024}, 8, 1, 1),  # that read a line of 128 bytes: outputs fill the device
+        ("ij->i", {"i": 1 << 20, "j": 1023}, 8, 1, 1),
+        ("ij->i", {"i": 1 << 20, "j": 156}, 8, 1, 1),  # of no fewer than 4 packs each
+        ("ij->i", {"i": 1024, "j": 1 << 20}, 128, 1, 1),
+        ("ij->i", {"i": 8, "j": 1 << 20}, 256, 1, 32),  # 1024 packs of each lane
+        ("ij->i", {"i": 1 << 20, "j": 23}, 1, 1, 1),
+        ("bi,bi->b", {"b": 1 << 20, "i": 128}, 8, 1, 1),
+        ("bchw->c", {"b": 64, "c": 2048, "h": 7, "w": 7}, 64, 1, 1),
+        ("ij->j", {"i": 1 << 20, "j": 4}, 256, 1, 128),
+        ("ij->j", {"i": 10_000_000, "j": 4}, 256, 1, 792),
+        ("ij->j", {"i": 10_000_000, "j": 3}, 85, 3, 795),
+        ("ij->j", {"i": 1 << 20, "j": 128}, 8, 32, 792),
+        ("ij->j", {"i": 1024, "j": 1 << 20}, 1, 1, 1),
+        ("bij->bj", {"b": 100_000, "i": 8, "j": 4}, 2, 1, 1),
+    ],
+)
+def test_so_many_lanes_share_an_output(equation, size, lanes, beside, chunks):
+    """By 6 blocks of 256 threads for each of 132 multiprocessors."""
+    launches = launches_of(equation, **size)
+    numbers = launches.first.job[0].tolist()
+    assert numbers[4:7] == (lanes, beside, chunks)
+    assert (launches.second is None) == (chunks == 1)
+
+
+def test_a_block_has_whole_teams_of_the_threads_that_share_neighbouring_outputs():
+    launch = launches_of("ij->j", i=10_000_000, j=3).first  # 85 lanes of 3 outputs, one thread idle
+    assert launch.blocks == launch.job[0].tolist()[6]
 
 
 def test_few_long_sums_are_cut_into_parts_which_a_second_launch_adds_up():

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -14,7 +15,9 @@ from simulated import SimulatedRuntime, host
 from simulated.streams import Capture, Event, Stream
 
 import gpueinsum as ge
-from gpueinsum.backends.cuda.source import Kernel, job, kernel_text, nest
+from gpueinsum.backends.cuda.source import SUMS, Kernel, kernel_text, nest
+from gpueinsum.backends.cuda.sums import Shared, sum_job
+from gpueinsum.language.strides import Axis
 
 SUM = Kernel("reduce", "float32", "float32")
 
@@ -55,21 +58,21 @@ def test_a_write_outside_of_an_array_is_found(device, place):
 def test_a_kernel_that_writes_outside_of_its_result_is_found(device):
     x, out = device.to_device(np.ones(15, np.float32)), device.empty((14,), np.float32)
     with pytest.raises(AssertionError, match="bytes after an allocation of 56 bytes were written"):
-        launch_sum(device, x, out, nest([15], [[1]], [], [[]]), 15, 1)
+        launch_sum(device, x, out, [Axis(15, (1,))], [])
 
 
 def test_freed_memory_is_found(device):
     x, freed = device.to_device(np.ones(15, np.float32)), device.pointer(device.empty((15,), np.float32))
     with pytest.raises(AssertionError, match="no living array"):
-        device.launch(SUM, 1, 1, sum_of(nest([15], [[1]], [], [[]]), 15, 1), device.pointer(x), freed)
+        device.launch(SUM, 1, 1, sum_of([Axis(15, (1,))], []), device.pointer(x), freed)
 
 
-def launch_sum(device, x, out, loops, outputs, terms, lanes=1, threads=64):
-    device.launch(SUM, 1, threads, sum_of(loops, outputs, terms, lanes), device.pointer(x), device.pointer(out))
+def launch_sum(device, x, out, kept, summed, lanes=1, threads=64):
+    device.launch(SUM, 1, threads, sum_of(kept, summed, lanes), device.pointer(x), device.pointer(out))
 
 
-def sum_of(loops, outputs, terms, lanes=1):
-    return job(loops, outputs, terms, lanes, 1, 0, 0, -1)
+def sum_of(kept, summed, lanes=1, beside=1):
+    return sum_job(Shared("", kept, summed, lanes, beside, 1, (0, -1)), 0, 1)
 
 
 # ---- Launches
@@ -81,7 +84,7 @@ def sum_of(loops, outputs, terms, lanes=1):
         (0, 64, {}, "0 blocks"),
         (2**31, 64, {}, "2147483648 blocks"),
         (1, 1025, {}, "1025 threads"),
-        (1, 64, {0: nest([15], [[1], [1]], [], [[], []])}, "a struct of 2064 bytes where one of 1608 is expected"),
+        (1, 64, {0: nest([15], [[1], [1]], [], [[], []])}, "a struct of 2064 bytes where one of 1656 is expected"),
         (1, 64, {0: 7}, "7 is no struct"),
         (1, 64, {2: 1.0}, "1.0 is no int"),
         (1, 64, {2: np.int64(1)}, "is no int"),
@@ -92,7 +95,7 @@ def sum_of(loops, outputs, terms, lanes=1):
 )
 def test_a_launch_checks_its_arguments(device, blocks, threads, change, message):
     x = device.to_device(np.ones(15, np.float32))
-    arguments = [sum_of(nest([15], [[1]], [], [[]]), 15, 1), device.pointer(x), device.pointer(x)]
+    arguments = [sum_of([Axis(15, (1,))], []), device.pointer(x), device.pointer(x)]
     for place, value in change.items():
         arguments[place] = value
     with pytest.raises(AssertionError, match=message):
@@ -145,23 +148,27 @@ def test_divergent_barriers_are_errors(body):
 def test_the_order_of_threads_does_not_matter(rng, lanes, last_thread_first):
     device = SimulatedRuntime(last_thread_first=last_thread_first)
     x, out = device.to_device(rng.random((31, 1009), np.float32)), device.empty((31,), np.float32)
-    launch_sum(device, x, out, nest([31], [[1009]], [1009], [[1]]), 31, 1009, lanes, threads=256)
+    launch_sum(device, x, out, [Axis(31, (1009,))], [Axis(1009, (1,))], lanes, threads=256)
     np.testing.assert_allclose(out, x.sum(1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("barrier", ["synchronise(2 * half);", "synchronise(width);"])
-def test_a_sum_without_one_of_its_barriers_goes_wrong(rng, barrier):
-    text = kernel_text(SUM)
-    assert text.count(barrier) == 1
-    library = host.compile_kernels(text.replace(barrier, ""), {f"specialised_{SUM.entry}": SUM.entry})
-    run, _ = host.bind(library, SUM.entry)
-    x, wrong = rng.random((31, 1009), np.float32), []
+@pytest.mark.parametrize("name", SUMS)
+@pytest.mark.parametrize("barrier", [0, 1])
+def test_a_sum_without_one_of_its_barriers_goes_wrong(rng, name, barrier):
+    kernel = replace(SUM, name=name)
+    first, *others = kernel_text(kernel).split("__syncthreads();")
+    text = first + "".join(("" if place == barrier else "__syncthreads();") + part for place, part in enumerate(others))
+    run, _ = host.bind(host.compile_kernels(text, {f"specialised_{kernel.entry}": kernel.entry}), kernel.entry)
+    rows, terms = (1031, 37) if name == "reduce_rows" else (31, 1009)
+    x, wrong = rng.random((rows, terms), np.float32), []
+    sharing = {"reduce": (128,), "reduce_rows": (), "reduce_columns": (50, 5)}[name]
+    numbers = sum_of([Axis(rows, (terms,))], [Axis(terms, (1,))], *sharing)
     for last_thread_first in (False, True):
-        out = np.empty(31, np.float32)
-        loops = nest([31], [[1009]], [1009], [[1]])
-        run(1, 256, (sum_of(loops, 31, 1009, 128), host.address(x), host.address(out)), last_thread_first)
+        out = np.empty(rows, np.float32)
+        run(1, 256, (numbers, host.address(x), host.address(out)), last_thread_first)
         wrong.append(not np.allclose(out, x.sum(1), rtol=1e-5))
     assert any(wrong)
+    assert len(others) == 2
 
 
 def test_division_is_right_on_both_sides_of_32_bits():

@@ -15,11 +15,12 @@ from long_runs import LONG
 
 from benchmarks.cubin import resources
 from gpueinsum.backends.cuda import source as launch
-from gpueinsum.backends.cuda.kernels import THREADS
 from gpueinsum.backends.cuda.source import (
     KERNELS,
     LARGEST,
     MAX_OPERANDS,
+    SUMS,
+    THREADS,
     Kernel,
     accumulator,
     compile_text,
@@ -31,7 +32,7 @@ from gpueinsum.backends.cuda.source import (
     reciprocal,
 )
 
-TYPED = "reduce", "reduce_columns", "multiply", "permute", "expand", "add", "integer_gemm"
+TYPED = *SUMS, "multiply", "permute", "expand", "add", "integer_gemm"
 NAMES = *TYPED, "pointers"
 
 
@@ -61,9 +62,10 @@ SPECIAL = "float16", "complex128"
 BLOCKS = {
     "add": (3, 6),
     "multiply": (3, 6),
-    "expand": (6, 8),
-    "permute": (8, 8),
+    "expand": (6, 6),
+    "permute": (2, 3),
     "reduce": (2, 3),
+    "reduce_rows": (2, 4),
     "reduce_columns": (2, 3),
     "integer_gemm": (1, 2),
     "pointers": (8, 8),
@@ -144,9 +146,9 @@ def test_registers_that_are_spilled_are_seen_and_so_is_shared_memory_that_grows(
         sum_of_products, arch, "__launch_bounds__(MAX_THREADS, ", "__launch_bounds__(MAX_THREADS, 2 * "
     )
     assert (kept.local, spilled.local > 0, spilled.registers < kept.registers) == (0, True, True)
-    tile, tiles = changed(permute, arch, "In tile[TILE]", "In tile[2 * TILE]")
-    assert tiles.shared - tile.shared == 64 * 65 * 4
-    assert tiles.blocks(THREADS, SHARED_MEMORY[arch]) < tile.blocks(THREADS, SHARED_MEMORY[arch])
+    tile, tiles = changed(permute, arch, "In tile[ELEMENTS", "In tile[2 * ELEMENTS")
+    assert tiles.shared - tile.shared == 4096 * 4
+    assert tiles.blocks(THREADS, 128 << 10) < tile.blocks(THREADS, 128 << 10)
 
 
 def changed(kernel, arch, before, after):
@@ -172,7 +174,7 @@ def test_a_kernels_own_text_compiles(arch):
             ("multiply", dtype)
             for dtype in ("bool", "uint16", "float16", "bfloat16", "float32", "float64", "complex64")
         ),
-        *((name, "float32") for name in ("add", "reduce", "reduce_columns")),
+        *((name, "float32") for name in ("add", *SUMS)),
     ],
 )
 def test_a_pack_is_loaded_and_stored_by_one_instruction(name, dtype):
@@ -183,7 +185,7 @@ def test_a_pack_is_loaded_and_stored_by_one_instruction(name, dtype):
     text = text if isinstance(text, str) else text.decode()
     nvrtc().destroyProgram(program)
     assert len(re.findall("ld" + whole, text)) >= 2  # of each array
-    assert name == "reduce" or re.search("st" + whole, text)
+    assert name in ("reduce", "reduce_rows") or re.search("st" + whole, text)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES[-1:])
@@ -210,12 +212,14 @@ def test_every_dtype_has_every_kernel_and_halves_have_float32_partial_sums():
             assert Kernel("reduce", dtype, accumulator(dtype), operands) in KERNELS
             assert Kernel("multiply", dtype, dtype, operands) in KERNELS
             assert operands == 1 or Kernel("add", dtype, dtype, operands) in KERNELS
+            assert operands > 2 or Kernel("permute", dtype, dtype, operands) in KERNELS
 
 
 def test_the_largest_kernels_are_one_for_each_file_and_types():
     assert {(kernel.name, kernel.operands) for kernel in LARGEST} == {
-        *((name, MAX_OPERANDS) for name in ("reduce", "reduce_columns", "multiply", "add")),
-        *{("reduce", 1), ("permute", 1), ("expand", 1), ("integer_gemm", 2)},  # one sums halves' parts in float32
+        *((name, MAX_OPERANDS) for name in (*SUMS, "multiply", "add")),
+        *((name, 1) for name in SUMS),  # of halves' parts in float32
+        *{("permute", 2), ("expand", 1), ("integer_gemm", 2)},
         ("pointers", 3),
     }
     types = [(kernel.name, kernel.source, kernel.result) for kernel in LARGEST]
