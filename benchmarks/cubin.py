@@ -14,7 +14,7 @@ from typing import NamedTuple
 _MULTIPROCESSOR_REGISTERS, _MULTIPROCESSOR_THREADS = 65536, 2048  # of compute capability 8.0 and 9.0
 _GRAIN = 8  # registers are given to a thread by so many
 _MIN_STACK_SIZE, _REGCOUNT = 0x12, 0x2F  # attributes of a symbol in .nv.info, as `cuobjdump --dump-elf` names them
-_INSTRUCTION = re.compile(r"/\*[0-9a-f]+\*/ +(?:@!?\w+ +)?([A-Z][\w.]*)(.*);")  # its name, and its operands
+_INSTRUCTION = re.compile(r"/\*[0-9a-f]+\*/ +(?:@!?\w+ +)?([A-Z][\w.]*)")  # its name
 _SIZED = 4  # the first byte of an attribute that says how long it is
 
 
@@ -85,8 +85,8 @@ def _text(content: bytes, start: int) -> str:
 def loads_under_way(cubin: bytes, width: int) -> int:
     """The most bytes that a thread loads from global memory, `width` at once, before it needs any of them.
 
-    If no load is as wide, then of the widest that are narrower: of a struct's parts. Code is read up to the next label.
-    Needs nvdisasm, of CUDA or of the wheel `nvidia-cuda-nvdisasm`; FileNotFoundError where there is none.
+    If no load is as wide, then of the widest that are narrower: of a struct's parts. Code is read in order, from one
+    head of a loop to the next. Needs nvdisasm (the wheel `nvidia-cuda-nvdisasm` has it), or raises FileNotFoundError.
     """
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin + b"\0")  # which CuPy cuts off
@@ -96,20 +96,21 @@ def loads_under_way(cubin: bytes, width: int) -> int:
 
 
 def _under_way(text: str, width: int) -> int:
-    most, loads, awaited = 0, 0, set[int]()  # registers that loads will fill
-    for line in text.splitlines():
+    lines = text.splitlines()
+    labels = {line.rstrip(":"): place for place, line in enumerate(lines) if line.startswith(".L")}
+    jumps = [(place, re.search(r"BRA.*`\((\S+)\)", line)) for place, line in enumerate(lines)]
+    loops = {labels[jump[1]] for place, jump in jumps if jump and labels[jump[1]] < place}
+    most, filled, awaited = 0, dict[int, int](), set[int]()  # bytes by the first register of each load; all registers
+    for place, line in enumerate(lines):
         instruction = _INSTRUCTION.search(line)
-        if instruction is None:
-            loads, awaited = (0, set()) if line.startswith(".L") else (loads, awaited)
-            continue
-        name, operands = instruction[1], [*map(int, re.findall(r"\bR(\d+)", instruction[2]))]
+        name, operands = instruction[1] if instruction else "", [*map(int, re.findall(r"\bR(\d+)", line))]
         is_load = name.startswith("LDG")
-        if awaited & {*operands[is_load:]}:
-            loads, awaited = 0, set()
+        if place in loops or awaited & {*operands[is_load:]}:
+            filled, awaited = {}, set()
         if is_load and _loaded_bytes(name) == width:
+            filled[operands[0]] = width
             awaited |= {*range(operands[0], operands[0] + max(1, width // 4))}
-            loads += width
-            most = max(most, loads)
+            most = max(most, sum(filled.values()))
     return most
 
 

@@ -36,8 +36,8 @@ from simulated import sectors  # the counter of sectors belongs to the tests
 _COPY = 16.5  # bytes a cycle and multiprocessor: 4.3 TB/s, 132 multiprocessors at 1.98 GHz
 _LATENCY = 1000  # cycles from a load to its data while memory is busy; a guess
 # Cycles from the last load before a barrier to the next: trees of sums, and finding the next row. By simulated rates of
-# sums of 1024 and 256 and of dots of 128 floats, 0.31, 0.43 and 0.50 of a copy: 2200, 1300 and 2000.
-_BETWEEN = 1800
+# sums of 1024 and 256 and of dots of 128 floats, 0.37, 0.43 and 0.60 of a copy: 1700, 1300 and 1500.
+_BETWEEN = 1500
 _TOUCHES = 64  # bytes a cycle: two sectors that the first cache serves or asks for
 _SHARED_MEMORY = 228 << 10  # bytes of a multiprocessor
 _SMALL = 0.02  # of a program's sectors: launches that touch fewer are left out

@@ -12,16 +12,18 @@ CODE = """
         /*0030*/                   IADD3 R4, R5, 0x1, RZ ;
         /*0040*/                   FADD R4, R4, {needed} ;
         /*0050*/                   LDG.E.128 R24, desc[UR12][R6.64] ;
-{label}
+.L_x_1:
         /*0060*/                   LDG.E.128 R28, desc[UR12][R6.64] ;
+        /*0070*/              @!P0 BRA `({label}) ;
+.L_x_2:
 """
 
 
 @pytest.mark.parametrize(
     ("needed", "label", "under_way"),
-    [("R6", "", 64), ("R15", "", 32), ("R19", "", 32), ("R20", "", 64), ("R6", ".L_x_1:", 48)],
+    [("R6", ".L_x_2", 64), ("R15", ".L_x_2", 32), ("R19", ".L_x_2", 32), ("R20", ".L_x_2", 64), ("R6", ".L_x_1", 48)],
 )
-def test_loads_are_under_way_until_one_is_needed_or_code_may_jump(needed, label, under_way):
+def test_loads_are_under_way_until_one_is_needed_or_a_loop_begins(needed, label, under_way):
     assert cubin._under_way(CODE.format(needed=needed, label=label), 16) == under_way
 
 
@@ -39,7 +41,7 @@ def test_the_table_has_a_line_for_each_launch_that_counts(monkeypatch, capsys):
     ("stretch", "touched", "fetched", "share"),
     [
         (1 << 20, 100, 100, 1),
-        (16, 100, 100, 16384 / 2800 / 16.5),
+        (16, 100, 100, 0.397),
         (1 << 20, 100, 400, 1 / 4),
         (1 << 20, 800, 100, 0.485),
     ],
