@@ -5,6 +5,8 @@ import pytest
 from simulated import SimulatedRuntime, sectors
 
 from gpueinsum.backends.cuda.source import Kernel, job, nest
+from gpueinsum.backends.cuda.sums import Shared, sum_job
+from gpueinsum.language.strides import Axis
 
 SUM = Kernel("reduce", "float32", "float32")
 COPY = Kernel("multiply", "float32", "float32")
@@ -24,13 +26,14 @@ def counted(kernel, argument, elements, outputs):
 
 def sum_of(kept, summed):
     """The argument of a sum along one loop over results and one over terms, each given as (size, stride)."""
-    loops = nest([kept[0]], [[kept[1]]], [summed[0]], [[summed[1]]])
-    return job(loops, kept[0], summed[0], 1, 1, 0, 0, -1)
+    return sum_job(
+        Shared("reduce", [Axis(kept[0], (kept[1],))], [Axis(summed[0], (summed[1],))], 1, 1, 1, (0, -1)), 0, 1
+    )
 
 
 def test_neighbours_fill_the_sectors_that_they_touch():
-    loads, stores = counted(SUM, sum_of((256, 1), (3, 256)), 768, 256)
-    assert loads == (3 * 32, 3 * 32, 3 * 32, 3 * 32)
+    loads, stores = counted(SUM, sum_of((256, 1), (8, 256)), 2048, 256)
+    assert loads == (8 * 32, 8 * 32, 8 * 32, 8 * 32)
     assert stores == (32, 32, 32, 32)
 
 
@@ -48,8 +51,8 @@ def test_a_cache_keeps_what_the_same_block_reads_next():
 
 
 def test_a_cache_does_not_keep_what_is_read_too_much_later():
-    loops = nest([256], [[8]], [8, 8], [[1, 2048]])  # 2048 sectors are read before any is read again
-    loads, _ = counted(SUM, job(loops, 256, 64, 1, 1, 0, 0, -1), 16384, 256)
+    summed = [Axis(8, (1,)), Axis(8, (2048,))]  # 2048 sectors are read before any is read again
+    loads, _ = counted(SUM, sum_job(Shared("reduce", [Axis(256, (8,))], summed, 1, 1, 1, (0, -1)), 0, 1), 16384, 256)
     assert loads.efficiency == loads.efficiency_behind_cache == 1 / 8
 
 
