@@ -34,13 +34,18 @@ class Zeros:
 class Pass:
     """One loop over all labels, which are listed outermost first, the summed ones last.
 
-    On the CPU so many `threads` share a sum, each a part of the range of the result's label `shared`.
+    On the CPU so many `threads` share a sum, each a part of the range of the result's label `shared`. On a GPU arrays
+    that lie across the others may be copied first, each to one of the terms `copies`.
     """
 
     loops: Term
     threads: int = 1
     shared: Label = ""
-    name = "one pass"
+    copies: tuple[Term | None, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return "one pass after a copy" if any(self.copies) else "one pass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class Candidate(NamedTuple):
     def copies(self) -> int:
         """How many sides are copied first, all at once or in blocks."""
         way = self.way.block if isinstance(self.way, Blocks) else self.way
-        return sum(term is not None for term in way.copies) if isinstance(way, Gemm) else 0
+        return sum(term is not None for term in way.copies) if isinstance(way, Gemm | Pass) else 0
 
     @property
     def weight(self) -> float:

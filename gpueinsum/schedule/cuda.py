@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gpueinsum.costs.counts import item_bytes, product_flops
 from gpueinsum.costs.seconds import is_tiny, pass_seconds
-from gpueinsum.language.steps import distinct, without
+from gpueinsum.language.steps import distinct, within, without
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.candidate import (
@@ -21,8 +21,8 @@ from gpueinsum.schedule.candidate import (
     result_strides,
 )
 from gpueinsum.schedule.gemm import POINTER_BYTES, SINGLE
-from gpueinsum.schedule.mapping import gemms
-from gpueinsum.schedule.problem import Problem
+from gpueinsum.schedule.mapping import copy_seconds, gemms
+from gpueinsum.schedule.problem import Problem, c_strides
 
 
 def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
@@ -32,12 +32,12 @@ def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
     copy to multiply them with a vector are read once by a pass; so are those of integers, whose kernel works on tiles.
     """
     if not problem.is_pair:
-        return [_kernel_pass(problem)]
+        return _kernel_passes(problem)
     _, rows, columns, summed = problem.shape
     is_matrix, is_blas = rows > 1 < columns, problem.profile.rate(problem.dtype) is not None
     is_product = is_blas or (is_matrix and "kernel integer_gemm" not in problem.profile.lacks)
     if summed == 1 or rows == columns == 1 or not is_product:
-        return [_kernel_pass(problem)]
+        return _kernel_passes(problem)
     item = item_bytes(problem.dtype)
     found = []
     for way, seconds in gemms(problem, every):
@@ -50,14 +50,40 @@ def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
             if every and product.number == 1 and is_blas and problem.profile.has(SINGLE, problem.dtype):
                 found.append(found[-1]._replace(way=replace(way, as_batch=True)))
     if not is_matrix or is_tiny(problem.profile, problem.dtype, *problem.shape):
-        found.append(_kernel_pass(problem))
+        found += _kernel_passes(problem)
     return found
 
 
-def _kernel_pass(problem: Problem) -> Candidate:
-    """A kernel that writes the result in C order, a sum in any order of its labels that reads sectors whole."""
-    layouts = dict.fromkeys([problem.out, *pass_layouts(problem)]) if problem.summed else [problem.out]
-    return min([_pass_along(problem, layout) for layout in layouts], key=lambda found: found.seconds)
+def _kernel_passes(problem: Problem) -> list[Candidate]:
+    """A kernel that writes the result in C order, a sum in any order of its labels; and one after a copy of an array.
+
+    What lies across the other arrays of a sum is read a sector for each element: a copy may take less time.
+    """
+    layouts = [*dict.fromkeys([problem.out, *pass_layouts(problem)])] if problem.summed else [problem.out]
+    passes = [min([_pass_along(problem, layout) for layout in layouts], key=lambda found: found.seconds)]
+    if problem.summed and len(problem.terms) > 1:
+        places = range(len(problem.terms))
+        copied = [_pass_after_copy(problem, layout, place) for layout in layouts for place in places]
+        passes += sorted(filter(None, copied), key=lambda found: found.seconds)[:1]
+    return passes
+
+
+def _pass_after_copy(problem: Problem, layout: Term, place: int) -> Candidate | None:
+    """With the array at this place copied, if neighbouring threads read no neighbours in it."""
+    term, strides = problem.terms[place], label_strides(problem.terms[place], problem.strides[place])
+    walked = _walked(problem, layout)
+    if len(set(term)) < len(term) or abs(strides.get(walked, 1)) <= 1:
+        return None
+    copy = without(within(layout + problem.summed, term), walked) + walked
+    terms, own = list(problem.terms), list(problem.strides)
+    terms[place], own[place] = copy, c_strides(copy, problem.size)
+    found = _pass_along(replace(problem, terms=tuple(terms), strides=tuple(own)), layout)
+    copies = tuple([copy if other == place else None for other in range(len(terms))])
+    return found._replace(
+        way=Pass(layout + problem.summed, copies=copies),
+        scratch=problem.elements[place] * item_bytes(problem.dtype),
+        seconds=found.seconds + copy_seconds(problem, strides, copy),
+    )
 
 
 def _pass_along(problem: Problem, layout: Term) -> Candidate:

@@ -64,7 +64,8 @@ def _in_letters(found: Candidate, letters: dict[int, str]) -> Candidate:
 def _rename(way: Way, letters: dict[int, str]) -> Way:
     match way:
         case Pass():
-            return Pass(way.loops.translate(letters), way.threads, way.shared.translate(letters))
+            copies = tuple([term if term is None else term.translate(letters) for term in way.copies])
+            return Pass(way.loops.translate(letters), way.threads, way.shared.translate(letters), copies)
         case Matmul():
             return Matmul(way.out.translate(letters))
         case Gemm():

@@ -14,7 +14,7 @@ from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.language.steps import Contract, Reduce, Step
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label, Term
-from gpueinsum.schedule.candidate import Way
+from gpueinsum.schedule.candidate import Pass, Way
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.gemm import Product
 from gpueinsum.schedule.mapping import Gemm
@@ -171,11 +171,11 @@ def _ways(step: ScheduledStep) -> list[str]:
 
 def _way(step: ScheduledStep, way: Way) -> tuple[str, str]:
     """What a way copies and to which order of its labels, and the shape of its products."""
-    if not isinstance(way, Gemm):
+    if not isinstance(way, Gemm | Pass):
         return "copy nothing", way.name
-    sides = zip(step.terms, way.copies, strict=True)
+    sides = zip(step.terms, way.copies, strict=False)  # a pass without copies lists none
     copied = [f"{visible(term)} as {visible(copy)}" for term, copy in sides if copy is not None]
-    return f"copy {' and '.join(copied) or 'nothing'}", _shape(way.product)
+    return f"copy {' and '.join(copied) or 'nothing'}", _shape(way.product) if isinstance(way, Gemm) else "one pass"
 
 
 def _shape(product: Product) -> str:

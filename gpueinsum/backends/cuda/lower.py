@@ -88,7 +88,11 @@ class _Assembly:
             case Zeros():
                 self._zeros(made)
             case Pass():
-                self._sum(read, within(way.loops, step.out), made)
+                factors = [
+                    pair if term is None else self._copied(*pair, term)
+                    for pair, term in zip(read, way.copies or [None] * len(read), strict=True)
+                ]
+                self._sum(factors, within(way.loops, step.out), made)
             case Gemm():
                 self._gemm(way, read, made)
             case Scatter():
@@ -154,7 +158,7 @@ class _Assembly:
     def _gemm(self, way: Gemm, read: Sequence[tuple[Source, _Strided]], made: _Strided) -> None:
         """Copies first, of the conjugates where a side is conjugated, and then the products."""
         sides = [
-            array if term is None else self._copy(source, array, term)
+            array if term is None else self._copied(source, array, term)[1]
             for (source, array), term in zip(read, way.copies, strict=True)
         ]
         item, product = item_bytes(self._dtype), way.product
@@ -169,10 +173,11 @@ class _Assembly:
         else:
             self._products(way, arrays, item)
 
-    def _copy(self, source: Source, array: _Strided, term: Term) -> _Strided:
+    def _copied(self, source: Source, array: _Strided, term: Term) -> tuple[Source, _Strided]:
+        """A copy of an array, of its conjugate where that is asked, in C order of the term."""
         copy = _Strided(self._memory(points(term, self._size) * item_bytes(self._dtype)), c_strides(term, self._size))
         self._sum([(source, array)], term, copy)
-        return copy
+        return Source(term, copy.strides), copy
 
     def _products(self, way: Gemm, arrays: Sequence[Address], item: int, matrices: Sequence[Address] = ()) -> None:
         """cuBLAS calls on lhs, rhs and out, of elements of so many bytes; or on arrays of pointers to `matrices`."""
