@@ -57,11 +57,11 @@ def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
 def _kernel_passes(problem: Problem) -> list[Candidate]:
     """A kernel that writes the result in C order, a sum in any order of its labels; and one after a copy of an array.
 
-    What lies across the other arrays of a sum is read a sector for each element: a copy may take less time.
+    What lies across the other arrays is read a sector for each element: a copy by tiles may take less time.
     """
     layouts = [*dict.fromkeys([problem.out, *pass_layouts(problem)])] if problem.summed else [problem.out]
     passes = [min([_pass_along(problem, layout) for layout in layouts], key=lambda found: found.seconds)]
-    if problem.summed and len(problem.terms) > 1:
+    if len(problem.terms) > 1:
         places = range(len(problem.terms))
         copied = [_pass_after_copy(problem, layout, place) for layout in layouts for place in places]
         passes += sorted(filter(None, copied), key=lambda found: found.seconds)[:1]
@@ -92,14 +92,15 @@ def _pass_along(problem: Problem, layout: Term) -> Candidate:
     flops = product_flops(problem.dtype, products, problem.elements[-1], len(problem.terms))
     moved = elements_moved(problem)
     again = _read_again(problem, layout, profile.cache_bytes // item) if moved * item > profile.cache_bytes else 0
-    beside = read_beside(problem) + (_spread(problem, layout) if problem.summed else 0)
-    permuted = 0 if problem.summed else _across(problem) * item
+    is_copy = len(problem.terms) == 1 and not problem.summed  # by tiles
+    beside = read_beside(problem) + (0 if is_copy else _spread(problem, layout))
+    permuted = moved * item / 2 if is_copy and _is_permuted(problem) else 0
     seconds = pass_seconds(profile, (moved + again + beside) * item, flops, permuted, len(problem.terms))
     return Candidate(Pass(layout + problem.summed), result_strides(problem, layout), 0, seconds)
 
 
 def _spread(problem: Problem, layout: Term) -> int:
-    """Elements that a sum reads besides, since neighbouring threads read elements that lie in sectors of their own.
+    """Elements that are read besides, since neighbouring threads read elements that lie in sectors of their own.
 
     `ijkl->lj` reads a sector for each element where threads go along `k`: 0.96 bytes a cycle in a cycle-level
     simulator, for 8.6 of `ijkl->jl`, where they go along `l`.
@@ -116,12 +117,15 @@ def _spread(problem: Problem, layout: Term) -> int:
 def _walked(problem: Problem, layout: Term) -> Label:
     """The label along which neighbouring threads read, as `backends/cuda/sums.py` shares a sum among them.
 
-    That is the result's last label if the largest array lies along it, else the nearest of those that are summed.
+    That is the result's last label if the largest array lies along it or nothing is summed, else the nearest of those
+    that are summed.
     """
     strides = label_strides(problem.terms[0], problem.strides[0])
     long = [label for label in layout if problem.size[label] > 1]
+    if not problem.summed:
+        return long[-1] if long else ""
     summed = min(problem.summed, key=lambda label: (problem.size[label] == 1, abs(strides.get(label, 0))))
-    return long[-1] if long and abs(strides.get(long[-1], 0)) == 1 != abs(strides.get(summed, 0)) else summed
+    return long[-1] if long and abs(strides.get(long[-1], 0)) == 1 else summed
 
 
 def _read_again(problem: Problem, layout: Term, cached: int) -> int:
@@ -139,21 +143,10 @@ def _read_again(problem: Problem, layout: Term, cached: int) -> int:
     return total
 
 
-def _across(problem: Problem) -> int:
-    """Elements that a pass moves across: it goes along the last axis of what it reads or of what it writes.
-
-    3000 x 3000, float32: `ij,ji->ij` took 11.5 ms and is predicted 11.7 (2 cores of an AMD EPYC), `ij,ij->ij` 3.4 and
-    3.7, `ij->i`, which writes nothing along what it reads, 1.2 and 2.3.
-    """
-    last = problem.out[-1:]
-    if not last:
-        return 0
-    across = 0
-    for term, own in zip(problem.terms, problem.strides, strict=True):
-        fastest = _fastest(term, own, problem)
-        if last in term and fastest != last and fastest in problem.out:
-            across += points(term, problem.size)
-    return min(across, problem.elements[-1])
+def _is_permuted(problem: Problem) -> bool:
+    """Whether a copy is written along another axis than its source lies."""
+    [term], [own], last = problem.terms, problem.strides, problem.out[-1:]
+    return last in term and _fastest(term, own, problem) != last
 
 
 def _fastest(term: Term, strides: Sequence[int], problem: Problem) -> Label:

@@ -86,7 +86,7 @@ def _schedule_text(plan: Plan, profile: Profile) -> str:
         seconds = seconds_text(step.seconds) if step.seconds else "-"
         rows.append((*_row(register, step.step, cost, size, step.is_view), seconds, visible(str(step.step))))
         steps.append((step.out, cost))
-        if any(isinstance(way.way, Gemm) for way in step.candidates):
+        if any(isinstance(way.way, Gemm) or way.copies for way in step.candidates):
             ways += ["", f"%{register} = {visible(str(step.step))}", *_ways(step)]
     peak = schedule_bytes(made)
     how = "allocated" if profile.kind == "cuda" else "copies included"

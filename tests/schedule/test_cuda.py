@@ -32,6 +32,16 @@ def test_a_sum_is_written_in_the_order_that_is_read_in_whole_sectors(rng, equati
     assert tuple(stride // 4 for stride in result.strides) == step.taken.strides
 
 
+@pytest.mark.parametrize("equation", ["ij,ji->", "ij,ji->i", "ij,ji->ij"])
+def test_what_lies_across_is_copied_first_where_that_takes_less_time(equation):
+    """Else a sector is read for each of its elements, 32 bytes for 4."""
+    for size, copied in ((64, 0), (8192, 1)):
+        [step] = schedule(ge.einsum_plan(equation, *[(size, size)] * 2, dtype="float32"), profile("h200")).steps
+        assert isinstance(step.taken.way, Pass)
+        assert step.taken.copies == copied
+        assert step.taken.scratch == copied * 4 * size**2
+
+
 @pytest.mark.parametrize("device", ["h200", "a100"])
 @pytest.mark.parametrize("size", [24, 56, 112])
 def test_one_pass_over_a_tensor_beats_a_product_for_each_row(device, size):

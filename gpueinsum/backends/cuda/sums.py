@@ -176,8 +176,8 @@ def _chunks(threads: int, terms: int, processors: int) -> int:
 
 
 def _lies_along_sum(kept: list[Axis], inner: list[Axis], array: int) -> bool:
-    """Whether the array's neighbours lie along the sum rather than along the result."""
-    return not inner or inner[-1].strides[array] in (-1, 1) or not kept or abs(kept[-1].strides[array]) != 1
+    """Whether the array's neighbours lie along the sum alone; of overlapping windows they lie along the result, too."""
+    return not inner or not kept or abs(kept[-1].strides[array]) != 1
 
 
 def _points(loops: Sequence[Axis]) -> int:
