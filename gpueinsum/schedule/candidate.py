@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -158,3 +159,23 @@ def read_beside(problem: Problem) -> int:
             apart = min(map(abs, label_strides(term, own).values()))
             total += max(min(apart, line) - 1, 0) * points(once, problem.size)
     return total
+
+
+def sectors_touched(loops: Sequence[tuple[int, int]], item: int) -> float:
+    """The sectors of memory that the elements of a GPU's warp lie in, over those that they would fill.
+
+    Neighbouring threads go along loops of these sizes and strides, the innermost first.
+
+    >>> sectors_touched([(100, 1), (100, 100)], 4), sectors_touched([(100, 100), (100, 1)], 4)
+    (1.0, 8.0)
+    """
+    offsets, sector = [0], LINE_BYTES["cuda"]
+    for size, stride in loops:
+        offsets = [offset + step * stride for step in range(min(size, _WARP)) for offset in offsets][:_WARP]
+        if len(offsets) == _WARP:
+            break
+    touched = {offset * item // sector for offset in offsets}
+    return len(touched) / max(1, math.ceil(len({*offsets}) * item / sector))
+
+
+_WARP = 32

@@ -12,17 +12,19 @@ from gpueinsum.language.steps import distinct, within, without
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.candidate import (
-    LINE_BYTES,
     Candidate,
     Pass,
     elements_moved,
     pass_layouts,
     read_beside,
     result_strides,
+    sectors_touched,
 )
 from gpueinsum.schedule.gemm import POINTER_BYTES, SINGLE
 from gpueinsum.schedule.mapping import copy_seconds, gemms
 from gpueinsum.schedule.problem import Problem, c_strides
+
+_RESIDENT = 2048  # threads that one multiprocessor holds at the most
 
 
 def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
@@ -71,10 +73,12 @@ def _kernel_passes(problem: Problem) -> list[Candidate]:
 def _pass_after_copy(problem: Problem, layout: Term, place: int) -> Candidate | None:
     """With the array at this place copied, if neighbouring threads read no neighbours in it."""
     term, strides = problem.terms[place], label_strides(problem.terms[place], problem.strides[place])
-    walked = _walked(problem, layout)
-    if len(set(term)) < len(term) or abs(strides.get(walked, 1)) <= 1:
+    walk = _walk(problem, layout)
+    walk += without(problem.summed + layout, walk)
+    loops = [(problem.size[label], strides.get(label, 0)) for label in walk]
+    if len(set(term)) < len(term) or sectors_touched(loops, item_bytes(problem.dtype)) == 1:
         return None
-    copy = without(within(layout + problem.summed, term), walked) + walked
+    copy = within(walk, term)[::-1]
     terms, own = list(problem.terms), list(problem.strides)
     terms[place], own[place] = copy, c_strides(copy, problem.size)
     found = _pass_along(replace(problem, terms=tuple(terms), strides=tuple(own)), layout)
@@ -99,33 +103,36 @@ def _pass_along(problem: Problem, layout: Term) -> Candidate:
     return Candidate(Pass(layout + problem.summed), result_strides(problem, layout), 0, seconds)
 
 
-def _spread(problem: Problem, layout: Term) -> int:
-    """Elements that are read besides, since neighbouring threads read elements that lie in sectors of their own.
+def _spread(problem: Problem, layout: Term) -> float:
+    """Elements that come with those that are read, since a warp's elements lie in more sectors than they would fill.
 
     `ijkl->lj` reads a sector for each element where threads go along `k`: 0.96 bytes a cycle in a cycle-level
     simulator, for 8.6 of `ijkl->jl`, where they go along `l`.
     """
-    walked, total = _walked(problem, layout), 0
-    sector = max(LINE_BYTES["cuda"] // item_bytes(problem.dtype), 1)
+    walk, total = _walk(problem, layout), 0.0
     for term, own in zip(problem.terms, problem.strides, strict=True):
-        if len(set(term)) == len(term):
-            apart = abs(label_strides(term, own).get(walked, 1))
-            total += max(min(apart, sector) - 1, 0) * points(term, problem.size)
+        if len(set(term)) == len(term):  # of diagonals `read_beside` counts them
+            strides = label_strides(term, own)
+            loops = [(problem.size[label], strides.get(label, 0)) for label in walk]
+            total += (sectors_touched(loops, item_bytes(problem.dtype)) - 1) * points(term, problem.size)
     return total
 
 
-def _walked(problem: Problem, layout: Term) -> Label:
-    """The label along which neighbouring threads read, as `backends/cuda/sums.py` shares a sum among them.
+def _walk(problem: Problem, layout: Term) -> Term:
+    """The labels along which neighbouring threads read, the nearest first, as `backends/cuda/sums.py` shares a sum.
 
-    That is the result's last label if the largest array lies along it or nothing is summed, else the nearest of those
-    that are summed.
+    They go along the result if the largest array lies along it or nothing is summed, and then along the sum if the
+    results alone do not keep the device busy; otherwise along the sum.
     """
-    strides = label_strides(problem.terms[0], problem.strides[0])
-    long = [label for label in layout if problem.size[label] > 1]
     if not problem.summed:
-        return long[-1] if long else ""
-    summed = min(problem.summed, key=lambda label: (problem.size[label] == 1, abs(strides.get(label, 0))))
-    return long[-1] if long and abs(strides.get(long[-1], 0)) == 1 else summed
+        return layout[::-1]
+    strides = label_strides(problem.terms[0], problem.strides[0])
+    inner = "".join(sorted(problem.summed, key=lambda label: (problem.size[label] == 1, abs(strides.get(label, 0)))))
+    long = [label for label in layout if problem.size[label] > 1]
+    if not long or abs(strides.get(long[-1], 0)) != 1:
+        return inner + layout[::-1]
+    is_busy = problem.elements[-1] > problem.profile.processors * _RESIDENT
+    return layout[::-1] if is_busy else long[-1] + inner + without(layout, long[-1])[::-1]
 
 
 def _read_again(problem: Problem, layout: Term, cached: int) -> int:
