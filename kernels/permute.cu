@@ -1,19 +1,12 @@
-// out[o] = a[offset(o)], or a[offset(o)] * b[offset(o)], where neighbours in a are no neighbours in out, as in `ij->ji`,
-// `abcdef->fbdcea` and `ij,ji->ij`. A block takes a tile through shared memory: a range of the axes along which a has its
-// neighbours, and of those along which out has. So neighbouring threads read neighbours, and write neighbours; b is read
-// in the order of out. Bit 0 of `conjugated` makes a its complex conjugate, bit 1 b; real types ignore it.
+// out[o] = src[offset(o)]: a copy whose neighbours in src are no neighbours in out, along axes that are short, as in
+// `abcdef->fbdcea`. A block takes a tile through shared memory: a range of the axes along which src has its neighbours,
+// and of those along which out has. So neighbouring threads read neighbours, and write neighbours. With `conjugated` = 1
+// a copy of the complex conjugate; real types ignore it.
 //
 // Launch: any 1-D grid of 256 threads, one tile per block at a time.
-// Moves outputs * (OPERANDS + 1) * sizeof(In) bytes, in (OPERANDS - 1) * outputs flops. On H200, where a copy runs at
-// 4.3 TB/s: `ij->ji` of 16384 x 16384 in float32 moves 2.15 GB, in 0.50 ms at the least.
-constexpr int ELEMENTS = sizeof(In) > 4 ? 1024 : 4096;                   // of the largest tile, as in tiles.py
-constexpr int EACH = ELEMENTS / MAX_THREADS, ROUND = EACH < 8 ? EACH : 8;  // of a thread; under way at once
-
-// Where an element lies, or a line, a column or a tile begins: in a (where a tile is written, in shared memory), in b
-// and out, and along the two axes that tiles cut, in 32 bits for each.
-using Place = Offsets<OPERANDS + 2>;
-constexpr int B = OPERANDS - 1, OUT = OPERANDS, ALONG = OPERANDS + 1;
-constexpr unsigned long long OUTSIDE = 1ull << 63 | 1ull << 31;  // what is negative in a difference of two of the last
+// Moves outputs * 2 * sizeof(In) bytes, with no flops. On H200, where a copy runs at 4.3 TB/s: the axes of 2^28 float32
+// move 2.15 GB, in 0.50 ms at the least.
+constexpr int ELEMENTS = sizeof(In) > 4 ? 1024 : 4096, EACH = ELEMENTS / MAX_THREADS;  // of a tile; of a thread
 
 // The order in which threads go over a tile: `columns` neighbours in each of `lines`. The loops first .. middle - 1 of
 // the nest run over lines, middle .. end - 1 over columns.
@@ -21,86 +14,92 @@ struct OrderOf {
   long long columns, lines, first, middle, end;
 };
 
-// The loops that are kept run over tiles; then come those over a tile as it is read, and those as it is written.
+// The loops that are kept run over tiles, with strides in src and in out; then come those over a tile as it is read, with
+// strides in src and in shared memory, and those over it as it is written, with strides in out and in shared memory. The
+// last array's strides tell how far an element lies along the two axes that tiles cut, in 32 bits for each.
 struct PermuteOf {
-  Nest<OPERANDS + 2> nest;
-  long long tiles, last, pitch;   // the last place along the two axes; elements from line to line in shared memory
-  long long swapped, conjugated;  // `swapped`: whether src1 is a
+  Nest<3> nest;
+  long long tiles, last, conjugated;  // `last`: how far the last element of all lies along the two axes
   OrderOf read, write;
 };
 
-__device__ inline Place place_of(const PermuteOf& job, long long first, long long end, long long index) {
-  Place place{};
-  descend(place, job.nest, static_cast<int>(first), static_cast<int>(end) - 1, index);
-  return place;
+// Where a line or a column of a tile begins: in src or out, in shared memory, along the two axes in 16 bits for each.
+struct Place {
+  long long array;
+  int tile;
+  unsigned along;
+};
+
+__device__ inline Place place_of(const Nest<3>& nest, long long first, long long end, int index) {
+  Offsets<3> at{};
+  descend(at, nest, static_cast<int>(first), static_cast<int>(end) - 1, index);
+  return {at.of[0], static_cast<int>(at.of[1]), static_cast<unsigned>(at.of[2] | at.of[2] >> 16)};
 }
 
-// A thread goes along one column of a tile, over every `step`th of its lines.
-struct Walk {
-  Place begin;          // of the column
-  const Place* places;  // of the lines
-  int column, line, step, lines;
+// How far the last element lies from a tile's first along the two axes, as far as a tile may go.
+__device__ inline unsigned last_of_tile(long long last) {
+  const long long most = 0x3fff, first = last & 0xffffffff, second = last >> 32;
+  return static_cast<unsigned>((second < most ? second : most) << 16 | (first < most ? first : most));
+}
 
-  __device__ Walk(const PermuteOf& job, const OrderOf& order, Place* shared) : places(shared) {
+constexpr unsigned NOWHERE = 0x4000;  // beyond any last element
+
+// A thread goes over a tile along one column, in EACH lines of which neighbouring ones are `step` apart.
+struct Walk {
+  Place column;
+  const Place* lines;  // the thread's
+
+  __device__ Walk(const Nest<3>& nest, const OrderOf& order, Place* places) {
     const int thread = static_cast<int>(threadIdx.x), columns = static_cast<int>(order.columns);
-    step = MAX_THREADS / columns;
-    line = thread / columns;
-    column = thread - line * columns;
-    lines = line < step ? static_cast<int>(order.lines) : 0;  // the threads that are left over have none
-    begin = place_of(job, order.middle, order.end, column);
-    if (thread < order.lines) shared[thread] = place_of(job, order.first, order.middle, thread);
+    const int step = columns < EACH ? MAX_THREADS / EACH : MAX_THREADS / columns, first = thread / columns;
+    column = place_of(nest, order.middle, order.end, thread - first * columns);
+    if (first >= step) column.along = NOWHERE;  // a thread that is left over
+    lines = places + (first < step ? first * EACH : 0);
+    const int line = thread / EACH + thread % EACH * step;  // those of a thread lie side by side
+    const bool is_line = thread / EACH < step && line < order.lines;
+    places[thread] = place_of(nest, order.first, order.middle, is_line ? line : 0);
+    if (!is_line) places[thread].along = NOWHERE;
   }
 
-  // run(n, line) for the thread's elements number `k` and those after it, n later, that lie before the arrays' ends.
-  template <typename Run>
-  __device__ void round(int k, long long last, Run run) const {
-#pragma unroll
-    for (int n = 0; n < ROUND; ++n) {
-      const int own = line + (k + n) * step;
-      if (own < lines && !((last - begin.of[ALONG] - places[own].of[ALONG]) & OUTSIDE)) run(n, own);
-    }
+  // Whether the element of one of the lines lies before the arrays' ends: along neither axis is the difference negative.
+  __device__ bool has(const Place& line, unsigned last) const {
+    return !((last - column.along - line.along) & 0x80008000);
   }
 };
 
-// Blocks that a multiprocessor shall hold: as many as spill no registers, by the compiler's report for sm_80 and sm_90.
-// With 4 of them 8 loads of 4 bytes each are 32 KB under way.
-constexpr int BLOCKS = (sizeof(In) > 4 ? 4 : 5) - OPERANDS;
-
-extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS)
+// As many blocks on a multiprocessor as spill no registers, by the compiler's report for sm_80 and sm_90.
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, sizeof(In) == 4 ? 4 : 3)
     ENTRY(const __grid_constant__ PermuteOf job, SOURCES, Out* out) {
   using Value = typename Accumulator<In>::type;
-  __shared__ In tile[ELEMENTS + ELEMENTS / 8];
+  __shared__ In tile[ELEMENTS + ELEMENTS / 8];  // with padding
   __shared__ Place read_lines[MAX_THREADS], written_lines[MAX_THREADS];
-  const In* const src[] = {SOURCE_NAMES};
-  const auto value = [&](In element, int bit) {
-    const Value same = static_cast<Value>(element);
-    return job.conjugated >> bit & 1 ? conjugate(same) : same;
-  };
-  const Walk read(job, job.read, read_lines), write(job, job.write, written_lines);
-  const int pitch = static_cast<int>(job.pitch);
+  const Walk read(job.nest, job.read, read_lines), write(job.nest, job.write, written_lines);
   __syncthreads();
   for (long long t = blockIdx.x; t < job.tiles; t += gridDim.x) {
-    const Place at = place_of(job, 0, job.nest.kept, t);
-    const long long last = job.last - at.of[ALONG];
-    const In* const a = (job.swapped ? src[B] : src[0]) + at.of[0] + read.begin.of[0];
-    const In* const b = (job.swapped ? src[0] : src[B]) + at.of[B] + write.begin.of[B];
-    Out* const to = out + at.of[OUT] + write.begin.of[OUT];
-#pragma unroll 1
-    for (int k = 0; k < EACH; k += ROUND) {
-      In held[ROUND];  // all of them are under way before the first is needed
-      read.round(k, last, [&](int n, int line) { held[n] = a[read_lines[line].of[0]]; });
-      read.round(k, last, [&](int n, int line) { tile[read.column + line * pitch] = held[n]; });
+    Offsets<3> at{};
+    descend(at, job.nest, 0, static_cast<int>(job.nest.kept) - 1, t);
+    const unsigned last = last_of_tile(job.last - at.of[2]);
+    const In* const from = src0 + at.of[0] + read.column.array;
+    Out* const to = out + at.of[1] + write.column.array;
+    // All loads are under way before the first is needed. Addresses come before conditions, so that the compiler makes
+    // single loads and stores conditional: jumps over both took 15 % longer in a simulator.
+    In held[EACH];
+#pragma unroll
+    for (int k = 0; k < EACH; ++k) {
+      const In* const address = from + read.lines[k].array;
+      if (read.has(read.lines[k], last)) held[k] = *address;
+    }
+#pragma unroll
+    for (int k = 0; k < EACH; ++k) {
+      In* const address = tile + read.column.tile + read.lines[k].tile;
+      if (read.has(read.lines[k], last)) *address = held[k];
     }
     __syncthreads();
-#pragma unroll 1
-    for (int k = 0; k < EACH; k += ROUND) {
-      In held[ROUND];
-      if (OPERANDS > 1) write.round(k, last, [&](int n, int line) { held[n] = b[written_lines[line].of[B]]; });
-      write.round(k, last, [&](int n, int line) {
-        const Value result = value(tile[write.begin.of[0] + written_lines[line].of[0]], 0);
-        to[written_lines[line].of[OUT]] =
-            static_cast<Out>(OPERANDS > 1 ? static_cast<Value>(result * value(held[n], 1)) : result);
-      });
+#pragma unroll
+    for (int k = 0; k < EACH; ++k) {
+      const Value value = static_cast<Value>(tile[write.column.tile + write.lines[k].tile]);
+      Out* const address = to + write.lines[k].array;
+      if (write.has(write.lines[k], last)) *address = static_cast<Out>(job.conjugated ? conjugate(value) : value);
     }
     __syncthreads();  // before the next tile overwrites what a slower thread still reads
   }

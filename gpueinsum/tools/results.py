@@ -53,6 +53,11 @@ def _einsum(equation: str, *operands: Any, backend: str) -> Any:
     return ge.einsum(equation, *operands, backend=backend)
 
 
+def _copy(equation: str, operand: Any, backend: str) -> Any:
+    """A permutation in C order, which is no view."""
+    return ge.einsum(equation, operand, order="C", backend=backend)
+
+
 def _gradients(equation: str, *arrays: Any, backend: str) -> Any:
     """The gradients of all arrays but the last, which is the cotangent, in one row."""
     *operands, cotangent = arrays
@@ -87,6 +92,8 @@ CHECKS = (
     Check("sum over a permutation", "ijk->ki", ((17, 43, 13),)),
     Check("trace and sum", "iij->j", ((29, 29, 11),)),
     Check("long sum", "ij->", ((251, 283),)),
+    Check("transposed copy", "ij->ji", ((61, 67),), _copy),
+    Check("copy of short axes", "abcd->dcba", ((5, 7, 11, 3),), _copy),
     Check("embedding", "ij->iji", ((19, 7),), expect=lambda x: x[:, :, None] * np.eye(19, dtype=x.dtype)[:, None, :]),
 )
 # For floating dtypes.

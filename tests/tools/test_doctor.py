@@ -47,7 +47,7 @@ def test_the_doctor_finds_a_machine_without_a_gpu_well(capsys: pytest.CaptureFix
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "missing  GPU: CUDA needs a driver; einsum computes on the CPU" in out
-    assert "ok       float16 on cpu: 15 results equal numpy's" in out
+    assert "ok       float16 on cpu: 17 results equal numpy's" in out
     assert all(line.split()[0] in (OK, MISSING) for line in out.splitlines()[:-1])
     assert out.splitlines()[-1].startswith("nothing wrong")
 
@@ -92,7 +92,7 @@ def test_the_doctor_checks_every_dtype_on_cuda(capsys: pytest.CaptureFixture[str
     assert out.count(" on cuda: ") == len(results.DTYPES) + 1
     calls = simulated_backend().runtime.calls
     launched = {call[1].name for call in calls if call[0] == "launch"}
-    assert launched == {*SUMS, "multiply", "permute", "expand", "add", "integer_gemm", "pointers"}
+    assert launched == {*SUMS, "multiply", "transpose", "permute", "expand", "add", "integer_gemm", "pointers"}
     assert {"gemm", "pointer gemm"} <= {call[0] for call in calls}
     assert "84 ways to run products on CUDA give numpy's results" in out
 

@@ -18,7 +18,7 @@ from gpueinsum.backends.cuda.geometry import (
 )
 from gpueinsum.backends.cuda.program import Launch
 from gpueinsum.backends.cuda.source import THREADS, Kernel, job, nest
-from gpueinsum.backends.cuda.tiles import permute
+from gpueinsum.backends.cuda.tiles import permute, transpose
 from gpueinsum.language.plan import HALVES
 from gpueinsum.language.strides import Axis, axes, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
@@ -36,14 +36,17 @@ def product(
     processors: int,
     lacks: tuple[str, ...] = (),
 ) -> Launch:
-    """A product with nothing to sum, of one array a copy; by tiles where it reads across the result.
+    """A product with nothing to sum, of one array a copy; by tiles where that reads across the result.
 
     Halves are copied as integers: nothing is rounded.
     """
-    if len(sources) == 1 and dtype in HALVES:
-        dtype = "uint16"
-    tiled = None if "kernel permute" in lacks else permute(sources, out, size, dtype, processors)
-    return tiled or _map("multiply", sources, out, size, dtype, processors)
+    if len(sources) == 1:
+        [source], dtype = sources, "uint16" if dtype in HALVES else dtype
+        for by_tiles in (transpose, permute):
+            tiled = by_tiles(source, out, size, dtype, processors)
+            if tiled is not None and f"kernel {tiled.kernel.name}" not in lacks:
+                return tiled
+    return _map("multiply", sources, out, size, dtype, processors)
 
 
 def _map(

@@ -80,7 +80,8 @@ def _all_kernels() -> Iterator[Kernel]:
         *[(name, [*same, *halves], any_number) for name in SUMS],
         *[(name, [(result, source) for source, result in halves], one) for name in SUMS],  # of partial sums
         ("multiply", same, any_number),
-        ("permute", same, (1, 2)),
+        ("transpose", same, one),
+        ("permute", same, one),
         ("add", same, several),
         ("expand", same, one),
         ("integer_gemm", same, pair),

@@ -1,4 +1,4 @@
-"""From a copy or a product that reads across its result to the tiles in which kernels/permute.cu makes it."""
+"""From a copy whose neighbours in the source are no neighbours in the result to a launch by tiles in shared memory."""
 
 from __future__ import annotations
 
@@ -13,45 +13,56 @@ from gpueinsum.costs.counts import item_bytes
 from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 
+_LONG = 32  # elements: a tile of one axis a side that is shorter would be mostly empty
 _SECTOR = 32  # bytes that memory gives at once
 _WARP = 32  # threads that read at once
 # How many times fewer sectors tiles must touch to outweigh their barriers. By reasoning; not measured yet.
 _GAIN = 1.5
 _FEW = 1024  # results: the caches hold so few, whatever their order
+# That a multiprocessor holds at once: a block finds its places in tiles once for all its tiles. `ij->ji` of 512 x 512,
+# float32, 64 tiles on 5 multiprocessors: 64 blocks took 46,500 simulated cycles, 15 took 41,600.
+_BLOCKS = 4
 
 
-def permute(
-    sources: Sequence[Source], out: Term, size: Mapping[Label, int], dtype: str, processors: int
-) -> Launch | None:
-    """A copy, or a product of two arrays, by tiles if the neighbours of one array are no neighbours in the result."""
-    if len(sources) > 2 or points(out, size) < _FEW:
+def transpose(source: Source, out: Term, size: Mapping[Label, int], dtype: str, processors: int) -> Launch | None:
+    """A copy by tiles of one axis a side, where the source is contiguous along one, the result along another."""
+    loops = _loops(source, out, size)
+    rows = next((loop for loop in loops if loop.strides[0] == 1), None)
+    if rows is None or loops[-1].strides[0] in (0, 1) or min(rows.size, loops[-1].size) < _LONG:
         return None
-    walked, item = [label_strides(source.term, source.strides) for source in sources], item_bytes(dtype)
-    loops = fuse(axes(out, size, *walked, contiguous(out, size)))
-    shares = [coalescing(loops[::-1], number, item) for number in range(len(sources))]
-    across = shares.index(min(shares))
-    if across:  # what lies across is the first of the loops' arrays
-        loops = [Axis(loop.size, (loop.strides[1], loop.strides[0], loop.strides[2])) for loop in loops]
+    columns = loops.pop()
+    around = [loop for loop in loops if loop is not rows]
+    turns, edge = math.prod([loop.size for loop in around]), _edge(item_bytes(dtype))
+    numbers = turns, rows.size, columns.size, columns.strides[0], rows.strides[1], int(source.conjugated)
+    tiles = turns * -(-rows.size // edge) * -(-columns.size // edge)
+    nested = nest(*nest_columns(around, 2), [], [[], []])
+    return Launch(Kernel("transpose", dtype, dtype), blocks_for(tiles * THREADS, processors), job(nested, *numbers))
+
+
+def permute(source: Source, out: Term, size: Mapping[Label, int], dtype: str, processors: int) -> Launch | None:
+    """A copy by tiles of several axes a side, if fewer sectors are touched so."""
+    if points(out, size) < _FEW:
+        return None
+    loops, item = _loops(source, out, size), item_bytes(dtype)
     tile = choose_tile(loops, item)
-    if tile is None or coalescing(tile.read.loops, 0, item) < _GAIN * shares[across]:
+    if tile is None or coalescing(tile.read.loops, item) < _GAIN * coalescing(loops[::-1], item):
         return None
-    arrays, inside = len(sources) + 2, [*tile.read.loops[::-1], *tile.written.loops[::-1]]
-    nested = nest(*nest_columns(tile.around, arrays), *nest_columns(inside, arrays))
     tiles, begin = math.prod([loop.size for loop in tile.around]), len(tile.around)
-    conjugated = sum(source.conjugated << (number ^ across) for number, source in enumerate(sources))
-    written = begin + len(tile.read.loops)
-    numbers = (
-        tiles,
-        tile.last,
-        tile.pitch,
-        across,
-        conjugated,
-        *tile.read.numbers(begin),
-        *tile.written.numbers(written),
-    )
-    return Launch(
-        Kernel("permute", dtype, dtype, len(sources)), blocks_for(tiles * THREADS, processors), job(nested, *numbers)
-    )
+    inside = [*tile.read.loops[::-1], *tile.written.loops[::-1]]
+    nested = nest(*nest_columns(tile.around, 3), *nest_columns(inside, 3))
+    orders = *tile.read.numbers(begin), *tile.written.numbers(begin + len(tile.read.loops))
+    numbers = job(nested, tiles, tile.last, int(source.conjugated), *orders)
+    return Launch(Kernel("permute", dtype, dtype), min(tiles, processors * _BLOCKS), numbers)
+
+
+def _loops(source: Source, out: Term, size: Mapping[Label, int]) -> list[Axis]:
+    """The loops over the result, outermost first, with strides in the source and in the result."""
+    return fuse(axes(out, size, label_strides(source.term, source.strides), contiguous(out, size)))
+
+
+def _edge(item: int) -> int:
+    """Elements on either side of the largest tile, as in kernels/transpose.cu and kernels/permute.cu."""
+    return 32 if item > 4 else 64
 
 
 class Order(NamedTuple):
@@ -68,30 +79,28 @@ class Order(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """The loops over all tiles, and over one tile as it is read and as it is written.
+    """The loops over all tiles, and over one tile as it is read and as it is written; strides as in `struct PermuteOf`.
 
-    Up to two axes are cut: `last` is the last place along one, and 2**32 times that along the other. In shared memory
-    the lines that are read begin so many elements, their `pitch`, from each other.
+    Up to two axes are cut: `last` is the last place along one, and 2**32 times that along the other.
     """
 
     around: list[Axis]
     read: Order
     written: Order
     last: int
-    pitch: int
 
 
-def coalescing(loops: Sequence[Axis], array: int, item: int) -> float:
-    """The sectors that a warp's elements would fill, as a share of those that they touch; innermost loops first.
+def coalescing(loops: Sequence[Axis], item: int) -> float:
+    """The sectors that a warp's elements would fill in the first array, as a share of those that they touch.
 
-    >>> coalescing([Axis(100, (1, 100)), Axis(100, (100, 1))], 0, 4)
-    1.0
-    >>> coalescing([Axis(100, (1, 100)), Axis(100, (100, 1))], 1, 4)
-    0.125
+    The innermost of the loops comes first.
+
+    >>> coalescing([Axis(100, (1,)), Axis(100, (100,))], 4), coalescing([Axis(100, (100,)), Axis(100, (1,))], 4)
+    (1.0, 0.125)
     """
     offsets = [0]
-    for size, strides in loops:
-        offsets = [offset + step * strides[array] for step in range(min(size, _WARP)) for offset in offsets][:_WARP]
+    for size, (stride, *_) in loops:
+        offsets = [offset + step * stride for step in range(min(size, _WARP)) for offset in offsets][:_WARP]
         if len(offsets) == _WARP:
             break
     touched = {offset * item // _SECTOR for offset in offsets}
@@ -99,24 +108,21 @@ def coalescing(loops: Sequence[Axis], array: int, item: int) -> float:
 
 
 def choose_tile(loops: Sequence[Axis], item: int) -> Tile | None:
-    """A range of the axes along which the first array has its neighbours, and of those along which the result has.
+    """The largest tile of a range of the source's innermost axes, and of a range of the result's.
 
-    The loops are those over the result, outermost first; the strides are those in the arrays and last in the result.
+    The loops are those over the result, outermost first; None if there is no such tile.
     """
-    largest = 1024 if item > 4 else 4096  # elements, as in kernels/permute.cu
-    edge = math.isqrt(largest)
     by_source = sorted((n for n, loop in enumerate(loops) if loop.strides[0]), key=lambda n: abs(loops[n].strides[0]))
     by_result = range(len(loops))[::-1]
-    near, tile, most = _cover(loops, by_source, edge), None, edge
-    while most <= largest:
+    edge = _edge(item)
+    near, most, tile = _cover(loops, by_source, edge), edge, None
+    while most <= edge**2:  # the more axes are near in both orders, the more of the result's does a tile have room for
         far = _cover(loops, by_result, most)
         sizes = {axis: max(near.get(axis, 1), far.get(axis, 1)) for axis in {**near, **far}}
-        larger = _tile(loops, sizes, by_source, len(near), largest, item)
+        larger = _make_tile(loops, sizes, by_source, len(near), item)
         if larger is None:
             break
         tile, most = larger, 2 * most
-        if math.prod(sizes.values()) >= largest // 4:
-            break
     return tile
 
 
@@ -135,48 +141,50 @@ def _cover(loops: Sequence[Axis], order: Sequence[int], most: int) -> dict[int, 
     return covered
 
 
-def _tile(
-    loops: Sequence[Axis], sizes: Mapping[int, int], by_source: Sequence[int], near: int, largest: int, item: int
+def _make_tile(
+    loops: Sequence[Axis], sizes: Mapping[int, int], by_source: Sequence[int], near: int, item: int
 ) -> Tile | None:
-    """The tile of these sizes along some axes; None if it is too large.
-
-    Threads read its axes in the order `by_source`, if possible lines of so many of them that are `near`.
-    """
+    """The tile of these sizes along some axes, so many of which are the source's innermost; None if it is too large."""
+    largest = _edge(item) ** 2
     read, written = ([axis for axis in order if axis in sizes] for order in (by_source, range(len(loops))[::-1]))
     cut = [axis for axis in sizes if sizes[axis] < loops[axis].size]
-    along = {axis: 1 << 32 * number for number, axis in enumerate(cut)}
+    if any(loops[axis].size >> 31 for axis in cut):
+        return None
+    along = dict.fromkeys(range(len(loops)), 0) | {axis: 1 << 32 * number for number, axis in enumerate(cut)}
     around = []
     for axis, (size, strides) in enumerate(loops):
         step = sizes.get(axis, 1)
         if step < size:
-            around.append(Axis(-(-size // step), tuple([step * stride for stride in (*strides, along.get(axis, 0))])))
-    columns, others = (_columns([sizes[axis] for axis in order], near, largest) for order in (read, written))
+            around.append(Axis(-(-size // step), tuple([step * stride for stride in (*strides, along[axis])])))
+    columns, others = (_columns([sizes[axis] for axis in order], largest // THREADS) for order in (read, written))
     if not columns or not others or len(around) + len(read) + len(written) > MAX_LOOPS:
         return None
-    place, pitch, end = {}, 0, 1
+    place, end = dict.fromkeys(written, 0), 1
     for number, axis in enumerate(read):
-        if number == columns:
-            end = pitch = _padded(end, item)
+        if number == near:
+            end = _padded(end, item)
         place[axis], end = end, end * sizes[axis]
-    if end > largest + largest // 8 or any(loops[axis].size >> 31 for axis in cut):
+    if end > largest + largest // 8:
         return None
-    read_loops = [Axis(sizes[axis], (*loops[axis].strides, along.get(axis, 0))) for axis in read]
-    written_loops = [Axis(sizes[n], (place.get(n, 0), *loops[n].strides[1:], along.get(n, 0))) for n in written]
+    read_order, written_order = (
+        Order([Axis(sizes[n], (loops[n].strides[array], place[n], along[n])) for n in order], number)
+        for array, (order, number) in enumerate([(read, columns), (written, others)])
+    )
     last = sum((loops[axis].size - 1) * along[axis] for axis in cut)
-    return Tile(around, Order(read_loops, columns), Order(written_loops, others), last, pitch)
+    return Tile(around, read_order, written_order, last)
 
 
-def _columns(sizes: Sequence[int], near: int, largest: int) -> int:
-    """How many of the innermost loops are columns, so that the most threads are busy; 0 if none fits a kernel.
+def _columns(sizes: Sequence[int], each: int) -> int:
+    """How many of the innermost loops are columns, so that the most threads are busy; 0 if none fits the kernel.
 
-    Of several that do, the loops that are `near`.
+    A thread has one column and `each` lines, whose places the block's threads find.
     """
-    best, columns, total = (0, False, 0), 1, math.prod(sizes)
+    best, columns, total = (0, 0), 1, math.prod(sizes)
     for number, size in enumerate(sizes, 1):
         columns *= size
-        step, lines = THREADS // columns, total // columns
-        if lines <= min(THREADS, largest // THREADS * step):
-            best = max(best, (columns * step, number == near, number))
+        step = min(THREADS // columns, THREADS // each)
+        if total // columns <= each * step:
+            best = max(best, (columns * step, number))
     return best[-1]
 
 

@@ -22,7 +22,7 @@ from simulated import host
 
 from gpueinsum.backends.cuda.geometry import Source
 from gpueinsum.backends.cuda.source import THREADS, Kernel, job, kernel_text, nest
-from gpueinsum.backends.cuda.tiles import permute
+from gpueinsum.backends.cuda.tiles import permute, transpose
 
 EXPANSIONS = ["i->ii", "ij->jiij", "i->jiki", "->ii", "->j", "ij->ji", "i->iii", "->", "ij->ijijk"]
 
@@ -159,71 +159,62 @@ def test_pointers_are_written_for_every_matrix_of_every_array(runtime, rng, size
 # ---- Permuting copies
 
 
-ACROSS = [
-    ("ij->ji", {"i": 67, "j": 131}),
-    ("ij->ji", {"i": 1310, "j": 7}),
-    ("bij->jbi", {"b": 2, "i": 64, "j": 96}),
-    ("abc->cab", {"a": 3, "b": 37, "c": 41}),
-    ("abcdef->fbdcea", {"a": 3, "b": 5, "c": 3, "d": 5, "e": 3, "f": 5}),
-    ("abcdefghijk->kjihgfedcba", dict.fromkeys("abcdefghijk", 2)),
-    ("acb->bac", {"a": 37, "b": 41, "c": 3}),
-    ("ji->ijk", {"i": 67, "j": 41, "k": 3}),  # an axis that is not read
-    ("ij,ji->ij", {"i": 67, "j": 41}),
-    ("ji,ij->ij", {"i": 67, "j": 41}),
-    ("ji,j->ij", {"i": 67, "j": 41}),
-    ("bij,jbi->bji", {"b": 3, "i": 37, "j": 41}),
-    ("ji,jik->kij", {"i": 17, "j": 23, "k": 7}),
-]
-
-
-def across_on_device(runtime, subscripts, sizes, arrays, blocks, conjugated=0):
-    """A product of device arrays by tiles."""
-    terms, out = subscripts.split("->")
-    terms, dtype = terms.split(","), arrays[0].dtype.name
-    strides = [tuple(stride // x.dtype.itemsize for stride in x.strides) for x in arrays]
-    sources = [Source(*own, bool(conjugated >> n & 1)) for n, own in enumerate(zip(terms, strides, strict=True))]
-    made = permute(sources, out, sizes, dtype, 1)
-    result = empty(runtime, [sizes[label] for label in out], arrays[0].dtype)
-    launch(runtime, made.kernel, blocks, THREADS, made.job, *arrays, result)
+def copy_on_device(runtime, make, subscripts, sizes, array, blocks, conjugated=False):
+    """A copy of a device array by tiles, as `make` launches it."""
+    term, out = subscripts.split("->")
+    strides = tuple(stride // array.dtype.itemsize for stride in array.strides)
+    made = make(Source(term, strides, conjugated), out, sizes, array.dtype.name, 1)
+    result = empty(runtime, [sizes[label] for label in out], array.dtype)
+    launch(runtime, made.kernel, blocks, THREADS, made.job, array, result)
     return runtime.to_host(result)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("subscripts", "sizes"), ACROSS, ids=str)
-def test_tiles_are_copied_and_multiplied_across(runtime, rng, dtype, subscripts, sizes):
-    terms, out = subscripts.split("->")
-    arrays = [values(rng, [sizes[label] for label in term], dtype) for term in terms.split(",")]
-    conjugated = [array.conj() if array.dtype.kind == "c" else array for array in arrays]
-    on_device = [runtime.to_device(array) for array in arrays]
-    ones = np.ones([sizes[label] for label in out], as_dtype(dtype))
-    for blocks, marks in (1, 0), (3, 1), (2, 2):
-        marked = [conjugated[n] if marks >> n & 1 else array for n, array in enumerate(arrays)]
-        expected = numpy_einsum(f"{terms},{out}->{out}", *marked, ones, dtype=dtype)
-        result = across_on_device(runtime, subscripts, sizes, on_device, blocks, marks)
-        np.testing.assert_array_equal(result, expected)
-        assert arrays[0].dtype.kind != "b" or set(result.view(np.uint8).ravel()) <= {0, 1}
+@pytest.mark.parametrize(
+    ("make", "subscripts", "sizes"),
+    [
+        (transpose, "ij->ji", {"i": 67, "j": 131}),
+        (transpose, "ij->ji", {"i": 32, "j": 64}),
+        (transpose, "bij->jbi", {"b": 2, "i": 64, "j": 96}),
+        (transpose, "ji->kij", {"i": 67, "j": 41, "k": 3}),  # an axis that is not read
+        (permute, "ij->ji", {"i": 67, "j": 131}),
+        (permute, "ij->ji", {"i": 1310, "j": 7}),
+        (permute, "abc->cab", {"a": 3, "b": 37, "c": 41}),
+        (permute, "abcdef->fbdcea", {"a": 3, "b": 5, "c": 3, "d": 5, "e": 3, "f": 5}),
+        (permute, "abcdefghijk->kjihgfedcba", dict.fromkeys("abcdefghijk", 2)),
+        (permute, "abcd->dbca", {"a": 9, "b": 5, "c": 7, "d": 11}),
+        (permute, "acb->bac", {"a": 37, "b": 41, "c": 3}),
+        (permute, "ji->ijk", {"i": 67, "j": 41, "k": 3}),
+    ],
+)
+def test_tiles_are_copied(runtime, rng, dtype, make, subscripts, sizes):
+    term, out = subscripts.split("->")
+    host_array = values(rng, [sizes[label] for label in term], dtype)
+    array, ones = runtime.to_device(host_array), np.ones([sizes[label] for label in out], as_dtype(dtype))
+    for blocks, conjugated in (1, False), (3, True):
+        read = host_array.conj() if conjugated and host_array.dtype.kind == "c" else host_array
+        result = copy_on_device(runtime, make, subscripts, sizes, array, blocks, conjugated)
+        np.testing.assert_array_equal(result, numpy_einsum(f"{term},{out}->{out}", read, ones, dtype=dtype))
+        assert result.dtype.kind != "b" or set(result.view(np.uint8).ravel()) <= {0, 1}
 
 
-def test_tiles_of_views_are_copied_and_multiplied(runtime, rng):
-    x, y = values(rng, (90, 1, 82), "int32"), values(rng, (41, 1, 1), "int32")
-    sizes = {"i": 45, "j": 1, "k": 41}
-    views = [array[::-2, :, ::2] for array in (x, runtime.to_device(x))]
-    broadcast = [np.broadcast_to(y, (41, 45, 1)), runtime.strided(runtime.to_device(y), (41, 45, 1), (4, 0, 0))]
-    result = across_on_device(runtime, "ijk->kji", sizes, [views[1]], 2)
-    np.testing.assert_array_equal(result, np.einsum("ijk->kji", views[0]))
-    result = across_on_device(runtime, "ijk,kij->kij", sizes, [views[1], broadcast[1]], 2)
-    np.testing.assert_array_equal(result, np.einsum("ijk,kij->kij", views[0], broadcast[0]))
+def test_tiles_of_a_view_are_copied(runtime, rng):
+    x, sizes = values(rng, (90, 1, 82), "int32"), {"i": 45, "j": 1, "k": 41}
+    view = runtime.to_device(x)[::-2, :, ::2]
+    result = copy_on_device(runtime, permute, "ijk->kji", sizes, view, 2)
+    np.testing.assert_array_equal(result, x[::-2, :, ::2].T)
 
 
-@pytest.mark.parametrize("barrier", [0, 1, 2])
-def test_tiles_without_one_of_their_barriers_go_wrong(rng, barrier):
-    made = permute([Source("ij", (67, 1))], "ji", {"i": 131, "j": 67}, "float32", 1)
-    parts = kernel_text(made.kernel).rsplit("__syncthreads();", 3)
-    assert len(parts) == 4
-    kept = ["__syncthreads();"] * 3
-    kept[barrier] = ""
+@pytest.mark.parametrize(
+    ("make", "barriers", "without"), [*((transpose, 2, n) for n in range(2)), *((permute, 3, n) for n in range(3))]
+)
+def test_tiles_without_one_of_their_barriers_go_wrong(rng, make, barriers, without):
+    made = make(Source("ij", (67, 1)), "ji", {"i": 131, "j": 67}, "float32", 1)
+    parts, entry = kernel_text(made.kernel).rsplit("__syncthreads();", barriers), made.kernel.entry
+    assert len(parts) == barriers + 1
+    kept = ["__syncthreads();"] * barriers
+    kept[without] = ""
     text = "".join(itertools.chain(*zip(parts, [*kept, ""], strict=True)))
-    entry = made.kernel.entry
     run, _ = host.bind(host.compile_kernels(text, {f"specialised_{entry}": entry}), entry)
     x, wrong = rng.random((131, 67), np.float32), []
     for last_thread_first in (False, True):

@@ -44,10 +44,11 @@ def is_wide(launch):
         ("i,j->ij", {"i": 64, "j": 67}, "multiply", False),  # no whole packs in a row
         ("ij,ij->ij", {"i": 4, "j": 67}, "multiply", True),  # but in all rows together
         ("i,j->ji", {"i": 64, "j": 67}, "multiply", True),
-        ("ij,ji->ij", {"i": 64, "j": 64}, "permute", None),  # no neighbours in the second
-        ("ji,j->ij", {"i": 64, "j": 64}, "permute", None),
-        ("ij,ji,j->ij", {"i": 64, "j": 64}, "multiply", False),
-        ("ij->ji", {"i": 67, "j": 131}, "permute", None),
+        ("ij,ji->ij", {"i": 64, "j": 64}, "multiply", False),  # no neighbours in the second
+        ("ij->ji", {"i": 67, "j": 131}, "transpose", None),
+        ("ij->ji", {"i": 32, "j": 131}, "transpose", None),
+        ("ij->ji", {"i": 31, "j": 131}, "permute", None),
+        ("abcd->dbca", {"a": 37, "b": 3, "c": 5, "d": 41}, "transpose", None),
         ("ij->ji", {"i": 7, "j": 131}, "multiply", False),  # so few are in the caches
         ("ij->ji", {"i": 7, "j": 1310}, "permute", None),
         ("abcd->dbca", {"a": 17, "b": 3, "c": 5, "d": 19}, "permute", None),
