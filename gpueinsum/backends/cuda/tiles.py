@@ -15,11 +15,10 @@ from gpueinsum.language.subscripts import Label, Term
 
 _LONG = 32  # elements: a tile of one axis a side that is shorter would be mostly empty
 _SECTOR = 32  # bytes that memory gives at once
-_WARP = 32  # threads that read at once
-# How many times fewer sectors warps must touch by tiles to outweigh their barriers. Simulated bytes a cycle and
-# multiprocessor, float32, by tiles and without: `abc->bac` of 256 x 256 x 4 (2 times fewer) 8.9, 8.7; of 256 x 256 x 2
-# (4 times) 9.4, 5.2. Not measured yet.
-_GAIN = 1.5
+# How many times fewer sectors tiles must touch to outweigh their barriers. Simulated bytes a cycle and multiprocessor,
+# float32, by tiles and without: `ij->ji` of 10 x 40000 (1.2 times fewer) 6.6, 11.5; of 24 x 16384 (1.4) 7.2, 6.4;
+# `abc->bac` of 256 x 256 x 4 (2) 8.9, 8.7; of 256 x 256 x 2 (4) 9.4, 5.2.
+_GAIN = 1.4
 _FEW = 1024  # results: the caches hold so few, whatever their order
 # That a multiprocessor holds at once: a block finds its places in tiles once for all its tiles. `ij->ji` of 512 x 512,
 # float32, 64 tiles on 5 multiprocessors: 64 blocks took 46,500 simulated cycles, 15 took 41,600.
@@ -93,17 +92,18 @@ class Tile(NamedTuple):
 
 
 def coalescing(loops: Sequence[Axis], item: int) -> float:
-    """The sectors that a warp's elements would fill in the first array, as a share of those that they touch.
+    """The sectors that a block's elements would fill in the first array, as a share of those that they touch.
 
-    The innermost of the loops comes first.
+    What a warp leaves of a sector is still in the cache when another of the block needs it. The innermost of the loops
+    comes first.
 
-    >>> coalescing([Axis(100, (1,)), Axis(100, (100,))], 4), coalescing([Axis(100, (100,)), Axis(100, (1,))], 4)
+    >>> coalescing([Axis(999, (1,)), Axis(999, (999,))], 4), coalescing([Axis(999, (999,)), Axis(999, (1,))], 4)
     (1.0, 0.125)
     """
     offsets = [0]
     for size, (stride, *_) in loops:
-        offsets = [offset + step * stride for step in range(min(size, _WARP)) for offset in offsets][:_WARP]
-        if len(offsets) == _WARP:
+        offsets = [offset + step * stride for step in range(min(size, THREADS)) for offset in offsets][:THREADS]
+        if len(offsets) == THREADS:
             break
     touched = {offset * item // _SECTOR for offset in offsets}
     return math.ceil(len({*offsets}) * item / _SECTOR) / len(touched)

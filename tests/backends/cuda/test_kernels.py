@@ -50,7 +50,8 @@ def is_wide(launch):
         ("ij->ji", {"i": 31, "j": 131}, "permute", None),
         ("abcd->dbca", {"a": 37, "b": 3, "c": 5, "d": 41}, "transpose", None),
         ("ij->ji", {"i": 7, "j": 131}, "multiply", False),  # so few are in the caches
-        ("ij->ji", {"i": 7, "j": 1310}, "permute", None),
+        ("ij->ji", {"i": 10, "j": 4000}, "multiply", False),  # in lines that a block reads to their ends
+        ("ij->ji", {"i": 1310, "j": 7}, "permute", None),
         ("abcd->dbca", {"a": 17, "b": 3, "c": 5, "d": 19}, "permute", None),
         ("abcdefghijkl->lkjihgfedcba", dict.fromkeys("abcdefghijkl", 2), "permute", None),
         ("abc->bac", {"a": 16, "b": 16, "c": 8}, "multiply", True),  # sectors are neighbours
