@@ -7,7 +7,6 @@ from functools import lru_cache
 
 from gpueinsum.backends.cuda.geometry import (
     NO_PACKS,
-    RESIDENT,
     Sizes,
     Source,
     blocks_for,
@@ -24,7 +23,6 @@ from gpueinsum.language.strides import Axis, axes, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.gemm import Product
 
-_AT_ONCE = 4  # elements of a thread that reads no packs, as in kernels/maps.cuh
 _TILE = 64  # rows and columns of a block's part of an integer product, as in kernels/integer_gemm.cu
 
 
@@ -60,9 +58,7 @@ def _map(
         kept, packs, outputs = packed[0], (1, packed[1]), outputs // pack_width(dtype)
     loops = nest(*nest_columns(kept, len(sources)), [], [[] for _ in sources])
     numbers = outputs, conjugated_bits(sources), *packs
-    # Without packs a thread makes several elements at once as soon as that leaves no thread idle.
-    threads = outputs if packed else max(outputs // _AT_ONCE, min(outputs, processors * RESIDENT))
-    return Launch(Kernel(name, dtype, dtype, len(sources)), blocks_for(threads, processors), job(loops, *numbers))
+    return Launch(Kernel(name, dtype, dtype, len(sources)), blocks_for(outputs, processors), job(loops, *numbers))
 
 
 @lru_cache(maxsize=4096)

@@ -12,7 +12,7 @@ from gpueinsum.language.subscripts import Label, Term
 
 Sizes = tuple[tuple[Label, int], ...]
 
-RESIDENT = 2048  # threads that one multiprocessor holds at the most
+_RESIDENT = 2048  # threads that one multiprocessor holds at the most
 NO_PACKS = 0, -1
 _ROUNDS = 4  # times what a device holds at once, in blocks; from there on they take turns by themselves
 _PACK_BYTES = 16  # of the widest load
@@ -53,7 +53,7 @@ def in_packs(loops: list[Axis], others: list[Axis], dtype: str) -> tuple[list[Ax
 
 def blocks_for(threads: int, processors: int) -> int:
     """As many blocks as there is work for, up to what the device holds at once several times over."""
-    return min(-(-threads // THREADS), processors * (RESIDENT // THREADS) * _ROUNDS)
+    return min(-(-threads // THREADS), processors * (_RESIDENT // THREADS) * _ROUNDS)
 
 
 def nest_columns(loops: Sequence[Axis], arrays: int) -> tuple[list[int], list[list[int]]]:

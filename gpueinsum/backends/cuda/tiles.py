@@ -18,7 +18,7 @@ _SECTOR = 32  # bytes that memory gives at once
 # How many times fewer sectors tiles must touch to outweigh their barriers. Simulated bytes a cycle and multiprocessor,
 # float32, by tiles and without: `ij->ji` of 10 x 40000 (1.2 times fewer) 6.6, 11.5; of 24 x 16384 (1.4) 7.2, 6.4;
 # `abc->bac` of 256 x 256 x 4 (2) 8.9, 8.7; of 256 x 256 x 2 (4) 9.4, 5.2.
-_GAIN = 1.4
+_GAIN = 1.3
 _FEW = 1024  # results: the caches hold so few, whatever their order
 # That a multiprocessor holds at once: a block finds its places in tiles once for all its tiles. `ij->ji` of 512 x 512,
 # float32, 64 tiles on 5 multiprocessors: 64 blocks took 46,500 simulated cycles, 15 took 41,600.

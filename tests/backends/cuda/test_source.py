@@ -62,7 +62,7 @@ SPECIAL = "float16", "complex128"
 BLOCKS = {
     "add": (3, 6),
     "multiply": (3, 6),
-    "expand": (6, 6),
+    "expand": (6, 8),
     "transpose": (8, 8),
     "permute": (3, 4),
     "reduce": (2, 3),
