@@ -69,7 +69,7 @@ class Tuner:
                         name: partial(self._device.load(alone(problem, order, way)), *arrays)
                         for name, way in near.items()
                     }
-                    calls = {name: call for name, call in calls.items() if _runs(call)}
+                    calls = {name: call for name, call in calls.items() if runs(call)}
                     seconds = fastest(self._device.seconds, calls, _SECONDS * len(calls))
                 except MemoryError:
                     seconds = {}
@@ -80,7 +80,7 @@ class Tuner:
         return order, near[chosen]
 
 
-def _runs(call: Call) -> bool:
+def runs(call: Call) -> bool:
     """Whether the device does not refuse it."""
     try:
         call()

@@ -12,6 +12,7 @@ import numpy as np
 
 from gpueinsum.api.arguments import dtype_of
 from gpueinsum.backends import select as backends
+from gpueinsum.backends.autotune import runs
 from gpueinsum.backends.base import Backend
 from gpueinsum.backends.cpu.copies import copy_to
 from gpueinsum.backends.cpu.threads import threads
@@ -19,6 +20,7 @@ from gpueinsum.backends.stopwatch import Call, fastest, host_seconds
 from gpueinsum.costs.counts import einsum_cost, item_bytes, multiply_add_flops
 from gpueinsum.costs.machine import machine
 from gpueinsum.costs.profile import Profile, Rate
+from gpueinsum.errors import DeviceError
 from gpueinsum.language.steps import Contract
 from gpueinsum.schedule.candidate import Matmul
 from gpueinsum.schedule.fusion import Fused
@@ -184,15 +186,19 @@ class Bench:
             self.cache_bytes = int(cupy.cuda.Device().attributes["L2CacheSize"])
 
     def product(self, dtype: str, batch: int, m: int, n: int, k: int) -> Call:
-        """A batch of products, m x k times k x n."""
+        """A batch of products, m x k times k x n, even if a pass is faster. Raises DeviceError if it cannot be run."""
         precision, dtype = ("tf32", "float32") if dtype == "tf32" else (None, dtype)
         size = {"b": batch, "i": m, "j": k, "k": n}
         pair = Contract(0, 1, "ij", "jk", "ik") if batch == 1 else Contract(0, 1, "bij", "bjk", "bik")
         problem = problem_of(pair, size, dtype, self._backend.profile, precision=precision)
         order, found = candidates(problem)
-        way = next(way for way in found if isinstance(way.way, Gemm | Matmul))  # even if a pass is faster
         arrays = [self._array([size[label] for label in term], dtype) for term in problem.terms]
-        return partial(self._backend.load(alone(problem, order, way)), *arrays)
+        for way in found:
+            if isinstance(way.way, Gemm | Matmul):
+                call = partial(self._backend.load(alone(problem, order, way)), *arrays)
+                if runs(call):
+                    return call
+        raise DeviceError(f"{self.machine} computes no products of {dtype}")
 
     def loop(self, size: int) -> Call:
         """`ij,jk,kl->il` in one pass over all four labels, each of this size."""

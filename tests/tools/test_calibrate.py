@@ -200,9 +200,13 @@ def test_a_gpu_is_measured_as_its_backend_runs_it(monkeypatch):
     backend = simulated_backend()
     assert bench.time(bench.loop(3), 5) == pytest.approx(5e-3)  # a millisecond for each launch
     for dtype in ("bfloat16", "tf32", "complex64"):
+        product = bench.product(dtype, 2, 3, 4, 5)
         backend.runtime.calls.clear()
-        assert [result.shape for result in bench.product(dtype, 2, 3, 4, 5)()] == [(2, 3, 4)]
+        assert [result.shape for result in product()] == [(2, 3, 4)]
         assert [call[0] for call in backend.runtime.calls] == ["gemm"]
+    monkeypatch.setattr(backend.runtime, "refuses", ("single products",))
+    assert [result.shape for result in bench.product("float64", 1, 3, 4, 5)()] == [(3, 4)]
+    monkeypatch.setattr(backend.runtime, "refuses", ())
     assert [result.shape for result in bench.loop(3)()] == [(3, 3)]
     bench.copy(4 * 49)()
     backend.runtime.calls.clear()
