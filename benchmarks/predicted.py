@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for each in found:
         made = each.schedule
         times = seconds_text(made.seconds), percent_text(each.share), bytes_text(made.peak_bytes)
-        print(f"{each.row.name}, {each.row.dtype}: {', '.join(times)}")
+        print(f"{each.row.name}, {each.row.precision or each.row.dtype}: {', '.join(times)}")
         for step in made.steps:
             if not step.is_view:
                 print(f"    {seconds_text(step.seconds):>8}  {step.taken.way.name}: {step.step}")
@@ -48,17 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def predict(profile: Profile) -> Iterator[Predicted]:
-    """Rows of another precision than their dtype's are left out: prices know none."""
+    """Every row that is measured on such a device."""
     for row in filter(None, (row.on(profile.kind) for row in (*EINSUMS, *GRADIENTS))):
-        if not row.precision:
-            plan = plan_of(row)
-            made = schedule(plan, profile, row.strides) if row.family != "gradients" else schedule(plan.vjp(), profile)
-            yield Predicted(row, made, _least(made, profile))
+        plan, is_pullback = plan_of(row), row.family == "gradients"
+        given = (plan.vjp(), profile) if is_pullback else (plan, profile, row.strides)
+        made = schedule(*given, precision=row.precision)
+        yield Predicted(row, made, _least(made, profile))
 
 
 def _least(made: Schedule, profile: Profile) -> float:
     """Seconds of the steps in turn, each its operations or bytes by the full rate, or a launch."""
-    rate, size = profile.rate(made.dtype), dict(made.sizes)
+    rate, size = profile.rate(made.dtype, made.precision), dict(made.sizes)
     flops_per_second = rate.flops_per_second if rate else profile.loop_flops_per_second
     costs = [einsum_cost(step.terms, step.out, size, made.dtype) for step in made.steps if not step.is_view]
     return sum(max(c.flops / flops_per_second, c.bytes_moved / profile.bytes_per_second, profile.launch) for c in costs)

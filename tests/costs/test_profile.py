@@ -156,3 +156,10 @@ def test_the_cache_folder_is_the_users(monkeypatch):
     assert str(cache_folder()) == "/caches/gpueinsum"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert str(cache_folder()) == "/home/somebody/.cache/gpueinsum"
+
+
+def test_products_in_a_precision_that_was_measured_have_its_rate():
+    h200 = profile("h200")
+    assert h200.rate("float32", "tf32") == h200.rate("complex64", "tf32") == dict(h200.rates)["tf32"]
+    for dtype, precision in (("float64", "tf32"), ("float32", "bf16"), ("float32", "highest")):
+        assert h200.rate(dtype, precision) == h200.rate(dtype)
