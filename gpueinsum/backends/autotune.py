@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gpueinsum.backends.base import RefusedError
 from gpueinsum.backends.stopwatch import Call, fastest
 from gpueinsum.costs.machine import machine, tuned_path
 from gpueinsum.costs.seconds import SMALL
@@ -71,7 +72,7 @@ class Tuner:
                     }
                     calls = {name: call for name, call in calls.items() if runs(call)}
                     seconds = fastest(self._device.seconds, calls, _SECONDS * len(calls))
-                except MemoryError:
+                except (MemoryError, DeviceError):  # memory is short, or a stream is captured
                     seconds = {}
                 if not seconds:
                     return order, found[0]
@@ -84,7 +85,7 @@ def runs(call: Call) -> bool:
     """Whether the device does not refuse it."""
     try:
         call()
-    except DeviceError:
+    except RefusedError:
         return False
     return True
 

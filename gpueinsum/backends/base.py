@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from gpueinsum.costs.profile import Profile
+from gpueinsum.errors import DeviceError
 from gpueinsum.language.plan import Plan
 from gpueinsum.schedule.schedule import Schedule
 
@@ -29,6 +30,17 @@ class Mode(NamedTuple):
 
 
 PLAIN = Mode()
+
+
+class RefusedError(DeviceError):
+    """A device, or a library of its own, refuses some work as it is, which may be done in another way.
+
+    `ways` name what a plainer way does without, the first of them at first; nothing if there is no plainer way.
+    """
+
+    def __init__(self, work: object, ways: tuple[str, ...], error: Exception) -> None:
+        super().__init__(f"{work}: {error}")
+        self.ways = ways
 
 
 class Backend(Protocol):

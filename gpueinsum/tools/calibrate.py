@@ -85,7 +85,11 @@ def calibrate(
 
     fits = {}
     for dtype in bench.dtypes:
-        products = {shape: bench.product(dtype, *shape) for shape in _shapes(size)}
+        try:
+            products = {shape: bench.product(dtype, *shape) for shape in _shapes(size)}
+        except DeviceError as error:
+            show(f"{dtype} is left out: {error}")
+            continue
         times = fastest(bench.work, products, seconds * 0.8 / len(bench.dtypes))
         show(f"{dtype} " + ", ".join(f"{' x '.join(map(str, s))} {seconds_text(time)}" for s, time in times.items()))
         long = {shape: time for shape, time in times.items() if time > 2 * apart} or times

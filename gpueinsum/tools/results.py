@@ -11,9 +11,10 @@ import numpy as np
 import gpueinsum as ge
 from gpueinsum.api.arguments import dtype_of
 from gpueinsum.backends import select as backends
-from gpueinsum.backends.cuda.program import RefusedError
+from gpueinsum.backends.base import RefusedError
 from gpueinsum.errors import DeviceError, DtypeError
 from gpueinsum.language.steps import Contract
+from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.predict import problem_of
 from gpueinsum.schedule.schedule import alone
 from gpueinsum.schedule.select import candidates
@@ -208,6 +209,7 @@ def _ways() -> Iterator[Finding]:
             precision=pair.precision,
         )
         order, found = candidates(problem)
+        known = backend.profile.lacks
         for way in found:
             name = f"{pair.equation} of {pair.dtype}{f' in {pair.precision}' * bool(pair.precision)}, {way.way.name}"
             try:
@@ -218,8 +220,11 @@ def _ways() -> Iterator[Finding]:
                 else:
                     yield Finding(WRONG, f"{name}: not numpy's result; please report it with this whole output")
             except RefusedError as refused:
-                if not {*refused.work.ways} & {*backend.profile.lacks}:
-                    backend.refuse(refused)
+                try:
+                    backend.refuse(refused, known)
+                except DeviceError as error:  # as a batch of one it may be, since single products are plain enough
+                    is_plain = not (isinstance(way.way, Gemm) and way.way.as_batch)
+                    yield Finding(WRONG if is_plain else MISSING, f"{name}: {first_line(error)}")
             except DeviceError as error:  # a precision that this device lacks
                 yield Finding(MISSING, f"{name}: {first_line(error)}")
             except Exception as error:  # whatever a broken device raises is the finding

@@ -9,7 +9,8 @@ import weakref
 
 import numpy as np
 
-from gpueinsum.backends.cuda.program import Launch, RefusedError
+from gpueinsum.backends.base import RefusedError
+from gpueinsum.backends.cuda.program import Launch
 
 from . import cublas, host
 
@@ -97,7 +98,7 @@ class SimulatedRuntime:
         for way in work.ways or (str(work),):
             if way.startswith(self.refuses):
                 self.calls.append(("refused", way))
-                raise RefusedError(work, RuntimeError("status 15"))
+                raise RefusedError(work, work.ways, RuntimeError("status 15"))
         if isinstance(work, Launch):
             self.launch(work.kernel, work.blocks, work.threads, work.job, *addresses)
         else:

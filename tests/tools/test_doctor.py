@@ -115,6 +115,25 @@ def test_the_doctor_lists_what_the_device_refuses(
     assert out.count("this device refuses") == len(warned) == 3
 
 
+@pytest.mark.usefixtures("no_compiler")
+@pytest.mark.filterwarnings("ignore:this device refuses:RuntimeWarning")
+@pytest.mark.parametrize(("refused", "status"), [("gemm", 1), ("multiply,", 1)])
+def test_the_doctor_survives_what_cannot_be_computed_at_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, refused: str, status: int
+) -> None:
+    device = SimulatedRuntime()
+    device.refuses = (refused, "single products")
+    backend = CudaBackend(device)
+    monkeypatch.setattr("gpueinsum.backends.select.cuda_backend", lambda: backend)
+    monkeypatch.setattr(doctor, "_device_lines", lambda: ["GPU 0 of 1: simulated"])
+    monkeypatch.setattr(doctor, "_architecture", lambda: "sm_90")
+    monkeypatch.setattr(results, "DTYPES", ("float32",))
+    assert main(["doctor"]) == status
+    out = capsys.readouterr().out
+    assert "this device and its libraries cannot compute" in out
+    assert "checks went wrong" in out
+
+
 def _one_element_wrong(*args: Any, **kwargs: Any) -> Any:
     result = np.array(_EINSUM(*args, **kwargs))
     if result.ndim and result.dtype == np.float16:

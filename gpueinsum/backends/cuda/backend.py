@@ -8,21 +8,22 @@ this whole module on a machine without a GPU.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gpueinsum.backends.autotune import Tuner, choices_for, random_numbers
-from gpueinsum.backends.base import PLAIN, Mode
+from gpueinsum.backends.base import PLAIN, Mode, RefusedError
 from gpueinsum.backends.cuda.geometry import Source
 from gpueinsum.backends.cuda.graph import Launches, forget_graphs, is_worth_a_graph, launch_or_replay
 from gpueinsum.backends.cuda.lower import assemble
-from gpueinsum.backends.cuda.program import Address, Product, Program, RefusedError
+from gpueinsum.backends.cuda.program import Address, Product, Program
 from gpueinsum.backends.cuda.runtime import CupyRuntime, Memory
 from gpueinsum.backends.cuda.source import KERNELS
 from gpueinsum.backends.cuda.sums import sum_products
@@ -41,6 +42,8 @@ from gpueinsum.schedule.schedule import Schedule, schedule
 from gpueinsum.schedule.select import cheapest
 
 Array = Any  # CuPy's, or the simulated device's
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 
 _DTYPES = {kernel.source for kernel in KERNELS}
 _KEPT = 16  # programs of a bound plan, for the strides and devices it was called with last
@@ -54,21 +57,46 @@ class CudaBackend:
     def __init__(self, runtime: CupyRuntime) -> None:
         self.runtime = runtime
         self._lacks: dict[int, tuple[str, ...]] = {}  # by device
+        self._lock = threading.Lock()  # of what is refused
 
     @property
     def profile(self) -> Profile:
         """The measured rates of the device, and what it refused so far."""
-        return _profile_without(profile_for("cuda"), self._lacks.get(self.runtime.device(), ()))
+        return _profile_without(profile_for("cuda"), self._refused_so_far())
 
-    def refuse(self, refused: RefusedError) -> None:
-        """From now on such work is done in a plainer way on this device. Raises DeviceError if there is none."""
-        device = self.runtime.device()
-        lacks = self._lacks.get(device, ())
-        way = next((way for way in refused.work.ways if way not in lacks), None)
-        if way is None:
-            raise DeviceError(f"this device and its libraries cannot compute {refused}") from refused
-        self._lacks[device] = (*lacks, way)
+    def _refused_so_far(self) -> tuple[str, ...]:
+        return self._lacks.get(self.runtime.device(), ())
+
+    def refuse(self, refused: RefusedError, known: tuple[str, ...]) -> None:
+        """From now on such work is done in a plainer way on this device. Raises DeviceError if there is none.
+
+        What was `known` when the work was prepared is a profile's `lacks`. If more is known by now, nothing is done.
+        """
+        with self._lock:
+            if known != self._refused_so_far():
+                return
+            way = next((way for way in refused.ways if way not in known), None)
+            if way is None:
+                raise DeviceError(f"this device and its libraries cannot compute {refused}") from refused
+            self._lacks[self.runtime.device()] = (*known, way)
         warnings.warn(f"this device refuses {way}, and does without: {refused}", RuntimeWarning, stacklevel=2)
+
+    def _without_refused(self, make: Callable[[], Callable[[_Given], _Made]]) -> Callable[[_Given], _Made]:
+        """What `make` gives, made anew where the device refuses something of it."""
+        made = self._refused_so_far(), make()
+
+        def attempt(given: _Given) -> _Made:
+            nonlocal made
+            while True:
+                known, run = made
+                try:
+                    return run(given)
+                except RefusedError as refused:
+                    self.refuse(refused, known)
+                    known = self._refused_so_far()
+                    made = known, make()
+
+        return attempt
 
     def free_memory(self) -> int:
         """Give back to CuPy's pool what CUDA graphs and cuBLAS hold between calls; how many bytes that is."""
@@ -129,11 +157,8 @@ class CudaBackend:
         flags = result.flags
         if flags.c_contiguous if order == "C" else flags.f_contiguous:
             return result
-        while True:
-            try:
-                return self._c_ordered(result) if order == "C" else self._c_ordered(result.T).T
-            except RefusedError as refused:
-                self.refuse(refused)
+        ordered = self._without_refused(lambda: self._c_ordered)
+        return ordered(result) if order == "C" else ordered(result.T).T
 
     def _c_ordered(self, array: Array) -> Array:
         runtime, dtype, item = self.runtime, array.dtype, array.dtype.itemsize
@@ -234,18 +259,7 @@ class CudaBackend:
             raise ValueError("graph=True may give other bits than the first call, and deterministic=True refuses that")
 
         def load(_: Hashable, *strides: tuple[int, ...]) -> _Run:
-            run = ways(strides)
-
-            def attempt(operands: Sequence[Array]) -> tuple[Array, ...]:
-                nonlocal run
-                while True:
-                    try:
-                        return run(operands)
-                    except RefusedError as refused:
-                        self.refuse(refused)
-                        run = ways(strides)
-
-            return attempt
+            return self._without_refused(lambda: ways(strides))
 
         def ways(strides: Sequence[tuple[int, ...]]) -> _Run:
             """For operands that begin at a pack, and for others."""

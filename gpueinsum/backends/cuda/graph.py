@@ -93,7 +93,8 @@ class _Repeated:
         self._graph: _Graph | None = None
         self._asked, self._due = 0, 2
         self._lock = threading.Lock()
-        _KNOWN.add(self)
+        with _LOCK:
+            _KNOWN.add(self)
 
     def replay(self) -> Launches | None:
         with self._lock:
@@ -114,11 +115,14 @@ class _Repeated:
 
 
 _KNOWN: WeakSet[_Repeated] = WeakSet()
+_LOCK = threading.Lock()  # of these
 
 
 def forget_graphs() -> int:
     """Give up all graphs and the memory that they work in; how many bytes that is."""
-    return sum(repeated.forget() for repeated in [*_KNOWN])
+    with _LOCK:
+        known = [*_KNOWN]
+    return sum(repeated.forget() for repeated in known)
 
 
 class _Graph:

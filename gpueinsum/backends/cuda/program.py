@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gpueinsum.backends.cuda.source import THREADS, Kernel, Struct
-from gpueinsum.errors import DeviceError
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.schedule.gemm import CONJUGATES, FULL_PRECISION, POINTERS, SINGLE, GemmArguments, reads_packs
 
@@ -88,14 +87,6 @@ class Product:
 
 
 Work = Launch | Product
-
-
-class RefusedError(DeviceError):
-    """A device, or a library of its own, refuses some `work` as it is, which may be done in another way."""
-
-    def __init__(self, work: Work, error: Exception) -> None:
-        super().__init__(f"{work}: {error}")
-        self.work = work
 
 
 class Span(NamedTuple):

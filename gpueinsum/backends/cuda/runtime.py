@@ -10,9 +10,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from gpueinsum.backends.base import RefusedError
 from gpueinsum.backends.cuda.cublas import WORKSPACE, Cublas, CublasError
 from gpueinsum.backends.cuda.installation import find_cuda
-from gpueinsum.backends.cuda.program import Launch, Product, Program, RefusedError, Work
+from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
 from gpueinsum.backends.cuda.source import Kernel, kernel_text
 from gpueinsum.backends.operands import on_device
 from gpueinsum.errors import DeviceError, OperandError
@@ -152,7 +153,7 @@ class CupyRuntime:
                     multiply(addresses)
                 except CublasError as error:
                     if error.is_not_supported:
-                        raise RefusedError(work, error) from error
+                        raise RefusedError(work, work.ways, error) from error
                     if self.is_capturing():  # when nothing may be freed
                         raise
                     self._with_memory(lambda: multiply(addresses))
@@ -190,7 +191,7 @@ class CupyRuntime:
     def free_memory(self) -> int:
         """Give the workspaces of cuBLAS back to CuPy's pool; how many bytes they have."""
         freed = self._workspace.cache_info().currsize * WORKSPACE
-        for cublas in self._handles.values():
+        for cublas in list(self._handles.values()):
             with cublas.lock:
                 cublas.detach()
         self._workspace.cache_clear()
@@ -209,7 +210,7 @@ class CupyRuntime:
                 kernel(grid, block, (job, *[pointer(addresses[memory] + offset) for memory, offset in places]))
             except Exception as error:
                 if type(error).__name__ == "CompileException" or getattr(error, "status", None) in _NO_LAUNCH:
-                    raise RefusedError(work, error) from error
+                    raise RefusedError(work, work.ways, error) from error
                 raise
 
         return launch

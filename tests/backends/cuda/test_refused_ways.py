@@ -8,6 +8,7 @@ from cublas_calls import make_pointers_free
 from expressions import EXPRESSIONS, arguments, random_operands
 from oracle import assert_agrees, reference
 from simulated import SimulatedRuntime
+from simulated.cupy import stand_in
 
 import gpueinsum as ge
 from gpueinsum.backends.base import Mode
@@ -120,6 +121,44 @@ def test_a_copy_in_the_order_asked_for_needs_no_tiles(rng, kernel, shape):
         copy = backend.arrange(device.to_device(x).T, "C")
     np.testing.assert_array_equal(copy, x.T)
     assert copy.flags.c_contiguous
+
+
+@pytest.mark.parametrize("status", [None, 209])
+def test_a_kernel_that_cupy_cannot_compile_or_launch_is_replaced(monkeypatch, rng, status):
+    with stand_in(monkeypatch) as cupy:
+        call = cupy.RawKernel.__call__
+
+        def fail(kernel, *arguments):
+            if kernel.kernel.name == "transpose":
+                error = type("CompileException" if status is None else "CUDADriverError", (Exception,), {})(
+                    "nothing for it"
+                )
+                error.status = status
+                raise error
+            call(kernel, *arguments)
+
+        monkeypatch.setattr(cupy.RawKernel, "__call__", fail)
+        x = rng.random((67, 71))
+        with pytest.warns(RuntimeWarning, match="refuses kernel transpose.*nothing for it"):
+            copy = ge.einsum("ij->ji", cupy.asarray(x), order="C")
+        np.testing.assert_array_equal(copy.get(), x.T)
+
+
+def test_what_was_prepared_before_a_refusal_is_made_anew(rng):
+    device = SimulatedRuntime()
+    device.refuses, backend = ("single products",), CudaBackend(device)
+    plans = [plan_of(MATRICES, "float64"), plan_of("ij,jk->ik", "float64")]
+    hosts = [[rng.integers(-2, 3, plan.shape(number)).astype(float) for number in (0, 1)] for plan in plans]
+    arrays = [[device.to_device(host) for host in pair] for pair in hosts]
+    runs = [
+        backend.bind_single(plan, Mode(), [array.strides for array in pair])
+        for plan, pair in zip(plans, arrays, strict=True)
+    ]
+    with pytest.warns(RuntimeWarning, match="refuses single products") as warned:
+        results = [run(*pair) for run, pair in zip(runs, arrays, strict=True)]
+    assert len(warned) == 1
+    for result, pair in zip(results, hosts, strict=True):
+        np.testing.assert_array_equal(result, pair[0] @ (pair[1].T if result is results[0] else pair[1]))
 
 
 def test_what_cannot_be_done_in_any_way_says_so(rng):
