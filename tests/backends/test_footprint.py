@@ -94,7 +94,7 @@ def test_the_cpu_takes_what_was_foreseen(name, dtype, monkeypatch):
         foreseen, peak = each.peak_bytes("cpu"), taken(HOST.bind(each), *operands)
         buffers = 3 * np.getbufsize() * kind.itemsize  # numpy's, of each array of a loop
         assert peak <= foreseen + (64 << 10) + buffers
-        assert peak >= 0.9 * foreseen or foreseen < 1e6
+        assert peak >= 0.8 * foreseen or foreseen < 1e6  # numpy 2.5 copies less than numpy 2.4
 
 
 def test_without_a_device_it_is_the_plans_own():

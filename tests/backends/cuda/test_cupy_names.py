@@ -16,17 +16,19 @@ import pytest
 from simulated import arrays
 from simulated import cupy as simulated_cupy
 
+import gpueinsum
+
 cupy = pytest.importorskip("cupy")
 if cupy.__version__ == simulated_cupy.VERSION:
     pytest.skip("this is the stand-in, and not CuPy", allow_module_level=True)
 
-ROOT = Path(__file__).parents[3]
-FILES = sorted(
-    path
-    for folder in ("gpueinsum", "benchmarks", "tests")
-    for path in (ROOT / folder).rglob("*.py")
+ROOT, PACKAGE = Path(__file__).parents[3], Path(gpueinsum.__file__).parent  # which may be installed elsewhere
+FILES = {
+    str(path.relative_to(folder.parent)): path
+    for folder in (PACKAGE, ROOT / "benchmarks", ROOT / "tests")
+    for path in sorted(folder.rglob("*.py"))
     if "simulated" not in path.parts
-)
+}
 NAMED = {"cupy": cupy, "_cupy": cupy, "xp": cupy}  # variables and attributes
 GIVES = {cupy.cuda.get_current_stream: cupy.cuda.Stream, cupy.get_default_memory_pool: cupy.cuda.MemoryPool}
 
@@ -169,13 +171,13 @@ def read(text):
     return reader
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_cupy_has_what_is_called_of_it(path):
-    assert not read(path.read_text(encoding="utf-8")).faults
+@pytest.mark.parametrize("name", FILES)
+def test_cupy_has_what_is_called_of_it(name):
+    assert not read(FILES[name].read_text(encoding="utf-8")).faults
 
 
 def test_the_names_that_are_checked_are_many():
-    counts = {str(path.relative_to(ROOT)): read(path.read_text(encoding="utf-8")).checked for path in FILES}
+    counts = {name: read(path.read_text(encoding="utf-8")).checked for name, path in FILES.items()}
     assert sum(count for path, count in counts.items() if path.startswith("tests/backends/cuda/test_gpu")) > 100
     assert counts["gpueinsum/backends/cuda/runtime.py"] > 20
     assert counts["benchmarks/devices.py"] > 10

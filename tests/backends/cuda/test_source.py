@@ -16,6 +16,7 @@ from long_runs import LONG
 from benchmarks.cubin import resources
 from gpueinsum.backends.cuda import source as launch
 from gpueinsum.backends.cuda.source import (
+    COMPILED_AS,
     KERNELS,
     LARGEST,
     MAX_OPERANDS,
@@ -180,7 +181,7 @@ def test_a_kernels_own_text_compiles(arch):
 )
 def test_a_pack_is_loaded_and_stored_by_one_instruction(name, dtype):
     program = nvrtc().createProgram(kernel_text(Kernel(name, dtype, dtype, 2)), "gpueinsum.cu", (), ())
-    nvrtc().compileProgram(program, ("-arch=compute_90", "-std=c++17"))
+    nvrtc().compileProgram(program, ("-arch=compute_90", *COMPILED_AS))
     whole = r"\.global\.(v4\.[bfu]32|v2\.[bfu]64)"
     text = nvrtc().getPTX(program)
     text = text if isinstance(text, str) else text.decode()
