@@ -36,7 +36,9 @@ def main() -> int:
     import cupy
 
     cupy.cuda.set_allocator(None)  # no pool, in whose blocks an array's bounds are not seen
-    return int(pytest.main(["-v", "-p", "no:cacheprovider", *TESTS], plugins=[FewOfEach()]))
+    # Neither pytest nor hypothesis keeps anything, which in the image they may not.
+    options = "-v", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"
+    return int(pytest.main([*options, *TESTS], plugins=[FewOfEach()]))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(on_cuda: bool) -> Iterator[str]:
-    yield from ("-p", "no:cacheprovider", "--continue-on-collection-errors", "--tb=short")
+    yield from ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--continue-on-collection-errors", "--tb=short")
     # Warnings are errors here: but what other versions of a library deprecate is no fault of ours.
     yield from ("-W", "default::DeprecationWarning", "-W", "default::FutureWarning")
     if find_spec("xdist"):
