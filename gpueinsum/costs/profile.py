@@ -56,8 +56,11 @@ class Profile:
 
     def rate(self, dtype: str, precision: str | None = None) -> Rate | None:
         """The products of a dtype, in a precision if that was measured; None if the device has no library for them."""
-        rates = dict(self.rates)
-        return (rates.get(precision or "") if dtype in ("float32", "complex64") else None) or rates.get(dtype)
+        for wanted in (precision, dtype) if precision and dtype in ("float32", "complex64") else (dtype,):
+            for name, rate in self.rates:
+                if name == wanted:
+                    return rate
+        return None
 
     def has(self, way: str, dtype: str) -> bool:
         """Whether the device may compute a dtype in this way, as far as is known."""

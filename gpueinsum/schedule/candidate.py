@@ -14,6 +14,7 @@ from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.mapping import LINE, MEMORY_MUST_SAVE, Gemm
 from gpueinsum.schedule.problem import Problem, Strides, c_strides
 
+_WARP = 32  # threads that read at once
 LINE_BYTES = {"cpu": LINE, "cuda": 32}  # bytes that memory gives at once: a line of a cache, a sector of one
 
 
@@ -161,21 +162,19 @@ def read_beside(problem: Problem) -> int:
     return total
 
 
-def sectors_touched(loops: Sequence[tuple[int, int]], item: int) -> float:
-    """The sectors of memory that the elements of a GPU's warp lie in, over those that they would fill.
+def sectors_touched(loops: Sequence[tuple[int, int]], item: int, threads: int = _WARP) -> float:
+    """The sectors of memory that elements lie in, over those that they would fill.
 
-    Neighbouring threads go along loops of these sizes and strides, the innermost first.
+    Each of so many threads of a GPU reads one. Neighbouring threads go along loops of these sizes and strides, the
+    innermost first.
 
     >>> sectors_touched([(100, 1), (100, 100)], 4), sectors_touched([(100, 100), (100, 1)], 4)
     (1.0, 8.0)
     """
     offsets, sector = [0], LINE_BYTES["cuda"]
     for size, stride in loops:
-        offsets = [offset + step * stride for step in range(min(size, _WARP)) for offset in offsets][:_WARP]
-        if len(offsets) == _WARP:
+        offsets = [offset + step * stride for step in range(min(size, threads)) for offset in offsets][:threads]
+        if len(offsets) == threads:
             break
     touched = {offset * item // sector for offset in offsets}
     return len(touched) / max(1, math.ceil(len({*offsets}) * item / sector))
-
-
-_WARP = 32

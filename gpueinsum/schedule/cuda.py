@@ -24,7 +24,7 @@ from gpueinsum.schedule.gemm import POINTER_BYTES, SINGLE
 from gpueinsum.schedule.mapping import copy_seconds, gemms
 from gpueinsum.schedule.problem import Problem, c_strides
 
-_RESIDENT = 2048  # threads that one multiprocessor holds at the most
+RESIDENT = 2048  # threads that one multiprocessor holds at the most
 
 
 def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
@@ -131,7 +131,7 @@ def _walk(problem: Problem, layout: Term) -> Term:
     long = [label for label in layout if problem.size[label] > 1]
     if not long or abs(strides.get(long[-1], 0)) != 1:
         return inner + layout[::-1]
-    is_busy = problem.elements[-1] > problem.profile.processors * _RESIDENT
+    is_busy = problem.elements[-1] > problem.profile.processors * RESIDENT
     return layout[::-1] if is_busy else long[-1] + inner + without(layout, long[-1])[::-1]
 
 

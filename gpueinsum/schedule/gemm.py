@@ -24,8 +24,9 @@ _PART = 1 << 30
 # Batched kernels put the batch in a grid dimension of 65,535 at most, and some versions of cuBLAS failed past it; a
 # round number below it keeps the parts aligned (pytorch/pytorch#46001).
 MAX_BATCH = 63 * 1024
-# What an address must be a multiple of where cuBLAS reads packs. A stride tells it whether it may; an array of pointers
-# does not, and an access that is not aligned is an error on the device (the documentation of cublasGemmBatchedEx).
+# Of the widest load, and so what an address must be a multiple of where cuBLAS reads packs. A stride tells it whether
+# it may; an array of pointers does not, and an access that is not aligned is an error on the device (the documentation
+# of cublasGemmBatchedEx).
 PACK_BYTES, POINTER_BYTES = 16, 8
 FULL_PRECISION = {None, "highest"}
 # What a device may refuse, beside precisions and kernels, as `Profile.lacks` names it: products through arrays of

@@ -62,9 +62,9 @@ class CudaBackend:
     @property
     def profile(self) -> Profile:
         """The measured rates of the device, and what it refused so far."""
-        return _profile_without(profile_for("cuda"), self._refused_so_far())
+        return _profile_without(profile_for("cuda"), self._lacks_here())
 
-    def _refused_so_far(self) -> tuple[str, ...]:
+    def _lacks_here(self) -> tuple[str, ...]:
         return self._lacks.get(self.runtime.device(), ())
 
     def refuse(self, refused: RefusedError, known: tuple[str, ...]) -> None:
@@ -73,7 +73,7 @@ class CudaBackend:
         What was `known` when the work was prepared is a profile's `lacks`. If more is known by now, nothing is done.
         """
         with self._lock:
-            if known != self._refused_so_far():
+            if known != self._lacks_here():
                 return
             way = next((way for way in refused.ways if way not in known), None)
             if way is None:
@@ -83,7 +83,7 @@ class CudaBackend:
 
     def _without_refused(self, make: Callable[[], Callable[[_Given], _Made]]) -> Callable[[_Given], _Made]:
         """What `make` gives, made anew where the device refuses something of it."""
-        made = self._refused_so_far(), make()
+        made = self._lacks_here(), make()
 
         def attempt(given: _Given) -> _Made:
             nonlocal made
@@ -93,7 +93,7 @@ class CudaBackend:
                     return run(given)
                 except RefusedError as refused:
                     self.refuse(refused, known)
-                    known = self._refused_so_far()
+                    known = self._lacks_here()
                     made = known, make()
 
         return attempt

@@ -9,13 +9,13 @@ from gpueinsum.backends.cuda.source import THREADS
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.language.strides import Axis
 from gpueinsum.language.subscripts import Label, Term
+from gpueinsum.schedule.cuda import RESIDENT
+from gpueinsum.schedule.gemm import PACK_BYTES
 
 Sizes = tuple[tuple[Label, int], ...]
 
-_RESIDENT = 2048  # threads that one multiprocessor holds at the most
 NO_PACKS = 0, -1
 _ROUNDS = 4  # times what a device holds at once, in blocks; from there on they take turns by themselves
-_PACK_BYTES = 16  # of the widest load
 
 
 class Source(NamedTuple):
@@ -28,7 +28,7 @@ class Source(NamedTuple):
 
 def pack_width(dtype: str) -> int:
     """How many elements a pack has."""
-    return max(1, _PACK_BYTES // item_bytes(dtype))
+    return max(1, PACK_BYTES // item_bytes(dtype))
 
 
 def in_packs(loops: list[Axis], others: list[Axis], dtype: str) -> tuple[list[Axis], int] | None:
@@ -53,7 +53,7 @@ def in_packs(loops: list[Axis], others: list[Axis], dtype: str) -> tuple[list[Ax
 
 def blocks_for(threads: int, processors: int) -> int:
     """As many blocks as there is work for, up to what the device holds at once several times over."""
-    return min(-(-threads // THREADS), processors * (_RESIDENT // THREADS) * _ROUNDS)
+    return min(-(-threads // THREADS), processors * (RESIDENT // THREADS) * _ROUNDS)
 
 
 def nest_columns(loops: Sequence[Axis], arrays: int) -> tuple[list[int], list[list[int]]]:

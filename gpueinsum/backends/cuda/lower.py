@@ -89,7 +89,7 @@ class _Assembly:
                 self._zeros(made)
             case Pass():
                 factors = [
-                    pair if term is None else self._copied(*pair, term)
+                    pair if term is None else self._copy(*pair, term)
                     for pair, term in zip(read, way.copies or [None] * len(read), strict=True)
                 ]
                 self._sum(factors, within(way.loops, step.out), made)
@@ -158,7 +158,7 @@ class _Assembly:
     def _gemm(self, way: Gemm, read: Sequence[tuple[Source, _Strided]], made: _Strided) -> None:
         """Copies first, of the conjugates where a side is conjugated, and then the products."""
         sides = [
-            array if term is None else self._copied(source, array, term)[1]
+            array if term is None else self._copy(source, array, term)[1]
             for (source, array), term in zip(read, way.copies, strict=True)
         ]
         item, product = item_bytes(self._dtype), way.product
@@ -173,7 +173,7 @@ class _Assembly:
         else:
             self._products(way, arrays, item)
 
-    def _copied(self, source: Source, array: _Strided, term: Term) -> tuple[Source, _Strided]:
+    def _copy(self, source: Source, array: _Strided, term: Term) -> tuple[Source, _Strided]:
         """A copy of an array, of its conjugate where that is asked, in C order of the term."""
         copy = _Strided(self._memory(points(term, self._size) * item_bytes(self._dtype)), c_strides(term, self._size))
         self._sum([(source, array)], term, copy)
@@ -186,8 +186,7 @@ class _Assembly:
             begins = _move(arrays, call.starts, item)
             addresses = tuple([array[side] for array in (begins, matrices) if array for side in sides])
             is_single = call.gemm.batch == 1 and not (matrices or way.as_batch) and self._has_single
-            how = {"by_pointers": bool(matrices), "single": is_single}
-            self._work.append(Product(call.gemm, self._dtype, self._precision, addresses, **how))
+            self._work.append(Product(call.gemm, self._dtype, self._precision, addresses, bool(matrices), is_single))
 
     def _pointers(self, product: Products, arrays: Sequence[Address]) -> list[Address]:
         """Three arrays of pointers: to the matrices of lhs, of rhs and of out."""

@@ -182,6 +182,8 @@ class CupyRuntime:
         try:
             return call()
         except CublasError as error:
+            if not error.is_short_of_memory:
+                raise
             free, total = map(bytes_text, self._cupy.cuda.runtime.memGetInfo())
             held = bytes_text(pool.total_bytes())
             raise DeviceError(

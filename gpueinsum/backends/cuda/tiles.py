@@ -12,9 +12,9 @@ from gpueinsum.backends.cuda.source import MAX_LOOPS, THREADS, Kernel, job, nest
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
+from gpueinsum.schedule.candidate import sectors_touched
 
 _LONG = 32  # elements: a tile of one axis a side that is shorter would be mostly empty
-_SECTOR = 32  # bytes that memory gives at once
 # How many times fewer sectors tiles must touch to outweigh their barriers. Simulated bytes a cycle and multiprocessor,
 # float32, by tiles and without: `ij->ji` of 10 x 40000 (1.2 times fewer) 6.6, 11.5; of 24 x 16384 (1.4) 7.2, 6.4;
 # `abc->bac` of 256 x 256 x 4 (2) 8.9, 8.7; of 256 x 256 x 2 (4) 9.4, 5.2.
@@ -46,7 +46,7 @@ def permute(source: Source, out: Term, size: Mapping[Label, int], dtype: str, pr
         return None
     loops, item = _loops(source, out, size), item_bytes(dtype)
     tile = choose_tile(loops, item)
-    if tile is None or coalescing(tile.read.loops, item) < _GAIN * coalescing(loops[::-1], item):
+    if tile is None or _waste(loops[::-1], item) < _GAIN * _waste(tile.read.loops, item):
         return None
     tiles, begin = math.prod([loop.size for loop in tile.around]), len(tile.around)
     inside = [*tile.read.loops[::-1], *tile.written.loops[::-1]]
@@ -91,22 +91,13 @@ class Tile(NamedTuple):
     last: int
 
 
-def coalescing(loops: Sequence[Axis], item: int) -> float:
-    """The sectors that a block's elements would fill in the first array, as a share of those that they touch.
+def _waste(loops: Sequence[Axis], item: int) -> float:
+    """The sectors that a block's elements lie in, in the first array, over those that they would fill.
 
-    What a warp leaves of a sector is still in the cache when another of the block needs it. The innermost of the loops
-    comes first.
-
-    >>> coalescing([Axis(999, (1,)), Axis(999, (999,))], 4), coalescing([Axis(999, (999,)), Axis(999, (1,))], 4)
-    (1.0, 0.125)
+    The innermost loop comes first. What a warp leaves of a sector is still in the cache when another one of the block
+    needs it.
     """
-    offsets = [0]
-    for size, (stride, *_) in loops:
-        offsets = [offset + step * stride for step in range(min(size, THREADS)) for offset in offsets][:THREADS]
-        if len(offsets) == THREADS:
-            break
-    touched = {offset * item // _SECTOR for offset in offsets}
-    return math.ceil(len({*offsets}) * item / _SECTOR) / len(touched)
+    return sectors_touched([(loop.size, loop.strides[0]) for loop in loops], item, THREADS)
 
 
 def choose_tile(loops: Sequence[Axis], item: int) -> Tile | None:
