@@ -5,7 +5,8 @@ from pathlib import Path
 
 import gpueinsum
 
-# From the top of the house; files beside the rooms are below all of them.
+# From the top of the house; files beside the rooms are below all of them, but for those that users import.
+FRONTS = ["torch", "jax", "testing"]
 ROOMS = ["tools", "interop", "distributed", "api", "backends", "schedule", "planning", "costs", "language"]
 PACKAGE = Path(gpueinsum.__file__).parent
 
@@ -24,6 +25,8 @@ def arrows(text):
 
 
 def height(module):
+    if module[0] in FRONTS:
+        return len(ROOMS)
     return ROOMS[::-1].index(module[0]) if module[0] in ROOMS else -1
 
 
@@ -37,7 +40,7 @@ def test_arrows_point_downward():
     assert {own[0] for own in SOURCES if own[1:]} <= set(ROOMS)
     up = [(own, other, is_lazy) for own, other, is_lazy in ARROWS if height(other) > height(own)]
     assert [arrow for arrow in up if not arrow[2]] == []
-    assert {own for own, _, _ in up} == {("language", "plan")}
+    assert {own for own, _, _ in up} == {("language", "plan"), ("api", "libraries")}
 
 
 def test_backends_do_not_know_each_other():

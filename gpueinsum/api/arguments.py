@@ -89,6 +89,9 @@ class Options(NamedTuple):
         return Mode(self.precision, self.graph, self.deterministic, self.autotune)
 
 
+DEFAULT = Options()
+
+
 def _hashable(optimize: Optimize) -> Optimize:
     """A path in tuples; of an optimizer a function that gives it, a weak reference where that can be."""
     if optimize is None or isinstance(optimize, str | bool):
@@ -158,13 +161,17 @@ def array_dtype(operand: Any) -> Dtype:
     if isinstance(getattr(operand, "dtype", None), np.dtype):
         dtype: Dtype = operand.dtype
         return dtype
+    if type(getattr(operand, "dtype", None)).__module__ == "torch":
+        return dtype_of(operand.dtype)
     if on_device(operand) and hasattr(operand, "__cuda_array_interface__"):
         return dtype_of(operand.__cuda_array_interface__["typestr"])
     return dtype_of(HOST.asarray(operand).dtype)
 
 
 def dtype_of(name: Any) -> Dtype:
-    """The dtype that a caller names. Raises DtypeError."""
+    """The dtype that a caller names, as numpy or as torch does. Raises DtypeError."""
+    if type(name).__module__ == "torch":
+        name = str(name).removeprefix("torch.")
     try:
         if isinstance(name, str) and name == "bfloat16":
             importlib.import_module("ml_dtypes")  # registers the name with numpy

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from gpueinsum.api.arguments import (
+    Array,
     Dtype,
     Expression,
     Options,
@@ -23,8 +24,9 @@ from gpueinsum.api.dispatch import Call, bind_with_own_outputs, check_dimensions
 from gpueinsum.backends.base import Backend
 from gpueinsum.errors import OperandError, PlanError
 from gpueinsum.language.plan import Plan, check_takes
-from gpueinsum.language.rewrite import deduplicate, split
+from gpueinsum.language.rewrite import deduplicate, prune, split
 from gpueinsum.planning import derivatives as grad
+from gpueinsum.planning.batch import batch
 from gpueinsum.planning.checkpoint import checkpoint
 from gpueinsum.planning.path import Optimize
 
@@ -35,9 +37,11 @@ _T = TypeVar("_T")
 class BothPasses:
     """Both passes of a gradient, bound for operands of certain shapes and dtypes on one backend."""
 
-    forward: Call  # its first `kept` outputs are for the backward pass, the others the values
+    forward: Call  # its first outputs are for the backward pass, the others the values
     backward: Call
-    kept: int
+    batched: Callable[[tuple[int, ...], int], Callable[..., tuple[Array, ...]]]  # `backward.run` of `batch`'s arguments
+    kept: tuple[int | None, ...]  # of each output that is for the backward pass the operand that it is
+    reads: tuple[int, ...]  # the operands on which the gradients depend
     kept_bytes: int
     plan: Plan  # of both
     values: Signature
@@ -68,13 +72,21 @@ def both_passes(
     inputs = len(both.inputs)
     early = [*range(len(plan.inputs)), *range(inputs, inputs + forward)]
     first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
-    kept, owner = len(first.outputs) - values, first.owners()
+    kept, owner = first.outputs[: len(first.outputs) - values], first.owners()
     check_dimensions(both)
+
+    def batched(positions: tuple[int, ...], size: int) -> Callable[..., tuple[Array, ...]]:
+        many = batch(rest, positions, size)
+        check_dimensions(many)
+        return bind_with_own_outputs(many, backend, options.mode)
+
     return BothPasses(
-        Call(bind_with_own_outputs(first, backend, options.mode, kept), compute, target, False),
+        Call(bind_with_own_outputs(first, backend, options.mode, len(kept)), compute, target, False),
         Call(bind_with_own_outputs(rest, backend, options.mode), compute, None, False),
-        kept,
-        _bytes(first, {owner[output] for output in first.outputs[:kept]}, compute),
+        lru_cache(maxsize=4)(batched),
+        tuple([register if register < len(plan.inputs) else None for register in kept]),
+        _read_by(prune(both, both.outputs[values:]), len(plan.inputs)),
+        _bytes(first, {owner[register] for register in kept}, compute),
         both,
         tuple((plan.shape(output), target) for output in plan.outputs),
         tuple(operands[position][1] for position in wrt),
@@ -147,6 +159,12 @@ def _first_that_fits(plan: Callable[[Optimize], _T], search: Optimize) -> _T:
         return plan(search)
     except PlanError:
         return plan(None)
+
+
+def _read_by(plan: Plan, operands: int) -> tuple[int, ...]:
+    """Which of its first inputs a plan reads."""
+    read = {source for step in plan.steps for source in step.sources}
+    return tuple([number for number in range(operands) if number in read])
 
 
 def _copied_bytes(plan: Plan, values: int, forward: int, dtypes: Sequence[Dtype], compute: Dtype) -> int:

@@ -22,6 +22,7 @@ from gpueinsum.api.arguments import (
 )
 from gpueinsum.api.derivative_dispatch import BothPasses, both_passes, tangent_pass
 from gpueinsum.api.dispatch import finish_result, layout, one_or_all, signature, stays_on_device
+from gpueinsum.api.libraries import Library, library_of
 from gpueinsum.backends.base import Backend
 from gpueinsum.backends.operands import on_device
 from gpueinsum.backends.select import HOST, as_array, backend_and_arrays
@@ -64,8 +65,9 @@ def vjp(
             the gradients, too. Up to three may be planned anew, by `optimize` if it is a name, else by "auto".
 
     Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays
-    (of one for one operand), each of its operand's shape and dtype. It can be called any number of times, and keeps the
-    operands and intermediates that it needs until it goes: do not change operands in chosen before its last call. For a
+    (of one for one operand), each of its operand's shape and dtype. A cotangent with one more axis, its first, is a
+    batch of cotangents: so are then the gradients, all computed in one pass. It can be called any number of times, and
+    keeps the operands and intermediates that it needs until it goes: do not change operands before its last call. For a
     plan of several outputs value and cotangent are tuples, and None among the cotangents stands for zeros.
 
     Raises what `einsum` raises; DtypeError for gradients of integers or bools; PlanError if no plan keeps to the limit.
@@ -79,13 +81,29 @@ def vjp(
     """
     asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
     options = _options(asked, Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune))
-    chosen, arrays = backend_and_arrays(backend, given)
+    library = library_of(given)
+    if library is not None:
+        value, pullback = library.vjp(asked, given, wrt, options, memory_limit)
+        return value, pullback
+    return evaluate_vjp(asked, given, wrt, options, memory_limit)
+
+
+def evaluate_vjp(
+    asked: Expression | Plan,
+    given: Sequence[Any],
+    wrt: int | Sequence[int] | None,
+    options: Options,
+    memory_limit: int | str | None,
+) -> tuple[Any, Pullback]:
+    """`vjp` for arrays of numpy's or CuPy's, and whatever becomes such."""
+    chosen, arrays = backend_and_arrays(options.backend, given)
     limit = bytes_limit(memory_limit, chosen)
     call = both_passes(asked, signature(arrays), positions_of(wrt, len(given)), options, limit, chosen)
     outputs = call.forward.run(*call.forward.cast(arrays))
-    finish = partial(finish_result, order=layout(order, given), backend=chosen, stays=stays_on_device(chosen, given))
-    values = [finish(value, call.forward.result) for value in outputs[call.kept :]]
-    return one_or_all(values), Pullback(call, outputs[: call.kept], chosen, finish)
+    order, stays = layout(options.order, given), stays_on_device(chosen, given)
+    finish = partial(finish_result, order=order, backend=chosen, stays=stays)
+    values = [finish(value, call.forward.result) for value in outputs[len(call.kept) :]]
+    return one_or_all(values), Pullback(call, outputs[: len(call.kept)], chosen, stays, finish)
 
 
 @dataclass(repr=False, eq=False, slots=True)
@@ -95,7 +113,9 @@ class Pullback:
     _call: BothPasses
     _kept: Sequence[Array]
     _backend: Backend
+    _stays: bool
     _finish: partial[Array]  # of a gradient and its dtype
+    library: Library | None = None  # that cotangents and gradients are of
 
     @property
     def plan(self) -> Plan:
@@ -114,19 +134,38 @@ class Pullback:
         raise TypeError("a Pullback cannot be pickled; its plan can be kept: pullback.plan.to_json()")
 
     def __call__(self, cotangent: Any) -> tuple[Array, ...]:
-        """The gradients for this cotangent; of several outputs for a tuple of them, in which None stands for zeros."""
-        call, backend, stays = self._call, self._backend, self._finish.keywords["stays"]
-        count = len(call.values)
+        """The gradients for this cotangent; of several outputs for a tuple of them, in which None stands for zeros.
+
+        Cotangents with one more axis, their first, are a batch: each gradient then has that axis, too.
+
+        >>> value, pullback = vjp("i,i->", [1.0, 2.0], [3.0, 4.0], wrt=0)
+        >>> pullback([1.0, 10.0])  # for a scalar value a batch of two
+        (array([[ 3.,  4.],
+               [30., 40.]]),)
+        """
+        count = len(self._call.values)
         cotangents = [cotangent] if count == 1 else _check_list(cotangent, count, "cotangents")
-        arrays = []
+        if self.library is not None:
+            gradients: tuple[Array, ...] = self.library.call(self._pull, *cotangents)
+            return gradients
+        return self._pull(*cotangents)
+
+    def _pull(self, *cotangents: Any) -> tuple[Array, ...]:
+        call, backend, stays, count = self._call, self._backend, self._stays, len(cotangents)
+        arrays, batches = [], {}
         for k, (given, (shape, kind)) in enumerate(zip(cotangents, call.values, strict=True)):
             if given is None and count > 1:
                 arrays.append(backend.asarray(np.zeros(shape, kind)))
-            else:
-                name = "the cotangent" if count == 1 else f"cotangent {k}"
-                arrays.append(_fit(given, name, "the value", shape, kind, backend, stays))
+                continue
+            name = "the cotangent" if count == 1 else f"cotangent {k}"
+            arrays.append(_fit(given, name, "the value", shape, kind, backend, stays, can_be_batch=True))
+            batches[k] = arrays[k].shape[: arrays[k].ndim - len(shape)]
+        if len(set(batches.values())) > 1:
+            raise OperandError(f"cotangents are batches of one size or none is: their first axes are {batches}")
+        is_batch = any(batches.values())
+        run = call.batched(tuple(batches), *batches[min(batches)]) if is_batch else call.backward.run
         kept = map(backend.asarray, self._kept)  # refused here if they are on another device than the current one
-        gradients = call.backward.run(*call.backward.cast(arrays), *kept)
+        gradients = run(*call.backward.cast(arrays), *kept)
         return tuple(map(self._finish, gradients, call.dtypes))
 
 
@@ -162,18 +201,28 @@ def jvp(
     given = _check_list(operands, None, "operands")
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
     options = _options(asked, Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune))
-    chosen, arrays = backend_and_arrays(backend, given)
+    along = _check_list(tangents, len(given), "tangents")
+    library = library_of([*given, *along])
+    if library is not None:
+        value, tangent = library.jvp(asked, given, along, options)
+        return value, tangent
+    return evaluate_jvp(asked, given, along, options)
+
+
+def evaluate_jvp(
+    asked: Expression | Plan, given: Sequence[Any], tangents: Sequence[Any], options: Options
+) -> tuple[Any, Any]:
+    """`jvp` for arrays of numpy's or CuPy's, and whatever becomes such."""
+    chosen, arrays = backend_and_arrays(options.backend, given)
     kinds, stays = signature(arrays), stays_on_device(chosen, given)
     moved: dict[int, Array] = {}  # the tangents that there are
-    for k, (tangent, (shape, kind)) in enumerate(
-        zip(_check_list(tangents, len(given), "tangents"), kinds, strict=True)
-    ):
+    for k, (tangent, (shape, kind)) in enumerate(zip(tangents, kinds, strict=True)):
         if tangent is not None:
             check_differentiable(kind, f"operand {k}")
             moved[k] = _fit(tangent, f"tangent {k}", "its operand", shape, kind, chosen, stays)
     call = tangent_pass(asked, kinds, tuple(moved), options, chosen)
     outputs = call.run(*call.cast([*arrays, *moved.values()]))
-    order = layout(order, given)
+    order = layout(options.order, given)
     handed = [finish_result(output, call.result, order, chosen, stays) for output in outputs]
     middle = len(handed) // 2
     return one_or_all(handed[:middle]), one_or_all(handed[middle:])
@@ -213,14 +262,23 @@ def _check_list(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
     return arrays
 
 
-def _fit(given: Any, name: str, owner: str, shape: Shape, dtype: Dtype, backend: Backend, stays: bool) -> Array:
+def _fit(
+    given: Any,
+    name: str,
+    owner: str,
+    shape: Shape,
+    dtype: Dtype,
+    backend: Backend,
+    stays: bool,
+    can_be_batch: bool = False,
+) -> Array:
     """A tangent or cotangent as an array, where and of the shape that it must be, of a dtype that `dtype` can hold."""
     if backend is HOST and on_device(given):
         raise OperandError(f"{name} is on a GPU, but the operands are not")
     if stays and isinstance(given, np.ndarray) and given.ndim and not on_device(given):
         raise OperandError(f"{name} is a numpy array, but the operands are on a GPU: move it (cupy.asarray(x))")
     array = as_array(backend, name, given)
-    if array.shape != shape:
+    if array.shape != shape and not (can_be_batch and array.ndim and array.shape[1:] == shape):
         raise OperandError(f"{name} has shape {array.shape}, but {owner} has {shape}")
     if not np.can_cast(array.dtype, dtype, "same_kind"):
         raise DtypeError(f"{name} is {array.dtype}, but {owner} is {dtype}")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.exceptions import AxisError
 
 from gpueinsum.api.arguments import (
+    DEFAULT,
     Array,
     Options,
     array_dtype,
@@ -92,6 +93,8 @@ def einsum(
         kinds = array_kinds(operands)
         if kinds:
             return cached_call(subscripts, *kinds)(*operands)
+        if operands:
+            return evaluate(subscripts, operands, None, DEFAULT)
     expression, arrays = hashable_form(subscripts, operands)
     options = Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune)
     return evaluate(expression, arrays, out, options.check())

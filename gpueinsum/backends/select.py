@@ -32,8 +32,10 @@ def backend_and_arrays(requested: str | None, operands: Sequence[object]) -> tup
 
 def kinds_on_device(operands: Sequence[object]) -> list[Any]:
     """`CudaBackend.kinds` of plain arrays of CuPy's; nothing for any other operands."""
-    array = getattr(sys.modules.get("cupy"), "ndarray", None)  # without it there are no such operands
-    return cuda_backend().kinds(operands) if set(map(type, operands)) == {array} else []
+    cupy = sys.modules.get("cupy")
+    if cupy is None:  # without it there are no such operands
+        return []
+    return cuda_backend().kinds(operands) if set(map(type, operands)) == {getattr(cupy, "ndarray", None)} else []
 
 
 def as_array(backend: Backend, name: str, operand: object) -> Array:

@@ -100,6 +100,17 @@ def parse_interleaved(sublists: Sequence[Sublist], output: Sublist | None, shape
     return _resolve(_read_sublists(sublists, output), shapes)
 
 
+def as_text(sublists: Sequence[Sublist], output: Sublist | None) -> str:
+    """The interleaved form as a text of the same meaning.
+
+    >>> as_text([("batch", "i"), ("i", ...)], ("batch", ...))
+    'AB,B...->A...'
+    """
+    written = _read_sublists(sublists, output)
+    inputs = ",".join("".join(token.label for token in term) for term in written.inputs)
+    return inputs if written.output is None else f"{inputs}->{''.join(token.label for token in written.output)}"
+
+
 def alphabet(used: Iterable[Label] = ()) -> Iterator[Label]:
     """Letters that are not `used`, in ascending order: A-Z, a-z, then the other 130,000 letters of Unicode."""
     taken = set(used)

@@ -127,7 +127,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "gradient of integers": (lambda: ge.vjp("i,i->", [1.0], [1]), ge.DtypeError, "operand 1"),
     "gradient of bools": (lambda: ge.vjp("i,i->", [True], [1.0], wrt=0), ge.DtypeError, "operand 0"),
     "tangent of integers": (lambda: ge.jvp("i,i->", ([1.0], [1]), ([1.0], [1])), ge.DtypeError, "operand 1"),
-    "cotangent of another shape": (lambda: ge.vjp("i->", [1.0])[1]([1.0]), ge.OperandError, r"\(1,\)"),
+    "cotangent of another shape": (lambda: ge.vjp("i->", [1.0])[1]([[1.0]]), ge.OperandError, r"\(1, 1\)"),
     "cotangent that would broadcast": (lambda: ge.vjp("i->i", [1.0, 2.0])[1](1.0), ge.OperandError, r"\(2,\)"),
     "tangent of another shape": (lambda: ge.jvp("i->", ([1.0],), ([1.0, 2.0],)), ge.OperandError, r"\(2,\)"),
     "too few tangents": (lambda: ge.jvp("i,i->", ([1.0], [1.0]), ([1.0],)), ge.OperandError, "2"),

@@ -59,10 +59,10 @@ class CupyRuntime:
 
     def to_device(self, operand: Any) -> Array:
         """The operand as an array on the current device."""
-        if type(operand) is self.array_type and operand.data.device_id == self.device():
+        current = self.device()
+        if type(operand) is self.array_type and operand.data.device_id == current:
             return operand  # as most operands are
         array = self._adopt(operand) if on_device(operand) else self._upload(operand)
-        current = self.device()
         if array.device.id != current:
             raise OperandError(
                 f"an array is on device {array.device.id} but device {current} is current: "
@@ -97,6 +97,18 @@ class CupyRuntime:
         stream = self._cupy.cuda.get_current_stream()
         thread = threading.get_ident() if stream.ptr == _PER_THREAD_STREAM else None  # another stream in every thread
         return self.device(), stream, thread
+
+    @contextlib.contextmanager
+    def borrowing(self, device: int, stream: int, allocate: Callable[[int], tuple[int, object]]) -> Iterator[None]:
+        """Another library's device, stream (its address) and memory: from bytes to an address and what owns them."""
+        cuda = self._cupy.cuda
+
+        def memory(nbytes: int) -> Any:
+            address, owner = allocate(nbytes)
+            return cuda.MemoryPointer(cuda.UnownedMemory(address, nbytes, owner, device), 0)
+
+        with cuda.Device(device), self._current(cuda.ExternalStream(stream, device)), cuda.using_allocator(memory):
+            yield
 
     def is_capturing(self) -> bool:
         """Whether the current stream is being captured: what is launched there runs later, and maybe often."""

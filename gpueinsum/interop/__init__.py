@@ -1,0 +1,1 @@
+"""Other libraries' arrays, in the same memory in and out; and what those libraries follow: gradients, programs."""

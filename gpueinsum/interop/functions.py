@@ -1,0 +1,259 @@
+"""Einsums as functions that can be derived and batched before any array is there; each becomes a plan for shapes.
+
+A framework that traces what is computed (torch, JAX) asks for the shapes of a result, for the derivative of a function
+as such a function again, and for the function of a whole batch. In the end all of them are plans.
+"""
+
+from __future__ import annotations
+
+from ast import literal_eval
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+from gpueinsum.api.arguments import DEFAULT, Dtype, Expression, Options, Signature
+from gpueinsum.api.derivative_dispatch import BothPasses, backward_plan, both_passes, tangent_plan
+from gpueinsum.api.dispatch import Call, bind_with_own_outputs, check_dimensions, needed_casts, plan_for, resolve
+from gpueinsum.backends.base import Backend
+from gpueinsum.costs.profile import Profile
+from gpueinsum.errors import OptimizerError
+from gpueinsum.language.plan import Plan, check_takes
+from gpueinsum.language.subscripts import Shape, as_text
+from gpueinsum.planning.batch import batch
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How all derivatives of a function are run: options, and the bytes that both passes of one may take."""
+
+    options: Options = DEFAULT
+    limit: int | None = None
+
+
+class Function(Protocol):
+    """From so many `inputs` to so many `outputs`, all of one dtype."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def settings(self) -> Settings: ...
+
+    def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
+        """Those of the outputs."""
+
+    def plan(self, shapes: tuple[Shape, ...], dtype: Dtype, profile: Profile) -> Plan:
+        """The function for inputs of these shapes, computed in this dtype."""
+
+
+@dataclass(frozen=True, slots=True)
+class Einsum:
+    """An expression of so many operands."""
+
+    expression: Expression
+    inputs: int
+    settings: Settings
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
+        """That of the output; sizes may be symbols that stand for more than 1, which are not compared."""
+        known = [tuple([size if isinstance(size, int) else 2 for size in shape]) for shape in inputs]
+        if known != list(inputs):
+            known = [tuple([min(size, 2) for size in shape]) for shape in known]
+        core = resolve(self.expression, tuple(known))
+        size: dict[str, int] = {}
+        for term, shape in zip(core.inputs, inputs, strict=True):
+            size |= zip(term, shape, strict=True)
+        return [tuple([size[label] for label in core.output])]
+
+    def plan(self, shapes: tuple[Shape, ...], dtype: Dtype, profile: Profile) -> Plan:
+        plan = plan_for(self.expression, shapes, dtype, self.settings.options, profile)
+        check_dimensions(plan)
+        return plan
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, whatever the dtype that it was made for."""
+
+    made: Plan
+    settings: Settings
+
+    @property
+    def inputs(self) -> int:
+        return len(self.made.inputs)
+
+    @property
+    def outputs(self) -> int:
+        return len(self.made.outputs)
+
+    def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
+        check_takes(self.made, tuple(inputs))
+        return [self.made.shape(output) for output in self.made.outputs]
+
+    def plan(self, shapes: tuple[Shape, ...], dtype: Dtype, profile: Profile) -> Plan:
+        check_takes(self.made, shapes)
+        return replace(self.made, dtype=dtype.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Vjp:
+    """From the inputs of a function and a cotangent of each output to the gradients of the inputs in `wrt`."""
+
+    of: Function
+    wrt: tuple[int, ...]
+
+    @property
+    def inputs(self) -> int:
+        return self.of.inputs + self.of.outputs
+
+    @property
+    def outputs(self) -> int:
+        return len(self.wrt)
+
+    @property
+    def settings(self) -> Settings:
+        return self.of.settings
+
+    def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
+        return [inputs[position] for position in self.wrt]
+
+    def plan(self, shapes: tuple[Shape, ...], dtype: Dtype, profile: Profile) -> Plan:
+        plan = self.of.plan(shapes[: self.of.inputs], dtype, profile)
+        return backward_plan(plan, self.wrt, self.settings.options.optimize, self.settings.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Jvp:
+    """From the inputs of a function and a tangent of each input in `wrt` to the tangents of the outputs."""
+
+    of: Function
+    wrt: tuple[int, ...]
+
+    @property
+    def inputs(self) -> int:
+        return self.of.inputs + len(self.wrt)
+
+    @property
+    def outputs(self) -> int:
+        return self.of.outputs
+
+    @property
+    def settings(self) -> Settings:
+        return self.of.settings
+
+    def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
+        return self.of.shapes(inputs[: self.of.inputs])
+
+    def plan(self, shapes: tuple[Shape, ...], dtype: Dtype, profile: Profile) -> Plan:
+        return tangent_plan(self.of.plan(shapes[: self.of.inputs], dtype, profile), self.wrt)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A function of inputs of which those at `positions`, at least one, have a new first axis, as all outputs do."""
+
+    of: Function
+    positions: tuple[int, ...]
+
+    @property
+    def inputs(self) -> int:
+        return self.of.inputs
+
+    @property
+    def outputs(self) -> int:
+        return self.of.outputs
+
+    @property
+    def settings(self) -> Settings:
+        return self.of.settings
+
+    def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
+        size = inputs[self.positions[0]][0]
+        return [(size, *shape) for shape in self.of.shapes(self._single(inputs))]
+
+    def plan(self, shapes: tuple[Shape, ...], dtype: Dtype, profile: Profile) -> Plan:
+        size = shapes[self.positions[0]][0]
+        return batch(self.of.plan(self._single(shapes), dtype, profile), self.positions, size)
+
+    def _single(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        return tuple([shape[1:] if k in self.positions else shape for k, shape in enumerate(shapes)])
+
+
+# ---------------------------------------------------------------- functions of arrays
+
+
+@lru_cache(maxsize=1024)
+def call_of(function: Function, operands: Signature, backend: Backend) -> Call:
+    """The function for arrays of these shapes, which have one dtype, as a call that gives a tuple of arrays."""
+    dtype = operands[0][1]
+    compute = backend.compute_dtype(dtype)
+    plan = function.plan(tuple([shape for shape, _ in operands]), compute, backend.profile)
+    check_dimensions(plan)
+    run = bind_with_own_outputs(plan, backend, function.settings.options.mode)
+    return Call(run, *needed_casts(operands, compute, dtype), False)
+
+
+@lru_cache(maxsize=1024)
+def passes_of(function: Function, operands: Signature, wrt: tuple[int, ...], backend: Backend) -> BothPasses:
+    """The function and its gradients for arrays of these shapes, which have one dtype."""
+    compute = backend.compute_dtype(operands[0][1])
+    plan = function.plan(tuple([shape for shape, _ in operands]), compute, backend.profile)
+    return both_passes(plan, operands, wrt, function.settings.options, function.settings.limit, backend)
+
+
+# ---------------------------------------------------------------- as text, for a framework that keeps no objects
+
+_DERIVED = {kind.__name__: kind for kind in (Vjp, Jvp, Batch)}
+
+
+def to_text(function: Function) -> str:
+    """The function as a literal of Python. Raises OptimizerError for an optimizer that is an object."""
+    settings = function.settings
+    optimize = settings.options.optimize
+    if callable(optimize):
+        raise OptimizerError("optimize= is an object, which a compiled program cannot hold: give a name or a path")
+    return repr([_to_list(function), tuple(settings.options), settings.limit])
+
+
+def _to_list(function: Function) -> list[Any]:
+    match function:
+        case Einsum():
+            expression = function.expression
+            text = expression if isinstance(expression, str) else as_text(*expression)
+            return ["Einsum", text, function.inputs]
+        case Planned():
+            return ["Planned", function.made.to_json()]
+        case Vjp() | Jvp():
+            return [type(function).__name__, _to_list(function.of), function.wrt]
+        case Batch():
+            return ["Batch", _to_list(function.of), function.positions]
+        case _:
+            raise TypeError(f"{function!r:.60} is no function of an einsum")
+
+
+@lru_cache(maxsize=1024)
+def from_text(text: str) -> Function:
+    """The function that `to_text` wrote."""
+    function, values, limit = literal_eval(text)
+    return _from_list(function, Settings(Options(*values), limit))
+
+
+def _from_list(written: list[Any], settings: Settings) -> Function:
+    match written:
+        case ["Einsum", text, operands]:
+            return Einsum(text, operands, settings)
+        case ["Planned", text]:
+            return Planned(Plan.from_json(text), settings)
+        case [kind, of, positions]:
+            made: Function = _DERIVED[kind](_from_list(of, settings), positions)
+            return made
+        case _:
+            raise ValueError(f"{written!r:.60} is no function of an einsum")

@@ -1,0 +1,108 @@
+"""torch's tensors as numpy's or CuPy's arrays and back, in the same memory; on a GPU on torch's device and stream."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpueinsum.api.arguments import Array, Dtype, dtype_of
+from gpueinsum.api.dispatch import signature
+from gpueinsum.backends.base import Backend
+from gpueinsum.backends.select import HOST, cuda_backend
+from gpueinsum.errors import OperandError
+from gpueinsum.interop.functions import Batch, Function, call_of
+
+_here = contextlib.nullcontext()
+
+
+def array_of(tensor: Tensor) -> Array:
+    """What a tensor holds, as an array in its memory; a copy of what is to be conjugated or negated when it is read."""
+    if tensor.layout is not torch.strided:
+        raise OperandError(f"a tensor of layout {tensor.layout} is no dense array: convert it first (x.to_dense())")
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if tensor.is_conj() or tensor.is_neg():
+        tensor = tensor.resolve_conj().resolve_neg()
+    if tensor.dtype is torch.bfloat16:
+        return array_of(tensor.view(torch.int16)).view(dtype_of("bfloat16"))
+    return tensor.numpy() if tensor.is_cpu else cuda_backend().asarray(tensor)
+
+
+def tensor_of(array: Array) -> Tensor:
+    """What an array of numpy's or CuPy's holds, or a scalar, as a tensor."""
+    if array.dtype.kind == "V":  # ml_dtypes' bfloat16
+        return tensor_of(array.view(np.int16)).view(torch.bfloat16)
+    if type(array) is np.ndarray:
+        return torch.from_numpy(array)
+    return torch.from_numpy(np.asarray(array)) if isinstance(array, np.generic) else torch.from_dlpack(array)
+
+
+def unwrap(operand: Any) -> Any:
+    """An operand, an array in the place of a tensor."""
+    return array_of(operand) if isinstance(operand, Tensor) else operand
+
+
+def wrap(results: Any) -> Any:
+    """Results, a tensor in the place of each array."""
+    if isinstance(results, tuple):
+        return tuple(map(wrap, results))
+    return tensor_of(results) if hasattr(results, "dtype") else results
+
+
+def device_of(tensors: Sequence[Tensor]) -> torch.device:
+    """The device of all tensors. Raises OperandError if there are several, or if it cannot be computed on."""
+    device = tensors[0].device
+    for number, tensor in enumerate(tensors):
+        if tensor.device != device:
+            raise OperandError(
+                f"operand {number} is on {tensor.device}, but operand 0 is on {device}: move one of them (x.to(device))"
+            )
+    if device.type not in ("cpu", "cuda"):
+        raise OperandError(f"tensors on {device} cannot be computed with: move them to a CPU or to CUDA (x.to(device))")
+    return device
+
+
+def backend_on(device: torch.device) -> Backend:
+    return HOST if device.type == "cpu" else cuda_backend()
+
+
+def on(device: torch.device) -> AbstractContextManager[None]:
+    """CUDA's work goes to torch's current stream, and its memory comes from torch's allocator, as tensors' does."""
+    if device.type == "cpu":
+        return _here
+    stream = torch.cuda.current_stream(device)
+    return cuda_backend().runtime.borrowing(stream.device_index, stream.cuda_stream, _allocate)
+
+
+def _allocate(nbytes: int) -> tuple[int, Tensor]:
+    """So many bytes of the current device from torch: their address, and what owns them."""
+    owner = torch.empty(nbytes, dtype=torch.uint8, device="cuda")
+    return owner.data_ptr(), owner
+
+
+def run(function: Function, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The function of tensors, followed by nobody."""
+    device = device_of(tensors)
+    backend = backend_on(device)
+    with on(device):
+        arrays = list(map(array_of, tensors))
+        call = call_of(function, signature(arrays), backend)
+        return tuple([result_of(result, call.result) for result in call.run(*call.cast(arrays))])
+
+
+def result_of(array: Array, dtype: Dtype | None) -> Tensor:
+    """An output as a tensor, of this dtype if one is given."""
+    return tensor_of(array if dtype is None else array.astype(dtype))
+
+
+def batched(function: Function, tensors: Sequence[Tensor], dims: Sequence[int | None]) -> tuple[Any, ...]:
+    """A function of tensors of which some have an axis for a batch: that of a whole batch, and its tensors."""
+    positions = tuple([position for position, dim in enumerate(dims) if dim is not None])
+    moved = [tensor if dim is None else tensor.movedim(dim, 0) for tensor, dim in zip(tensors, dims, strict=True)]
+    return Batch(function, positions), *moved

@@ -1,0 +1,272 @@
+"""Calls with torch's tensors: results are tensors on the same device, followed by autograd and torch.func.
+
+What nobody follows is computed with the arrays in the tensors' memory. Otherwise a call is one node of autograd's
+graph. Its backward pass is the plan's own; where that is to be followed, too, it is a node of the same kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpueinsum.api.arguments import DEFAULT, Array, Expression, Options, bytes_limit, dtype_of, positions_of
+from gpueinsum.api.derivatives import evaluate_jvp, evaluate_vjp
+from gpueinsum.api.dispatch import array_kinds, cached_call, evaluate_arrays, evaluate_plan_arrays, one_or_all, resolve
+from gpueinsum.api.libraries import Asked
+from gpueinsum.errors import DtypeError, OperandError, OutError
+from gpueinsum.interop.functions import Batch, Einsum, Function, Jvp, Planned, Settings, Vjp
+from gpueinsum.interop.nodes import apply, follower
+from gpueinsum.interop.operator import run_operator
+from gpueinsum.interop.tensors import array_of, backend_on, device_of, on, tensor_of, unwrap, wrap
+from gpueinsum.language.plan import Plan
+from gpueinsum.language.subscripts import Shape, Term
+from gpueinsum.planning.search import MANY_RUNS
+
+
+class TorchLibrary:
+    """torch as a `Library`."""
+
+    name = "torch"
+
+    def call(self, function: Callable[..., Any], *operands: Any) -> Any:
+        tensors = [operand for operand in operands if isinstance(operand, Tensor)]
+        with on(device_of(tensors)):
+            return wrap(function(*map(unwrap, operands)))
+
+    def evaluate(self, expression: Expression, operands: Sequence[Any], out: Array | None, options: Options) -> Any:
+        return self.evaluate_within(None, expression, operands, out, options)
+
+    def evaluate_within(
+        self, limit: int | str | None, expression: Expression, operands: Sequence[Any], out: Any, options: Options
+    ) -> Any:
+        """`evaluate`, where both passes of the gradients take no more than `limit`, as `vjp` has it."""
+        tensors = _tensors(operands)
+        if out is not None:
+            return _store(self.evaluate(expression, tensors, None, _with_out(tensors, out, options)), out, options)
+        order = options.order
+        tensors, options = _of_one_dtype(tensors, options)
+        follow = follower(tensors)
+        if len(tensors) == 1 and follow is not run_operator and (view := _as_view(expression, tensors[0].shape)):
+            result = _view(tensors[0], *view)
+        elif follow is not None:
+            [result] = follow(_function(expression, tensors, options, limit, follow), *tensors)
+        elif options == DEFAULT and tensors[0].is_cpu:
+            arrays = list(map(array_of, tensors))
+            return tensor_of(cached_call(expression, *array_kinds(arrays))(*arrays))
+        else:
+            options = _as_torch_is_set(options, tensors)
+            result = self.call(lambda *arrays: evaluate_arrays(expression, arrays, None, options), *tensors)
+        return result if order in ("K", "k", None) else _ordered(result, order, tensors)
+
+    def evaluate_plan(self, plan: Plan, operands: Sequence[Any], options: Options) -> Any:
+        tensors, options = _of_one_dtype(_tensors(operands), options)
+        if (follow := follower(tensors)) is not None:
+            return one_or_all(follow(_function(plan, tensors, options, None, follow), *tensors))
+        options = _as_torch_is_set(options, tensors)._replace(dtype=dtype_of(plan.dtype))
+        return self.call(lambda *arrays: evaluate_plan_arrays(plan, arrays, options), *tensors)
+
+    def vjp(self, asked: Asked, operands: Sequence[Any], wrt: Any, options: Options, memory_limit: Any) -> Any:
+        tensors = _tensors(operands)
+        if (follow := follower(tensors)) is None:
+            options = _with_dtype(tensors, _as_torch_is_set(options, tensors))
+            value, pullback = self.call(
+                lambda *arrays: evaluate_vjp(asked, arrays, wrt, options, memory_limit), *tensors
+            )
+            return value, replace(pullback, library=self)
+        positions, given = positions_of(wrt, len(tensors)), [tensor.dtype for tensor in tensors]
+        tensors, options = _of_one_dtype(tensors, options)
+        function = _function(asked, tensors, options, memory_limit, follow)
+        return one_or_all(apply(function, *tensors)), FollowedPullback(function, tensors, positions, given)
+
+    def jvp(self, asked: Asked, operands: Sequence[Any], tangents: Sequence[Any], options: Options) -> Any:
+        tensors = _tensors(operands)
+        moved = {k: torch.as_tensor(dx, device=tensors[0].device) for k, dx in enumerate(tangents) if dx is not None}
+        if (follow := follower([*tensors, *moved.values()])) is None:
+            options, count = _with_dtype(tensors, _as_torch_is_set(options, tensors)), len(tensors)
+
+            def both(*arrays: Array) -> Any:
+                listed = dict(zip(moved, arrays[count:], strict=True))
+                return evaluate_jvp(asked, arrays[:count], [listed.get(k) for k in range(count)], options)
+
+            return self.call(both, *tensors, *moved.values())
+        tensors, options = _of_one_dtype(tensors, options)
+        function = _function(asked, tensors, options, None, follow)
+        along = [tangent.to(tensors[0].dtype) for tangent in moved.values()]
+        pushed = apply(Jvp(function, tuple(moved)), *tensors, *along)
+        return one_or_all(apply(function, *tensors)), one_or_all(pushed)
+
+
+TORCH = TorchLibrary()
+
+
+@dataclass(repr=False, eq=False, slots=True)
+class FollowedPullback:
+    """`gpueinsum.Pullback` of tensors that are followed: so are the gradients, by operands and cotangents."""
+
+    _function: Function
+    _tensors: Sequence[Tensor]
+    _wrt: tuple[int, ...]
+    _dtypes: Sequence[torch.dtype]
+
+    def __call__(self, cotangent: Any) -> tuple[Tensor, ...]:
+        """The gradients, as those of `gpueinsum.Pullback`."""
+        like, count = self._tensors[0], self._function.outputs
+        shapes = self._function.shapes([tuple(tensor.shape) for tensor in self._tensors])
+        given = [cotangent] if count == 1 else cotangent
+        cotangents = [
+            torch.zeros(shape, dtype=like.dtype, device=like.device)
+            if one is None
+            else torch.as_tensor(one, device=like.device).to(like.dtype)
+            for one, shape in zip(given, shapes, strict=True)
+        ]
+        function: Function = Vjp(self._function, self._wrt)
+        many = [k for k, shape in enumerate(shapes) if cotangents[k].ndim == len(shape) + 1]
+        if many:
+            function = Batch(function, tuple(len(self._tensors) + k for k in many))
+        gradients = apply(function, *self._tensors, *cotangents)
+        return tuple([x.to(self._dtypes[k]) for x, k in zip(gradients, self._wrt, strict=True)])
+
+
+# ---------------------------------------------------------------- what a call is given
+
+
+def _tensors(operands: Sequence[Any]) -> Sequence[Tensor]:
+    """The operands as tensors, those that are none on the device of those that are."""
+    for operand in operands:
+        if not isinstance(operand, Tensor):
+            break
+    else:
+        return operands
+    device = next(operand.device for operand in operands if isinstance(operand, Tensor))
+    return [operand if isinstance(operand, Tensor) else torch.as_tensor(operand, device=device) for operand in operands]
+
+
+def _function(
+    asked: Asked, tensors: Sequence[Tensor], options: Options, limit: int | str | None, follow: Callable[..., Any]
+) -> Function:
+    """What is asked as a function of such tensors."""
+    if limit is not None:
+        limit = bytes_limit(limit, backend_on(device_of(tensors)))
+    make = _new_function if follow is run_operator else _kept_function
+    return make(asked, len(tensors), _as_torch_is_set(options, tensors), limit)
+
+
+def _new_function(asked: Asked, operands: int, options: Options, limit: int | None) -> Function:
+    """One that may be derived many times, as in training."""
+    options = options._replace(dtype=None, order="K", casting="safe", runs=0 if options.deterministic else MANY_RUNS)
+    settings = Settings(options, limit)
+    return Planned(asked, settings) if isinstance(asked, Plan) else Einsum(asked, operands, settings)
+
+
+_kept_function = lru_cache(maxsize=4096)(_new_function)
+
+
+def _as_torch_is_set(options: Options, tensors: Sequence[Tensor]) -> Options:
+    """On CUDA what is left open is as torch's own products are: their precision, and whether bits may differ."""
+    if tensors[0].is_cpu:
+        return options
+    if options.precision is None and tensors[0].dtype is torch.float32:
+        options = options._replace(precision=_PRECISIONS[torch.get_float32_matmul_precision()])
+    if torch.are_deterministic_algorithms_enabled():
+        options = options._replace(deterministic=True, graph=False, autotune=False, runs=0)
+    return options
+
+
+_PRECISIONS = {"highest": None, "high": "tf32", "medium": "bf16"}
+
+
+def _of_one_dtype(tensors: Sequence[Tensor], options: Options) -> tuple[Sequence[Tensor], Options]:
+    """The tensors in the dtype of the computation, and the options without it."""
+    options = _with_dtype(tensors, options)
+    if options.dtype is None:
+        return tensors, options
+    dtype = getattr(torch, options.dtype.name, None)
+    if dtype is None:
+        raise DtypeError(f"torch has no dtype {options.dtype}")
+    for number, tensor in enumerate(tensors):
+        source = dtype_of(tensor.dtype)
+        if not np.can_cast(source, options.dtype, options.casting):
+            raise DtypeError(
+                f"operand {number} is {source}, which casting={options.casting!r} does not cast to {options.dtype}"
+            )
+    return [tensor.to(dtype) for tensor in tensors], options._replace(dtype=None, casting="safe")
+
+
+def _with_dtype(tensors: Sequence[Tensor], options: Options) -> Options:
+    """The options, with a dtype if tensors must be cast: by torch's rules, those of autocast and then of promotion."""
+    if options.dtype is not None:
+        return options
+    first, device = tensors[0].dtype, tensors[0].device.type
+    is_autocast = torch.is_autocast_enabled(device)
+    if not is_autocast:
+        for tensor in tensors:
+            if tensor.dtype is not first:
+                break
+        else:
+            return options
+    dtypes = [tensor.dtype for tensor in tensors]
+    if is_autocast:
+        reduced = torch.get_autocast_dtype(device)
+        dtypes = [reduced if dtype.is_floating_point and dtype.itemsize <= 4 else dtype for dtype in dtypes]
+    wanted = reduce(torch.promote_types, dtypes)
+    if all(tensor.dtype is wanted for tensor in tensors):
+        return options
+    return options._replace(dtype=dtype_of(wanted), casting="same_kind")
+
+
+def _with_out(tensors: Sequence[Tensor], out: Any, options: Options) -> Options:
+    """The options for a result that goes to `out`, whose dtype counts as in numpy. Raises OperandError."""
+    if not isinstance(out, Tensor):
+        raise OperandError(f"out is of type {type(out).__name__}, not a tensor, as the operands are")
+    if out.device != tensors[0].device:
+        raise OutError(f"out is on {out.device}, but the operands are on {tensors[0].device}")
+    given = _with_dtype([*tensors, out], options)
+    return given if options.dtype is None else options
+
+
+def _store(result: Tensor, out: Tensor, options: Options) -> Tensor:
+    if result.requires_grad or (out.requires_grad and torch.is_grad_enabled()):
+        raise OutError("out= takes no part in autograd: leave it out, or detach the operands and out")
+    if out.shape != result.shape:
+        raise OutError(f"out has shape {tuple(out.shape)}, but the result has {tuple(result.shape)}")
+    source, target = dtype_of(result.dtype), dtype_of(out.dtype)
+    if not np.can_cast(source, target, options.casting):
+        raise DtypeError(f"the result is {source}, which casting={options.casting!r} does not cast to out's {target}")
+    return out.copy_(result)
+
+
+# ---------------------------------------------------------------- what a call gives
+
+
+@lru_cache(maxsize=1024)
+def _as_view(expression: Expression, shape: Shape) -> tuple[Term, Term] | None:
+    """Both terms of an expression that transposes one operand or takes its diagonal."""
+    core = resolve(expression, (shape,))
+    [term] = core.inputs
+    is_view = set(term) == set(core.output) and len(set(core.output)) == len(core.output)
+    return (term, core.output) if is_view else None
+
+
+def _view(tensor: Tensor, term: Term, out: Term) -> Tensor:
+    """The tensor's memory, as torch's own views are: followed, and with the version of the tensor."""
+    for label in dict.fromkeys(term):
+        while (first := term.find(label)) != (second := term.rfind(label)):
+            tensor = tensor.diagonal(dim1=first, dim2=second)  # whose axis is the last
+            term = term[:first] + term[first + 1 : second] + term[second + 1 :] + label
+    return tensor.permute([term.index(label) for label in out])
+
+
+def _ordered(result: Tensor, order: str, tensors: Sequence[Tensor]) -> Tensor:
+    """The result in C or F order, or in that of the operands."""
+    is_fortran = all(_reversed(tensor).is_contiguous() for tensor in tensors) if order in "Aa" else order in "Ff"
+    return _reversed(_reversed(result).contiguous()) if is_fortran else result.contiguous()
+
+
+def _reversed(tensor: Tensor) -> Tensor:
+    return tensor.permute(*range(tensor.ndim - 1, -1, -1))
