@@ -78,8 +78,10 @@ class Options(NamedTuple):
             raise PlanError(f"memory_limit={limit!r} is not a number of elements")
         if dtype is not None:
             dtype = dtype_of(dtype)
-            check_kind(dtype)
-            dtype = dtype.newbyteorder("=")
+            if dtype.name not in NUMBERS:
+                check_kind(dtype)
+            if not dtype.isnative:
+                dtype = dtype.newbyteorder("=")
         modes = precision, bool(deterministic), bool(autotune), limit, graph if graph is None else bool(graph)
         return Options(dtype, order, casting, _hashable(optimize), backend, *modes, 0 if deterministic else runs)
 

@@ -34,6 +34,7 @@ from gpueinsum.api.dispatch import (
     resolve,
     signature,
 )
+from gpueinsum.api.libraries import library_of
 from gpueinsum.api.paths import path_of
 from gpueinsum.backends.base import Backend
 from gpueinsum.backends.select import HOST, as_array, backend_for
@@ -181,6 +182,12 @@ class ContractExpression:
         options = self._options._replace(backend=_backend(backend))
         if not self._constants:
             return evaluate(self._expression, arrays, out, options)
+        operands = _fill(self._constants, arrays)
+        library = library_of(operands)
+        if library is not None:
+            if out is not None or library.is_followed(operands):
+                return library.evaluate(self._expression, operands, out, options)
+            return library.call(partial(self, backend=backend), *arrays)
         given = arrays or tuple(self._constants.values())
         chosen = backend_for(options.backend, given)
         if out is not None:
@@ -204,7 +211,9 @@ class ContractExpression:
 
 def _constants_on(constants: Mapping[int, Any], backend: Backend, context: Hashable) -> dict[int, Array]:
     """The constants where they are computed with; `context` is what they can be used with only."""
-    return {i: as_array(backend, f"operand {i}", array) for i, array in constants.items()}
+    library = library_of([*constants.values()])
+    arrays = constants if library is None else {i: library.unwrap(array) for i, array in constants.items()}
+    return {i: as_array(backend, f"operand {i}", array) for i, array in arrays.items()}
 
 
 def _fold(

@@ -29,6 +29,7 @@ from gpueinsum.api.dispatch import (
     plan_for,
     plan_options,
 )
+from gpueinsum.api.libraries import library_of
 from gpueinsum.backends.operands import on_device
 from gpueinsum.backends.select import backend_for
 from gpueinsum.costs.machine import profile_for
@@ -191,4 +192,7 @@ def _summed_axes(axes: Any) -> tuple[list[int], list[int]]:
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Array:
     """numpy's `transpose`: a view of x with its axes permuted, reversed by default."""
+    if library_of([x]) is not None:  # whose own view it is
+        labels = list(range(len(array_shape(x))))
+        return einsum(x, labels, labels[::-1] if axes is None else [labels[axis] for axis in axes])
     return backend_for(None, [x]).asarray(x).transpose(axes)

@@ -22,6 +22,12 @@ class Library(Protocol):
     @property
     def name(self) -> str: ...
 
+    def unwrap(self, operand: Any) -> Any:
+        """An array of numpy's or CuPy's in the memory of one of the library's; anything else as it is."""
+
+    def is_followed(self, operands: Sequence[Any]) -> bool:
+        """Whether the library follows what becomes of these operands: their gradients, a program."""
+
     def call(self, function: Callable[..., Any], *operands: Any) -> Any:
         """A function of numpy's or CuPy's arrays, called with what these operands hold."""
 

@@ -24,6 +24,12 @@ class ArrayLibrary:
     name: str
     wrap: Callable[[Array], Any]
 
+    def unwrap(self, operand: Any) -> Any:
+        return operand
+
+    def is_followed(self, operands: Sequence[Any]) -> bool:
+        return False
+
     def call(self, function: Callable[..., Any], *operands: Any) -> Any:
         return self._wrap(function(*operands))
 

@@ -6,6 +6,7 @@ as such a function again, and for the function of a whole batch. In the end all 
 
 from __future__ import annotations
 
+import json
 from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -230,7 +231,7 @@ def _to_list(function: Function) -> list[Any]:
             text = expression if isinstance(expression, str) else as_text(*expression)
             return ["Einsum", text, function.inputs]
         case Planned():
-            return ["Planned", function.made.to_json()]
+            return ["Planned", function.made.to_dict()]
         case Vjp() | Jvp():
             return [type(function).__name__, _to_list(function.of), function.wrt]
         case Batch():
@@ -250,8 +251,8 @@ def _from_list(written: list[Any], settings: Settings) -> Function:
     match written:
         case ["Einsum", text, operands]:
             return Einsum(text, operands, settings)
-        case ["Planned", text]:
-            return Planned(Plan.from_json(text), settings)
+        case ["Planned", plan]:
+            return Planned(Plan.from_json(json.dumps(plan)), settings)
         case [kind, of, positions]:
             made: Function = _DERIVED[kind](_from_list(of, settings), positions)
             return made

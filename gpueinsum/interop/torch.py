@@ -34,6 +34,12 @@ class TorchLibrary:
 
     name = "torch"
 
+    def unwrap(self, operand: Any) -> Any:
+        return unwrap(operand)
+
+    def is_followed(self, operands: Sequence[Any]) -> bool:
+        return follower([operand for operand in operands if isinstance(operand, Tensor)]) is not None
+
     def call(self, function: Callable[..., Any], *operands: Any) -> Any:
         tensors = [operand for operand in operands if isinstance(operand, Tensor)]
         with on(device_of(tensors)):
@@ -190,12 +196,16 @@ def _of_one_dtype(tensors: Sequence[Tensor], options: Options) -> tuple[Sequence
     if dtype is None:
         raise DtypeError(f"torch has no dtype {options.dtype}")
     for number, tensor in enumerate(tensors):
-        source = dtype_of(tensor.dtype)
-        if not np.can_cast(source, options.dtype, options.casting):
-            raise DtypeError(
-                f"operand {number} is {source}, which casting={options.casting!r} does not cast to {options.dtype}"
-            )
+        if not _can_cast(tensor.dtype, dtype, options.casting):
+            how = f"which casting={options.casting!r} does not cast to {options.dtype}"
+            raise DtypeError(f"operand {number} is {dtype_of(tensor.dtype)}, {how}")
     return [tensor.to(dtype) for tensor in tensors], options._replace(dtype=None, casting="safe")
+
+
+@torch.compiler.assume_constant_result  # a program that is written down knows the dtypes
+def _can_cast(source: torch.dtype, target: torch.dtype, casting: Any) -> bool:
+    """By numpy's rules."""
+    return np.can_cast(dtype_of(source), dtype_of(target), casting)
 
 
 def _with_dtype(tensors: Sequence[Tensor], options: Options) -> Options:
@@ -235,9 +245,9 @@ def _store(result: Tensor, out: Tensor, options: Options) -> Tensor:
         raise OutError("out= takes no part in autograd: leave it out, or detach the operands and out")
     if out.shape != result.shape:
         raise OutError(f"out has shape {tuple(out.shape)}, but the result has {tuple(result.shape)}")
-    source, target = dtype_of(result.dtype), dtype_of(out.dtype)
-    if not np.can_cast(source, target, options.casting):
-        raise DtypeError(f"the result is {source}, which casting={options.casting!r} does not cast to out's {target}")
+    if not _can_cast(result.dtype, out.dtype, options.casting):
+        how = f"which casting={options.casting!r} does not cast to out's {dtype_of(out.dtype)}"
+        raise DtypeError(f"the result is {dtype_of(result.dtype)}, {how}")
     return out.copy_(result)
 
 

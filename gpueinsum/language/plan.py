@@ -164,8 +164,12 @@ class Plan(Registers):
 
     def to_json(self) -> str:
         """The plan as JSON text, to be read back by `Plan.from_json`."""
+        return json.dumps(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `to_json` writes."""
         steps = [{"step": type(step).__name__, **asdict(step)} for step in self.steps]
-        return json.dumps(asdict(self) | {"steps": steps})
+        return asdict(self) | {"steps": steps}
 
     @staticmethod
     def from_json(text: str) -> Plan:
