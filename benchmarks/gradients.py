@@ -14,14 +14,15 @@ from benchmarks.peers import Job, Peers, build, compiles, each_waiting, wait_for
 from benchmarks.results import OURS
 from benchmarks.workloads import Array
 
-FORWARD, SEPARATE = "forward", "separate"
-OWN = (OURS, FORWARD, SEPARATE)
+FORWARD, SEPARATE, TENSORS = "forward", "separate", "tensors"
+OWN = (OURS, FORWARD, SEPARATE, TENSORS)
 
 
 def peers(job: Job) -> Peers:
     """Everybody on a row. The job's sets have the cotangent last."""
     wanted = wanted_gradients(job)
-    found, left_out = build(job, {OURS: _vjp, FORWARD: _forward, SEPARATE: _separate, "torch": _torch, "jax": _jax})
+    ours = {OURS: _vjp, FORWARD: _forward, SEPARATE: _separate, TENSORS: _tensors}
+    found, left_out = build(job, {**ours, "torch": _torch, "jax": _jax})
     is_complex = job.workload.dtype.startswith("complex")
     wants = {FORWARD: wanted[:1], "jax": wanted_gradients(job, is_adjoint=False) if is_complex else wanted}
     waits = {"jax": wait_for_jax(job)}
@@ -93,12 +94,20 @@ def by_hand(job: Job, einsum: Callable[..., Array]) -> Callable[..., tuple[Array
     return call
 
 
+def _tensors(job: Job) -> Sequence[Call]:
+    return _autograd(job, ge.einsum)
+
+
 def _torch(job: Job) -> Sequence[Call]:
-    torch = libraries.torch()
-    sets = job.torch_sets  # says so where PyTorch is missing
+    return _autograd(job, getattr(libraries.torch(), "einsum", ge.einsum))
+
+
+def _autograd(job: Job, einsum: Callable[..., Array]) -> Sequence[Call]:
+    """An einsum of PyTorch's tensors, and their gradients by its autograd."""
+    sets, torch = job.torch_sets, libraries.torch()  # the former says so where PyTorch is missing
 
     def call(leaves: Sequence[Array], cotangent: Array) -> tuple[Array, ...]:
-        value = torch.einsum(job.workload.equation, *leaves)
+        value = einsum(job.workload.equation, *leaves)
         return (value, *torch.autograd.grad(value, leaves, cotangent))
 
     return [partial(call, [x.detach().requires_grad_() for x in operands], cotangent) for *operands, cotangent in sets]

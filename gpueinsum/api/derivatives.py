@@ -144,7 +144,7 @@ class Pullback:
                [30., 40.]]),)
         """
         count = len(self._call.values)
-        cotangents = [cotangent] if count == 1 else _check_list(cotangent, count, "cotangents")
+        cotangents = [cotangent] if count == 1 else check_list(cotangent, count, "cotangents")
         if self.library is not None:
             gradients: tuple[Array, ...] = self.library.call(self._pull, *cotangents)
             return gradients
@@ -198,10 +198,10 @@ def jvp(
     >>> jvp("i,i->", ([1.0, 2.0], [3.0, 4.0]), ([1.0, 0.0], None))
     (np.float64(11.0), np.float64(3.0))
     """
-    given = _check_list(operands, None, "operands")
+    given = check_list(operands, None, "operands")
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
     options = _options(asked, Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune))
-    along = _check_list(tangents, len(given), "tangents")
+    along = check_list(tangents, len(given), "tangents")
     library = library_of([*given, *along])
     if library is not None:
         value, tangent = library.jvp(asked, given, along, options)
@@ -253,7 +253,7 @@ def _expression(subscripts: Any, operands: Sequence[Any]) -> Expression:
     return hashable_form(pairs[0], [*pairs[1:], *subscripts[count:]])[0]
 
 
-def _check_list(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
+def check_list(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
     """A tuple or list of so many arrays."""
     if not isinstance(arrays, tuple | list):
         raise OperandError(f"{name} come as a tuple, (a, b, ...), not as {type(arrays).__name__}")

@@ -27,7 +27,7 @@ def follower(tensors: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]] | Non
     Where a program is written down, to be run later or elsewhere, only operators of torch are: by torch.compile, by
     modes, by the subclasses of tensors. torch.func and forward-mode differentiation look at tensors through others.
     """
-    if torch.compiler.is_compiling() or _modes() or not _PLAIN.issuperset(map(type, tensors)):
+    if torch.compiler.is_compiling() or _modes() or tensors[0].is_meta or not _PLAIN.issuperset(map(type, tensors)):
         return run_operator
     if _is_transforming() or getattr(forward_ad, "_current_level", 0) >= 0:
         return _apply_transformed

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from gpueinsum.api.arguments import DEFAULT, Array, Expression, Options, bytes_limit, dtype_of, positions_of
-from gpueinsum.api.derivatives import evaluate_jvp, evaluate_vjp
+from gpueinsum.api.derivatives import check_list, evaluate_jvp, evaluate_vjp
 from gpueinsum.api.dispatch import array_kinds, cached_call, evaluate_arrays, evaluate_plan_arrays, one_or_all, resolve
 from gpueinsum.api.libraries import Asked
 from gpueinsum.errors import DtypeError, OperandError, OutError
-from gpueinsum.interop.functions import Batch, Einsum, Function, Jvp, Planned, Settings, Vjp
+from gpueinsum.interop.functions import Batch, Einsum, Function, Jvp, Planned, Settings, Vjp, passes_of
 from gpueinsum.interop.nodes import apply, follower
 from gpueinsum.interop.operator import run_operator
 from gpueinsum.interop.tensors import array_of, backend_on, device_of, on, tensor_of, unwrap, wrap
@@ -92,7 +92,11 @@ class TorchLibrary:
 
     def jvp(self, asked: Asked, operands: Sequence[Any], tangents: Sequence[Any], options: Options) -> Any:
         tensors = _tensors(operands)
-        moved = {k: torch.as_tensor(dx, device=tensors[0].device) for k, dx in enumerate(tangents) if dx is not None}
+        moved = {
+            k: _fit(tangent, f"tangent {k}", "its operand", tensors[k].shape, tensors[k])
+            for k, tangent in enumerate(tangents)
+            if tangent is not None
+        }
         if (follow := follower([*tensors, *moved.values()])) is None:
             options, count = _with_dtype(tensors, _as_torch_is_set(options, tensors)), len(tensors)
 
@@ -120,23 +124,43 @@ class FollowedPullback:
     _wrt: tuple[int, ...]
     _dtypes: Sequence[torch.dtype]
 
+    @property
+    def plan(self) -> Plan:
+        """Both passes as one plan: from operands and cotangents to values and gradients."""
+        device = device_of(self._tensors)
+        operands = tuple([(tuple(tensor.shape), dtype_of(tensor.dtype)) for tensor in self._tensors])
+        return passes_of(self._function, operands, self._wrt, backend_on(device)).plan
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the operands, which are kept."""
+        return sum(tensor.nbytes for tensor in self._tensors)
+
     def __call__(self, cotangent: Any) -> tuple[Tensor, ...]:
         """The gradients, as those of `gpueinsum.Pullback`."""
-        like, count = self._tensors[0], self._function.outputs
+        like, operands, count = self._tensors[0], len(self._tensors), self._function.outputs
         shapes = self._function.shapes([tuple(tensor.shape) for tensor in self._tensors])
-        given = [cotangent] if count == 1 else cotangent
-        cotangents = [
-            torch.zeros(shape, dtype=like.dtype, device=like.device)
-            if one is None
-            else torch.as_tensor(one, device=like.device).to(like.dtype)
-            for one, shape in zip(given, shapes, strict=True)
-        ]
-        function: Function = Vjp(self._function, self._wrt)
-        many = [k for k, shape in enumerate(shapes) if cotangents[k].ndim == len(shape) + 1]
-        if many:
-            function = Batch(function, tuple(len(self._tensors) + k for k in many))
-        gradients = apply(function, *self._tensors, *cotangents)
+        listed = [cotangent] if count == 1 else check_list(cotangent, count, "cotangents")
+        cotangents, many = [], []
+        for k, (given, shape) in enumerate(zip(listed, shapes, strict=True)):
+            name = "the cotangent" if count == 1 else f"cotangent {k}"
+            is_none = given is None and count > 1
+            one = like.new_zeros(shape) if is_none else _fit(given, name, "the value", shape, like, can_be_batch=True)
+            cotangents.append(one.to(like.dtype))
+            many += [operands + k] if one.ndim > len(shape) else []
+        pull: Function = Vjp(self._function, self._wrt)
+        gradients = apply(Batch(pull, tuple(many)) if many else pull, *self._tensors, *cotangents)
         return tuple([x.to(self._dtypes[k]) for x, k in zip(gradients, self._wrt, strict=True)])
+
+
+def _fit(given: Any, name: str, owner: str, shape: Shape, like: Tensor, can_be_batch: bool = False) -> Tensor:
+    """A tangent or cotangent as a tensor, of the shape that it must be, of a dtype that becomes that of `like`."""
+    tensor = torch.as_tensor(given, device=None if isinstance(given, Tensor) else like.device)
+    if tuple(tensor.shape) != shape and not (can_be_batch and tensor.ndim and tuple(tensor.shape[1:]) == shape):
+        raise OperandError(f"{name} has shape {tuple(tensor.shape)}, but {owner} has {tuple(shape)}")
+    if not _can_cast(tensor.dtype, like.dtype, "same_kind"):
+        raise DtypeError(f"{name} is {dtype_of(tensor.dtype)}, but {owner} is {dtype_of(like.dtype)}")
+    return tensor
 
 
 # ---------------------------------------------------------------- what a call is given
@@ -188,8 +212,12 @@ _PRECISIONS = {"highest": None, "high": "tf32", "medium": "bf16"}
 
 
 def _of_one_dtype(tensors: Sequence[Tensor], options: Options) -> tuple[Sequence[Tensor], Options]:
-    """The tensors in the dtype of the computation, and the options without it."""
+    """The tensors in the dtype of the computation, and the options without it. Raises DtypeError and OperandError."""
     options = _with_dtype(tensors, options)
+    if options.backend is not None and (options.backend == "cpu") != tensors[0].is_cpu:
+        raise OperandError(
+            f"tensors on {tensors[0].device} are computed with there, not on backend={options.backend!r}"
+        )
     if options.dtype is None:
         return tensors, options
     dtype = getattr(torch, options.dtype.name, None)
@@ -213,7 +241,7 @@ def _with_dtype(tensors: Sequence[Tensor], options: Options) -> Options:
     if options.dtype is not None:
         return options
     first, device = tensors[0].dtype, tensors[0].device.type
-    is_autocast = torch.is_autocast_enabled(device)
+    is_autocast = device != "meta" and torch.is_autocast_enabled(device)
     if not is_autocast:
         for tensor in tensors:
             if tensor.dtype is not first:
