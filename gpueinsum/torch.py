@@ -1,4 +1,4 @@
-"""`torch.einsum`'s drop-in: its arguments, forms and results, with gradients within a limit of memory."""
+"""`torch.einsum`'s drop-in: its forms and results, with gradients within a limit of memory."""
 
 from __future__ import annotations
 
@@ -8,22 +8,36 @@ from torch import Tensor
 
 from gpueinsum.api.arguments import Options, hashable_form
 from gpueinsum.interop.torch import TORCH
+from gpueinsum.planning.path import Optimize
 
 
-def einsum(equation: Any, *operands: Any, memory_limit: int | str | None = None, **options: Any) -> Tensor:
+def einsum(
+    equation: Any,
+    *operands: Any,
+    optimize: Optimize = "auto",
+    precision: str | None = None,
+    deterministic: bool = False,
+    memory_limit: int | str | None = None,
+) -> Tensor:
     """`torch.einsum(equation, *operands)`, or `torch.einsum(x, [0, 1], y, [1, 2], [0, 2])`.
 
-    `gpueinsum.einsum` gives the same of tensors. This one takes the operands in a list, too, as torch does, and
+    The operands may also come in one list. `gpueinsum.einsum` gives the same of tensors but for that and for
 
     Args:
         memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for the intermediates, value and
             gradients of both passes together. What of the forward pass does not fit is computed again in the backward
             pass.
-        options: Those of `gpueinsum.einsum` but for `out`.
+        optimize, precision, deterministic: As in `gpueinsum.einsum`.
 
     Raises what `gpueinsum.einsum` raises, and PlanError if no plan keeps to the limit.
+
+    >>> import torch
+    >>> einsum("ij,jk->ik", torch.ones(2, 3), torch.ones(3, 2))
+    tensor([[3., 3.],
+            [3., 3.]])
     """
-    if len(operands) == 1 and isinstance(operands[0], list | tuple) and isinstance(equation, str):
+    if isinstance(equation, str) and len(operands) == 1 and isinstance(operands[0], list | tuple):
         [operands] = operands
     expression, tensors = hashable_form(equation, operands)
-    return TORCH.evaluate_within(memory_limit, expression, tensors, None, Options(**options).check())
+    options = Options(optimize=optimize, precision=precision, deterministic=deterministic).check()
+    return TORCH.evaluate_within(memory_limit, expression, tensors, None, options)
