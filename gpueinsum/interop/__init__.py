@@ -1,0 +1,1 @@
+"""What other libraries meet: their arrays, their hooks, their contraction trees."""
