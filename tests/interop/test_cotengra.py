@@ -28,6 +28,9 @@ EXPRESSIONS = {
     "sizes of 1": ("ij,jk,kl->il", [(1, 3), (3, 1), (1, 2)]),
     "scalars": (",ij,j,ij->", [(), (2, 3), (3,), (2, 3)]),
 }
+OURS = pytest.mark.parametrize(
+    "ours", [{"implementation": (ge.einsum, ge.tensordot)}, {"backend": "gpueinsum"}], ids=["implementation", "backend"]
+)
 EXPRESSION = pytest.mark.parametrize(("equation", "shapes"), EXPRESSIONS.values(), ids=EXPRESSIONS)
 
 
@@ -68,21 +71,32 @@ def pairs_of_path(path, operands):
 
 
 @EXPRESSION
-@pytest.mark.parametrize("how", [{"implementation": (ge.einsum, ge.tensordot)}, {"backend": "gpueinsum"}], ids=str)
-def test_our_functions_contract_a_tree(equation, shapes, how, rng, contractions):
+@OURS
+def test_our_functions_contract_a_tree(equation, shapes, ours, rng, contractions):
     tree, arrays = cotengra.einsum_tree(equation, *shapes), arrays_of(shapes, rng)
-    np.testing.assert_allclose(tree.contract(arrays, **how), np.einsum(equation, *arrays), atol=1e-12)
+    np.testing.assert_allclose(tree.contract(arrays, **ours), np.einsum(equation, *arrays), atol=1e-12)
     assert len(contractions) == max(1, len(shapes) - 1) + len(tree.preprocessing)
 
 
-@pytest.mark.parametrize("how", [{"implementation": (ge.einsum, ge.tensordot)}, {"backend": "gpueinsum"}], ids=str)
-def test_our_functions_contract_every_slice_of_a_tree(how, rng, contractions):
+@OURS
+def test_our_functions_contract_every_slice_of_a_tree(ours, rng, contractions):
     arrays = arrays_of(CHAIN[1], rng)
     for labels, slices in (("k", 5), ("ik", 10), ("mi", 22)):  # summed, both, and of the output: their slices stacked
         contractions.clear()
-        result = sliced_chain(*labels).contract(arrays, **how)
+        result = sliced_chain(*labels).contract(arrays, **ours)
         np.testing.assert_allclose(result, np.linalg.multi_dot(arrays))
         assert len(contractions) == 3 * slices
+
+
+@pytest.mark.gpu
+@OURS
+def test_arrays_on_a_gpu_stay_there(ours, rng):
+    cupy = pytest.importorskip("cupy")
+    arrays = arrays_of(CHAIN[1], rng)
+    for tree in (sliced_chain(), sliced_chain("k")):
+        result = tree.contract([cupy.asarray(array) for array in arrays], **ours)
+        assert isinstance(result, cupy.ndarray)
+        np.testing.assert_allclose(cupy.asnumpy(result), np.linalg.multi_dot(arrays))
 
 
 def test_constant_parts_of_a_sliced_tree_are_folded(rng):
