@@ -1,5 +1,9 @@
 """Einsum on GPUs: opt_einsum chooses the order, cuBLAS and CUDA kernels do the work, or numpy without a GPU."""
 
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 from gpueinsum.api.contract import ContractExpression, contract, contract_expression
 from gpueinsum.api.derivatives import Pullback, jvp, vjp
 from gpueinsum.api.einsum import einsum, einsum_plan, run_plan, tensordot, transpose
@@ -15,6 +19,7 @@ from gpueinsum.errors import (
     ProfileError,
     SubscriptsError,
 )
+from gpueinsum.interop.autoray import ARRAY_FUNCTIONS, array_function
 from gpueinsum.language.plan import Plan
 from gpueinsum.tools.explain import explain
 
@@ -52,3 +57,12 @@ __all__ = [
 def __dir__() -> list[str]:
     """What is public, not the modules that it comes from."""
     return sorted([*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"])
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+
+    def __getattr__(name: str) -> Callable[..., Any]:
+        """What autoray looks up here, where it is in use."""
+        if name in ARRAY_FUNCTIONS and "autoray" in sys.modules:
+            return array_function(name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

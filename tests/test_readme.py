@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,13 @@ from gpueinsum.tools import cli
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
-EXAMPLE = re.compile(r"^```(?P<language>python|sh)\n(?P<code>.*?)^```\n(?:^```text\n(?P<shown>.*?)^```)?", re.M | re.S)
+EXAMPLE = re.compile(
+    r"^(?:<!-- needs: (?P<needs>[\w, ]+) -->\n)?```(?P<language>python|sh)\n(?P<code>.*?)^```\n"
+    r"(?:^```text\n(?P<shown>.*?)^```)?",
+    re.M | re.S,
+)
+# Libraries that an example may need beside those of every installation, named by a comment above it.
+OPTIONAL = {"cotengra", "jax", "pyscf", "quimb", "torch"}
 
 # The image and an installed package have the README and no `docs/`, or neither.
 pytestmark = pytest.mark.skipif(not (README.exists() and DOCS.exists()), reason="the pages are in a checkout only")
@@ -35,11 +42,21 @@ def printed(function, *arguments):
 
 @each_page
 def test_the_examples_of_a_page_print_what_it_shows(page):
-    text, names = page.read_text(encoding="utf-8"), {}
+    text, names, missing = page.read_text(encoding="utf-8"), {}, set()
     examples = [found for found in EXAMPLE.finditer(text) if found["language"] == "python"]
     assert len(examples) == text.count("```python")
     for example in examples:
-        assert printed(exec, example["code"], names) == (example["shown"] or "")
+        lacking = {name for name in needs(example) if not find_spec(name)}
+        if not lacking:
+            assert printed(exec, example["code"], names) == (example["shown"] or "")
+        missing |= lacking
+    if missing:
+        pytest.skip(f"some examples need {', '.join(sorted(missing))}")
+
+
+def needs(example):
+    """The libraries without which an example is skipped, and with it all that use its names: they need them, too."""
+    return re.findall(r"\w+", example["needs"] or "")
 
 
 @each_page
@@ -54,6 +71,7 @@ def test_all_examples_are_found():
     found = [example for page in PAGES for example in EXAMPLE.finditer(page.read_text(encoding="utf-8"))]
     assert sum(example["language"] == "python" for example in found) > 25
     assert sum("gpueinsum explain" in example["code"] for example in found) > 0
+    assert {name for example in found for name in needs(example)} == OPTIONAL
 
 
 def anchors(page):

@@ -1,1 +1,1 @@
-"""Other libraries' arrays, in the same memory in and out; and what those libraries follow: gradients, programs."""
+"""What other libraries meet: their arrays, what they follow (gradients, programs), their hooks and trees."""

@@ -162,6 +162,38 @@ class Plan(Registers):
             lines.append(f"  %{register} = {step}{f'  of {sources}' if sources else ''}  {note}".rstrip())
         return "\n".join(lines)
 
+    @staticmethod
+    def from_tree(tree: Any, dtype: Any = "float64") -> Plan:
+        """The plan of a `ContractionTree` of cotengra's: its pairs, in the order of `tree.get_path()`.
+
+        Labels stay if each is a letter; else all are replaced by letters, A, B, ... in ascending order. Raises
+        PlanError for a tree that has sliced labels or is not complete, and for anything else.
+
+        >>> import cotengra
+        >>> tree = cotengra.einsum_tree("ij,jk,kl->il", (4, 3), (3, 5), (5, 2))
+        >>> print(Plan.from_tree(tree))
+        ij,jk,kl->il  float64  i=4 j=3 k=5 l=2
+          %3 = jk,kl->jl  of %1, %2  left j=3, right l=2, summed k=5
+          %4 = ij,jl->il  of %0, %3  left i=4, right l=2, summed j=3
+        """
+        from gpueinsum.interop.cotengra import plan_of_tree
+
+        return plan_of_tree(tree, dtype)
+
+    def to_tree(self) -> Any:
+        """The `ContractionTree` of cotengra's that contracts the same pairs, to be improved, sliced or drawn there.
+
+        Needs cotengra. A tree keeps no order of pairs that do not depend on each other. Raises PlanError for a plan
+        that is no tree: it has several outputs, one with a repeated label, conjugates, or a register read twice.
+
+        >>> from gpueinsum import einsum_plan
+        >>> einsum_plan("ij,jk,kl->il", (4, 3), (3, 5), (5, 2)).to_tree().get_ssa_path()
+        ((1, 2), (0, 3))
+        """
+        from gpueinsum.interop.cotengra import tree_of_plan
+
+        return tree_of_plan(self)
+
     def to_json(self) -> str:
         """The plan as JSON text, to be read back by `Plan.from_json`."""
         return json.dumps(self.to_dict())

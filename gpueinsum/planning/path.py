@@ -39,7 +39,7 @@ def find_path(
     """
     if len(inputs) <= 2 and optimize == "auto" and memory_limit is None:
         return (tuple(range(len(inputs))),)  # as most calls are
-    optimize, memory_limit = _without_numpy_forms(optimize, memory_limit)
+    optimize, memory_limit = _without_numpy_forms(read_tree(optimize), memory_limit)
     if isinstance(optimize, Iterable) and not isinstance(optimize, str) and not callable(optimize):
         return check_path(optimize, len(inputs))
     if optimize is False:
@@ -49,13 +49,15 @@ def find_path(
     if len(inputs) <= 2:
         return (tuple(range(len(inputs))),)
     arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes)]
+    if limit is not None and hasattr(optimize, "search"):
+        raise PlanError(f"{type(optimize).__name__} takes no memory_limit: give it to the optimizer, if it knows one")
     if limit is not None or isinstance(optimize, str):
         arguments.append(limit)  # functions registered under a name require one, cotengra's basic optimizers take none
     try:
         path = search(*arguments)
     except RuntimeError as error:  # "dp" keeps to its limit or gives up
         raise PlanError(f"optimize={optimize!r} finds no path: {error}") from error
-    return check_path(path, len(inputs))
+    return check_path(read_tree(path), len(inputs))
 
 
 def greedy_path(inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int], weight: float) -> Path:
@@ -161,6 +163,25 @@ def check_path(path: Iterable[Iterable[int]], operands: int) -> Path:
     return tuple(steps)
 
 
+def read_tree(optimize: Optimize) -> Optimize:
+    """The path of a `ContractionTree` of cotengra's, known by its attribute of sliced labels; anything else as it is.
+
+    Raises PlanError if there are sliced labels.
+    """
+    sliced = getattr(optimize, "sliced_inds", None)
+    if sliced is None:
+        return optimize
+    if sliced:
+        labels = ", ".join(map(repr, sliced))
+        raise PlanError(
+            f"the contraction tree slices {labels}, and a plan has no slices: run it with cotengra, by tree.contract"
+            "(arrays, implementation=(ge.einsum, ge.tensordot)), or plan tree.unslice_all()"
+        )
+    if not optimize.is_complete():
+        raise PlanError(f"{optimize!r:.60} is not complete: some of its operands are not contracted")
+    return tuple(optimize.get_path())
+
+
 def _without_numpy_forms(optimize: Optimize, memory_limit: int | str | None) -> tuple[Optimize, int | str | None]:
     """numpy also writes ["einsum_path", (0, 1), ...] for a path and ("greedy", limit) for a limited search."""
     if optimize is True or optimize is None:
@@ -177,6 +198,8 @@ def _without_numpy_forms(optimize: Optimize, memory_limit: int | str | None) -> 
 
 
 def _search(optimize: Optimize) -> Callable[..., Iterable[Iterable[int]]]:
+    if hasattr(optimize, "search"):  # cotengra's: for its tree, since a path would not tell of slices
+        return optimize.search  # type: ignore[no-any-return]
     if callable(optimize):
         return optimize  # type: ignore[no-any-return]  # opt_einsum's protocol: (inputs, output, sizes, limit=None)
     try:

@@ -1,0 +1,45 @@
+"""Plans from contraction trees of cotengra, and trees from plans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpueinsum.api.einsum import einsum_plan
+from gpueinsum.errors import PlanError
+from gpueinsum.language.plan import Plan
+from gpueinsum.language.steps import Contract, reduces
+from gpueinsum.planning.derivatives import as_expression
+from gpueinsum.planning.path import read_tree
+
+Tree = Any  # cotengra.ContractionTree
+
+
+def plan_of_tree(tree: Tree, dtype: Any) -> Plan:
+    """`Plan.from_tree`."""
+    path = read_tree(tree)
+    if path is tree:
+        raise PlanError(f"{tree!r:.60} is no ContractionTree of cotengra's")
+    operands = [part for pair in zip(tree.get_shapes(), tree.inputs, strict=True) for part in pair]
+    return einsum_plan(*operands, tree.output, optimize=path, dtype=dtype)
+
+
+def tree_of_plan(plan: Plan) -> Tree:
+    """`Plan.to_tree`."""
+    import cotengra
+
+    expression = as_expression(plan)
+    if expression is None or not reduces("".join(expression.inputs), expression.output):
+        raise PlanError(
+            f"the plan {plan.equation} is no contraction tree: that multiplies all operands in pairs, reads each "
+            "register once, conjugates none, and has one output, whose labels are distinct"
+        )
+    nodes = list(range(len(plan.inputs)))  # of each register; one that is reduced stays the node that it was
+    pairs: list[tuple[int, int]] = []
+    for step in plan.steps:
+        if isinstance(step, Contract):
+            pairs.append((nodes[step.lhs], nodes[step.rhs]))
+            nodes.append(len(plan.inputs) + len(pairs) - 1)
+        else:
+            nodes.append(nodes[step.sources[0]])
+    terms = [tuple(term) for term in expression.inputs]
+    return cotengra.ContractionTree.from_path(terms, tuple(expression.output), dict(expression.sizes), ssa_path=pairs)
