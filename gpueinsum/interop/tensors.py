@@ -25,13 +25,11 @@ def array_of(tensor: Tensor) -> Array:
     """What a tensor holds, as an array in its memory; a copy of what is to be conjugated or negated when it is read."""
     if tensor.layout is not torch.strided:
         raise OperandError(f"a tensor of layout {tensor.layout} is no dense array: convert it first (x.to_dense())")
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    if tensor.is_conj() or tensor.is_neg():
-        tensor = tensor.resolve_conj().resolve_neg()
     if tensor.dtype is torch.bfloat16:
-        return array_of(tensor.view(torch.int16)).view(dtype_of("bfloat16"))
-    return tensor.numpy() if tensor.is_cpu else cuda_backend().asarray(tensor)
+        return array_of(tensor.detach().view(torch.int16)).view(dtype_of("bfloat16"))
+    if tensor.is_cpu:
+        return tensor.numpy(force=True)  # detached and resolved
+    return cuda_backend().asarray(tensor.detach().resolve_conj().resolve_neg())
 
 
 def tensor_of(array: Array) -> Tensor:

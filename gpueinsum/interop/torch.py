@@ -55,20 +55,23 @@ class TorchLibrary:
         tensors = _tensors(operands)
         if out is not None:
             return _store(self.evaluate(expression, tensors, None, _with_out(tensors, out, options)), out, options)
-        order = options.order
-        tensors, options = _of_one_dtype(tensors, options)
+        result = _view(expression, tensors, options)
+        if result is None:
+            result = self._compute(limit, expression, *_of_one_dtype(tensors, options))
+        return result if options.order in ("K", "k", None) else _ordered(result, options.order, tensors)
+
+    def _compute(
+        self, limit: int | str | None, expression: Expression, tensors: Sequence[Tensor], options: Options
+    ) -> Tensor:
         follow = follower(tensors)
-        if len(tensors) == 1 and follow is not run_operator and (view := _as_view(expression, tensors[0].shape)):
-            result = _view(tensors[0], *view)
-        elif follow is not None:
+        if follow is not None:
             [result] = follow(_function(expression, tensors, options, limit, follow), *tensors)
-        elif options == DEFAULT and tensors[0].is_cpu:
+            return result
+        if options == DEFAULT and tensors[0].is_cpu:
             arrays = list(map(array_of, tensors))
             return tensor_of(cached_call(expression, *array_kinds(arrays))(*arrays))
-        else:
-            options = _as_torch_is_set(options, tensors)
-            result = self.call(lambda *arrays: evaluate_arrays(expression, arrays, None, options), *tensors)
-        return result if order in ("K", "k", None) else _ordered(result, order, tensors)
+        options = _as_torch_is_set(options, tensors)
+        return self.call(lambda *arrays: evaluate_arrays(expression, arrays, None, options), *tensors)
 
     def evaluate_plan(self, plan: Plan, operands: Sequence[Any], options: Options) -> Any:
         tensors, options = _of_one_dtype(_tensors(operands), options)
@@ -282,22 +285,29 @@ def _store(result: Tensor, out: Tensor, options: Options) -> Tensor:
 # ---------------------------------------------------------------- what a call gives
 
 
-@lru_cache(maxsize=1024)
-def _as_view(expression: Expression, shape: Shape) -> tuple[Term, Term] | None:
-    """Both terms of an expression that transposes one operand or takes its diagonal."""
-    core = resolve(expression, (shape,))
-    [term] = core.inputs
-    is_view = set(term) == set(core.output) and len(set(core.output)) == len(core.output)
-    return (term, core.output) if is_view else None
-
-
-def _view(tensor: Tensor, term: Term, out: Term) -> Tensor:
-    """The tensor's memory, as torch's own views are: followed, and with the version of the tensor."""
+def _view(expression: Expression, tensors: Sequence[Tensor], options: Options) -> Tensor | None:
+    """A transposition or diagonal of one tensor as torch's own view of it; None for any other call."""
+    if len(tensors) > 1 or options.dtype is not None or torch.compiler.is_compiling():
+        return None
+    [tensor] = tensors
+    terms = _terms_of_view(expression, tensor.shape)
+    if terms is None:
+        return None
+    term, out = terms
     for label in dict.fromkeys(term):
         while (first := term.find(label)) != (second := term.rfind(label)):
             tensor = tensor.diagonal(dim1=first, dim2=second)  # whose axis is the last
             term = term[:first] + term[first + 1 : second] + term[second + 1 :] + label
     return tensor.permute([term.index(label) for label in out])
+
+
+@lru_cache(maxsize=1024)
+def _terms_of_view(expression: Expression, shape: Shape) -> tuple[Term, Term] | None:
+    """Both terms of an expression that transposes one operand or takes its diagonal."""
+    core = resolve(expression, (shape,))
+    [term] = core.inputs
+    is_view = set(term) == set(core.output) and len(set(core.output)) == len(core.output)
+    return (term, core.output) if is_view else None
 
 
 def _ordered(result: Tensor, order: str, tensors: Sequence[Tensor]) -> Tensor:
