@@ -19,11 +19,12 @@ import gpueinsum as ge
 from gpueinsum.costs.machine import keep, profile_path
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DeviceError, DtypeError, OperandError, OutError, PlanError, ProfileError, SubscriptsError
-from gpueinsum.files import replacement
+from gpueinsum.files import replacement, write_text
 from gpueinsum.text import bytes_text, count_text, seconds_text
 from gpueinsum.tools import calibrate, doctor
 from gpueinsum.tools.examples import EXAMPLES, relative_error, tolerance
 from gpueinsum.tools.explain import explain
+from gpueinsum.tools.picture import html_page, svg
 from gpueinsum.tools.results import WRONG
 
 
@@ -79,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     device_help = "h200, a100, cpu or a profile's FILE.json: as that device runs it"
     plan.add_argument("--device", metavar="NAME", help=device_help)
     plan.add_argument("--json", action="store_true", help="print the plan as JSON, for Plan.from_json")
+    plan.add_argument("--html", metavar="FILE", type=Path, help="draw the contraction tree, as a page for a browser")
+    plan.add_argument("--svg", metavar="FILE", type=Path, help="draw the contraction tree, as a picture")
     derivative = plan.add_mutually_exclusive_group()
     derivative.add_argument("--vjp", action="store_true", help="the plan of its gradients, the backward pass")
     derivative.add_argument("--jvp", action="store_true", help="the plan of its tangent, the forward derivative")
@@ -122,10 +125,7 @@ def _run(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
     if arguments.dtype == "bfloat16":
         raise UsageError("an .npy file cannot hold bfloat16: pass --dtype float32")
-    if not out.parent.is_dir():  # said before the work rather than after it
-        raise UsageError(f"--out {out}: there is no folder {out.parent}")
-    if out.exists() and not out.is_file():
-        raise UsageError(f"--out {out} is {'a folder' if out.is_dir() else 'no file that can be replaced'}")
+    _check_file("--out", out)
     operands = [_load(path) for path in arguments.operands]
     backend = arguments.backend or _best_backend()
     options = _planning_options(arguments) | {"casting": "same_kind", "precision": arguments.precision}
@@ -139,6 +139,14 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"an .npy file cannot hold {result.dtype}: {error}") from error
     print(f"{out}: {result.shape} {result.dtype}, computed in {seconds_text(seconds)} on {backend}")
     return 0
+
+
+def _check_file(option: str, path: Path) -> None:
+    """Say before the work rather than after it that a file cannot be written."""
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{option} {path} is {'a folder' if path.is_dir() else 'no file that can be replaced'}")
 
 
 def _best_backend() -> str:
@@ -162,20 +170,33 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
 
 def _explain(arguments: argparse.Namespace) -> int:
     operands = [_shape_or_file(text) for text in arguments.shapes]
+    asked = ("--html", arguments.html, html_page), ("--svg", arguments.svg, svg)
+    pictures = [(option, path, draw) for option, path, draw in asked if path is not None]
     for is_wrong, message in (
         (arguments.wrt is not None and not (arguments.vjp or arguments.jvp), "--wrt goes with --vjp or --jvp"),
         (arguments.bytes is not None and not arguments.vjp, "--bytes goes with --vjp"),
         (arguments.json and arguments.device is not None, "--json is the plan for any device: leave --device out"),
+        (arguments.json and pictures != [], "--json prints the plan: leave --html and --svg out"),
     ):
         if is_wrong:
             raise UsageError(message)
+    for option, path, _ in pictures:
+        _check_file(option, path)
     plan = ge.einsum_plan(arguments.equation, *operands, **_planning_options(arguments))
     if arguments.vjp:
         plan = plan.vjp(arguments.wrt, optimize=arguments.optimize, memory_limit=arguments.bytes)
     elif arguments.jvp:
         plan = plan.jvp(arguments.wrt)
-    print(plan.to_json() if arguments.json else explain(plan, arguments.device))
+    for _, path, draw in pictures:
+        _write(path, draw(plan, arguments.device))
+    if not pictures:
+        print(plan.to_json() if arguments.json else explain(plan, arguments.device))
     return 0
+
+
+def _write(path: Path, picture: str) -> None:
+    write_text(path.resolve(), picture)  # what a link points to is replaced, not the link
+    print(f"{path}: a picture of the plan")
 
 
 def _shape_or_file(text: str) -> Any:

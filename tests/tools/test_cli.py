@@ -13,7 +13,7 @@ from command_line import no_gpu as _no_gpu
 import gpueinsum as ge
 from gpueinsum.costs.machine import keep, machine, profile_for, profile_path
 from gpueinsum.costs.profile import Profile, device_profile, profile
-from gpueinsum.tools import calibrate, cli
+from gpueinsum.tools import calibrate, cli, picture
 from gpueinsum.tools.cli import main
 
 _EINSUM = ge.einsum
@@ -75,6 +75,28 @@ def test_explain_shows_derivatives(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--wrt goes with --vjp or --jvp" in capsys.readouterr().err
     assert main([*expression, "--vjp", "--wrt", "2"]) == 2
     assert "the positions are 0 to 1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder")
+def test_explain_draws_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    expression = ["explain", "ij,jk,kl->il", "40x30", "30x20", "20x10"]
+    plan = ge.einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10))
+    Path("link.html").symlink_to("page.html")
+    assert main([*expression, "--html", "link.html", "--svg", "tree.svg"]) == 0
+    assert capsys.readouterr().out == "link.html: a picture of the plan\ntree.svg: a picture of the plan\n"
+    assert Path("page.html").read_text("utf-8") == picture.html_page(plan)
+    assert Path("tree.svg").read_text("utf-8") == picture.svg(plan)
+    assert main([*expression, "--svg", "tree.svg", "--vjp", "--device", "h200"]) == 0
+    assert Path("tree.svg").read_text("utf-8") == picture.svg(plan.vjp(), "h200")
+    capsys.readouterr()
+    for wrong, message in (
+        (["--svg", "none/tree.svg"], "--svg none/tree.svg: there is no folder none"),
+        (["--html", "."], "--html . is a folder"),
+        (["--html", "page.html", "--json"], "--json prints the plan: leave --html and --svg out"),
+    ):
+        assert main([*expression, *wrong]) == 2
+        assert message in capsys.readouterr().err
+    assert {path.name for path in Path().iterdir()} == {"A.npy", "B.npy", "link.html", "page.html", "tree.svg"}
 
 
 def test_a_limit_that_cannot_be_kept_to_is_said(capsys: pytest.CaptureFixture[str]) -> None:
