@@ -1,4 +1,4 @@
-"""The `gpueinsum` command: run an expression on files, explain its plan, examine or measure the machine, show demos."""
+"""The `gpueinsum` command: run, explain or time an expression, examine or measure the machine, show demos."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from gpueinsum.tools import calibrate, doctor
 from gpueinsum.tools.examples import EXAMPLES, relative_error, tolerance
 from gpueinsum.tools.explain import explain
 from gpueinsum.tools.picture import html_page, svg
+from gpueinsum.tools.profiler import measure
 from gpueinsum.tools.results import WRONG
 
 
@@ -75,20 +76,30 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--precision", choices=("highest", "tf32", "bf16", "emulated"), help="of products on CUDA")
 
     plan = command("explain", "show the plan of an expression", _EXPLAIN_EXAMPLE)
-    plan.add_argument("equation", metavar="EQ", help="the expression, such as 'ij,jk,kl->il'")
-    plan.add_argument("shapes", metavar="SHAPE", nargs="+", help="40x30 or 40,30; 'scalar'; or an .npy file")
     device_help = "h200, a100, cpu or a profile's FILE.json: as that device runs it"
     plan.add_argument("--device", metavar="NAME", help=device_help)
     plan.add_argument("--json", action="store_true", help="print the plan as JSON, for Plan.from_json")
     plan.add_argument("--html", metavar="FILE", type=Path, help="draw the contraction tree, as a page for a browser")
     plan.add_argument("--svg", metavar="FILE", type=Path, help="draw the contraction tree, as a picture")
-    derivative = plan.add_mutually_exclusive_group()
-    derivative.add_argument("--vjp", action="store_true", help="the plan of its gradients, the backward pass")
-    derivative.add_argument("--jvp", action="store_true", help="the plan of its tangent, the forward derivative")
-    plan.add_argument("--wrt", metavar="N", type=int, nargs="+", help="the operands (0, 1, ...) of --vjp and --jvp")
-    plan.add_argument("--bytes", metavar="LIMIT", help="of memory for --vjp, such as 4GiB")
 
-    for planned in (run, plan):
+    timed = command("profile", "run an expression, and time each of its steps", _PROFILE_EXAMPLE)
+    timed.add_argument(
+        "--runs", metavar="N", type=_positive, default=10, help="of which the fastest counts, 10 if left out"
+    )
+    timed.add_argument("--backend", choices=_BACKENDS, help="where to run it; by default cuda if it can be used")
+    timed.add_argument("--html", metavar="FILE", type=Path, help="draw the contraction tree, as a page for a browser")
+
+    for derived in (plan, timed):
+        derived.add_argument("equation", metavar="EQ", help="the expression, such as 'ij,jk,kl->il'")
+        derived.add_argument("shapes", metavar="SHAPE", nargs="+", help="40x30 or 40,30; 'scalar'; or an .npy file")
+        derivative = derived.add_mutually_exclusive_group()
+        derivative.add_argument("--vjp", action="store_true", help="the plan of its gradients, the backward pass")
+        derivative.add_argument("--jvp", action="store_true", help="the plan of its tangent, the forward derivative")
+        wrt_help = "the operands (0, 1, ...) of --vjp and --jvp"
+        derived.add_argument("--wrt", metavar="N", type=int, nargs="+", help=wrt_help)
+        derived.add_argument("--bytes", metavar="LIMIT", help="of memory for --vjp, such as 4GiB")
+
+    for planned in (run, plan, timed):
         planned.add_argument(
             "--dtype", metavar="D", help="the dtype to compute in; by default numpy's for the operands"
         )
@@ -112,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 _BACKENDS = ("cpu", "cuda")
 _RUN_EXAMPLE = "example: gpueinsum run 'ij,jk->ik' A.npy B.npy --out C.npy"
 _EXPLAIN_EXAMPLE = "example: gpueinsum explain 'ij,jk,kl->il' 40x30 30x20 20x10"
+_PROFILE_EXAMPLE = "example: gpueinsum profile 'ij,jk,kl->il' 400x300 300x200 C.npy"
 
 
 def _planning_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -165,33 +177,50 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
         raise UsageError(f"{path} is no .npy file that can be read: {error}") from error
 
 
-# ---------------------------------------------------------------- explain
+# ---------------------------------------------------------------- explain, profile
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    operands = [_shape_or_file(text) for text in arguments.shapes]
     asked = ("--html", arguments.html, html_page), ("--svg", arguments.svg, svg)
     pictures = [(option, path, draw) for option, path, draw in asked if path is not None]
-    for is_wrong, message in (
-        (arguments.wrt is not None and not (arguments.vjp or arguments.jvp), "--wrt goes with --vjp or --jvp"),
-        (arguments.bytes is not None and not arguments.vjp, "--bytes goes with --vjp"),
-        (arguments.json and arguments.device is not None, "--json is the plan for any device: leave --device out"),
-        (arguments.json and pictures != [], "--json prints the plan: leave --html and --svg out"),
-    ):
-        if is_wrong:
-            raise UsageError(message)
+    if arguments.json and arguments.device is not None:
+        raise UsageError("--json is the plan for any device: leave --device out")
+    if arguments.json and pictures:
+        raise UsageError("--json prints the plan: leave --html and --svg out")
     for option, path, _ in pictures:
         _check_file(option, path)
-    plan = ge.einsum_plan(arguments.equation, *operands, **_planning_options(arguments))
-    if arguments.vjp:
-        plan = plan.vjp(arguments.wrt, optimize=arguments.optimize, memory_limit=arguments.bytes)
-    elif arguments.jvp:
-        plan = plan.jvp(arguments.wrt)
+    plan = _plan(arguments, [_shape_or_file(text) for text in arguments.shapes])
     for _, path, draw in pictures:
         _write(path, draw(plan, arguments.device))
     if not pictures:
         print(plan.to_json() if arguments.json else explain(plan, arguments.device))
     return 0
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    """Random numbers stand for what is given by its shape, and for cotangents and tangents."""
+    if arguments.html is not None:
+        _check_file("--html", arguments.html)
+    operands = [_shape_or_file(text) for text in arguments.shapes]
+    plan = _plan(arguments, operands)
+    operands += [plan.shape(register) for register in range(len(operands), len(plan.inputs))]
+    measured = measure(plan, operands, arguments.backend or _best_backend(), arguments.runs)
+    print(measured)
+    if arguments.html is not None:
+        _write(arguments.html, measured.page())
+    return 0
+
+
+def _plan(arguments: argparse.Namespace, operands: Sequence[Any]) -> ge.Plan:
+    """The plan that the arguments ask for: of the expression, or of a derivative."""
+    if arguments.wrt is not None and not (arguments.vjp or arguments.jvp):
+        raise UsageError("--wrt goes with --vjp or --jvp")
+    if arguments.bytes is not None and not arguments.vjp:
+        raise UsageError("--bytes goes with --vjp")
+    plan = ge.einsum_plan(arguments.equation, *operands, **_planning_options(arguments))
+    if arguments.vjp:
+        return plan.vjp(arguments.wrt, optimize=arguments.optimize, memory_limit=arguments.bytes)
+    return plan.jvp(arguments.wrt) if arguments.jvp else plan
 
 
 def _write(path: Path, picture: str) -> None:
@@ -211,6 +240,12 @@ def _shape_or_file(text: str) -> Any:
     if min(sizes) < 0:
         raise UsageError(f"shape {text!r} has a negative size")
     return tuple(sizes)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return int(text)
 
 
 def _memory_limit(text: str) -> int | str:
@@ -292,4 +327,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-_COMMANDS = {"run": _run, "explain": _explain, "doctor": _doctor, "calibrate": _calibrate, "demo": _demo}
+_COMMANDS = {
+    **{"run": _run, "explain": _explain, "profile": _profile},
+    **{"doctor": _doctor, "calibrate": _calibrate, "demo": _demo},
+}

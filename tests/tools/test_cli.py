@@ -127,6 +127,29 @@ def test_explain_points_at_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.splitlines()[-2:] == ["    ij,jk->iz", "            ^"]
 
 
+# ---------------------------------------------------------------- profile
+
+
+@pytest.mark.usefixtures("folder")
+def test_profile_runs_files_and_random_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    expression = ["profile", "ij,jk,kl->il", "A.npy", "5x7", "7x2", "--backend", "cpu", "--runs", "2"]
+    assert main([*expression, "--html", "page.html"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("ij,jk,kl->il  float64\n\nstep  flops")
+    assert out.endswith("each is the fastest of 2 runs\npage.html: a picture of the plan\n")
+    assert "measured" in Path("page.html").read_text("utf-8")
+    once = ["--backend", "cpu", "--runs", "1"]
+    assert main(["profile", "ij,jk->ik", "A.npy", "B.npy", "--vjp", "--wrt", "1", *once]) == 0
+    assert capsys.readouterr().out.startswith("ij,jk,ik->jk  float64\n")
+    assert main(["profile", "ij,jk->ik", "A.npy", "7x2", *once]) == 2
+    assert "label 'j' is 5 in operand 0 but 7 in operand 1" in capsys.readouterr().err
+    assert main(["profile", "i->", "3", "--html", "none/page.html"]) == 2
+    assert "there is no folder none" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["profile", "i->", "3", "--runs", "0"])
+    assert "'0' is no positive number" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------- the process and its arguments
 
 
