@@ -83,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--svg", metavar="FILE", type=Path, help="draw the contraction tree, as a picture")
 
     timed = command("profile", "run an expression, and time each of its steps", _PROFILE_EXAMPLE)
-    timed.add_argument(
-        "--runs", metavar="N", type=_positive, default=10, help="of which the fastest counts, 10 if left out"
-    )
+    timed.add_argument("--runs", metavar="N", type=_positive, default=10, help="how often; the fastest counts (10)")
     timed.add_argument("--backend", choices=_BACKENDS, help="where to run it; by default cuda if it can be used")
     timed.add_argument("--html", metavar="FILE", type=Path, help="draw the contraction tree, as a page for a browser")
 

@@ -53,7 +53,8 @@ def page(plan: Plan, rows: Rows, measured: Sequence[float] = ()) -> str:
     """A page on the rows of a plan, with the `measured` seconds of each if there are any."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(_title(plan))}</title>'
-        "<style>body { margin: 0 } body > div { min-height: 100vh; box-sizing: border-box }</style></head>\n"
+        "<style>:root { color-scheme: light dark } body { margin: 0 } "
+        "body > div { min-height: 100vh; box-sizing: border-box }</style></head>\n"
         f"<body>{_fragment(plan, rows, measured)}</body></html>\n"
     )
 
