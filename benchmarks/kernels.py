@@ -138,7 +138,7 @@ def _program(row: Workload) -> Program:
     source = Source(term, c_strides(term, size))
     copy = sum_products((source,), out, tuple(sorted(size.items())), row.dtype, device.processors).first
     places = Address(0, 0), Address(1, 0)
-    return Program((copy.at(*places),), (Span(0, nbytes, nbytes),), (nbytes,), 0, (), row.dtype)
+    return Program((copy.at(*places),), (Span(0, nbytes, nbytes),), (nbytes,), 0, (), row.dtype, (1,))
 
 
 if __name__ == "__main__":

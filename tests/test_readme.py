@@ -60,11 +60,15 @@ def needs(example):
 
 
 @each_page
-def test_the_explain_commands_of_a_page_run(page):
+def test_the_explain_and_profile_commands_of_a_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for example in EXAMPLE.finditer(page.read_text(encoding="utf-8")):
         for line in example["code"].splitlines():
-            if line.startswith("gpueinsum explain"):
-                assert "total: " in printed(cli.main, shlex.split(line, comments=True)[1:])
+            if line.startswith(("gpueinsum explain", "gpueinsum profile")):
+                shown = printed(cli.main, shlex.split(line, comments=True)[1:])
+                assert any(text in shown for text in ("total: ", "whole call: ", ": a picture of the plan"))
+    for picture in tmp_path.glob("*.svg"):
+        assert (DOCS / picture.name).read_text(encoding="utf-8") == picture.read_text(encoding="utf-8")
 
 
 def test_all_examples_are_found():

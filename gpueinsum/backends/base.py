@@ -7,9 +7,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from gpueinsum.backends.stopwatch import Call
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DeviceError
 from gpueinsum.language.plan import Plan
+from gpueinsum.language.subscripts import Shape
+from gpueinsum.schedule.problem import Strides
 from gpueinsum.schedule.schedule import Schedule
 
 Array = Any  # numpy's or CuPy's
@@ -76,6 +79,18 @@ class Backend(Protocol):
 
     def load(self, schedule: Schedule) -> Callable[..., tuple[Array, ...]]:
         """A function of operands that lie as the schedule says."""
+
+    def step_seconds(self, schedule: Schedule, operands: Sequence[Array]) -> list[float]:
+        """Seconds of each step in one run, on operands that lie as the schedule says; the results are dropped.
+
+        On CUDA each step is an NVTX range with its einsum as the name.
+        """
+
+    def seconds(self, call: Call, count: int) -> float:
+        """Seconds of so many calls, one after the other."""
+
+    def random(self, shape: Shape, strides: Strides, dtype: str) -> Array:
+        """An array of random numbers with these strides, in elements. Raises MemoryError."""
 
     def arrange(self, result: Array, order: str) -> Array:
         """The result in C or F order, copied only if it is not."""

@@ -59,11 +59,7 @@ class Plan(Registers):
 
     def duplicates(self) -> dict[int, int]:
         """The registers that hold what an earlier one held, by the first that did: computed again to save memory."""
-        first = list(range(len(self.inputs)))  # to hold the value of each register
-        known: dict[Step, int] = {}
-        for register, step in enumerate(self.steps, len(self.inputs)):
-            first.append(known.setdefault(renumber(step, first), register))
-        return {register: earlier for register, earlier in enumerate(first) if earlier != register}
+        return duplicates(len(self.inputs), self.steps)
 
     def last_uses(self) -> tuple[tuple[int, ...], ...]:
         """For each step the registers that nothing needs after it, so that their memory can go."""
@@ -194,6 +190,12 @@ class Plan(Registers):
 
         return tree_of_plan(self)
 
+    def _repr_html_(self) -> str:
+        """The picture of the contraction tree that notebooks show."""
+        from gpueinsum.tools.picture import html_fragment  # which draws plans
+
+        return html_fragment(self)
+
     def to_json(self) -> str:
         """The plan as JSON text, to be read back by `Plan.from_json`."""
         return json.dumps(self.to_dict())
@@ -232,6 +234,15 @@ def last_uses(operands: int, sources: Sequence[Sequence[int]], outputs: Sequence
         uses.append(tuple(sorted(ending)))
         seen |= ending
     return tuple(reversed(uses))
+
+
+def duplicates(operands: int, steps: Sequence[Any]) -> dict[int, int]:
+    """`Plan.duplicates` of a plan's steps, or of what a device makes of them."""
+    first = list(range(operands))  # to hold the value of each register
+    known: dict[Any, int] = {}
+    for register, step in enumerate(steps, operands):
+        first.append(known.setdefault(renumber(step, first), register))
+    return {register: earlier for register, earlier in enumerate(first) if earlier != register}
 
 
 def check_is_plan(plan: object) -> None:

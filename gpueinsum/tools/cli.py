@@ -1,4 +1,4 @@
-"""The `gpueinsum` command: run an expression on files, explain its plan, examine or measure the machine, show demos."""
+"""The `gpueinsum` command: run, explain or time an expression, examine or measure the machine, show demos."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ import gpueinsum as ge
 from gpueinsum.costs.machine import keep, profile_path
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DeviceError, DtypeError, OperandError, OutError, PlanError, ProfileError, SubscriptsError
-from gpueinsum.files import replacement
+from gpueinsum.files import replacement, write_text
 from gpueinsum.text import bytes_text, count_text, seconds_text
 from gpueinsum.tools import calibrate, doctor
 from gpueinsum.tools.examples import EXAMPLES, relative_error, tolerance
 from gpueinsum.tools.explain import explain
+from gpueinsum.tools.picture import html_page, svg
+from gpueinsum.tools.profiler import measure
 from gpueinsum.tools.results import WRONG
 
 
@@ -74,18 +76,28 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--precision", choices=("highest", "tf32", "bf16", "emulated"), help="of products on CUDA")
 
     plan = command("explain", "show the plan of an expression", _EXPLAIN_EXAMPLE)
-    plan.add_argument("equation", metavar="EQ", help="the expression, such as 'ij,jk,kl->il'")
-    plan.add_argument("shapes", metavar="SHAPE", nargs="+", help="40x30 or 40,30; 'scalar'; or an .npy file")
     device_help = "h200, a100, cpu or a profile's FILE.json: as that device runs it"
     plan.add_argument("--device", metavar="NAME", help=device_help)
     plan.add_argument("--json", action="store_true", help="print the plan as JSON, for Plan.from_json")
-    derivative = plan.add_mutually_exclusive_group()
-    derivative.add_argument("--vjp", action="store_true", help="the plan of its gradients, the backward pass")
-    derivative.add_argument("--jvp", action="store_true", help="the plan of its tangent, the forward derivative")
-    plan.add_argument("--wrt", metavar="N", type=int, nargs="+", help="the operands (0, 1, ...) of --vjp and --jvp")
-    plan.add_argument("--bytes", metavar="LIMIT", help="of memory for --vjp, such as 4GiB")
+    plan.add_argument("--html", metavar="FILE", type=Path, help="draw the contraction tree, as a page for a browser")
+    plan.add_argument("--svg", metavar="FILE", type=Path, help="draw the contraction tree, as a picture")
 
-    for planned in (run, plan):
+    timed = command("profile", "run an expression, and time each of its steps", _PROFILE_EXAMPLE)
+    timed.add_argument("--runs", metavar="N", type=_positive, default=10, help="how often; the fastest counts (10)")
+    timed.add_argument("--backend", choices=_BACKENDS, help="where to run it; by default cuda if it can be used")
+    timed.add_argument("--html", metavar="FILE", type=Path, help="draw the contraction tree, as a page for a browser")
+
+    for derived in (plan, timed):
+        derived.add_argument("equation", metavar="EQ", help="the expression, such as 'ij,jk,kl->il'")
+        derived.add_argument("shapes", metavar="SHAPE", nargs="+", help="40x30 or 40,30; 'scalar'; or an .npy file")
+        derivative = derived.add_mutually_exclusive_group()
+        derivative.add_argument("--vjp", action="store_true", help="the plan of its gradients, the backward pass")
+        derivative.add_argument("--jvp", action="store_true", help="the plan of its tangent, the forward derivative")
+        wrt_help = "the operands (0, 1, ...) of --vjp and --jvp"
+        derived.add_argument("--wrt", metavar="N", type=int, nargs="+", help=wrt_help)
+        derived.add_argument("--bytes", metavar="LIMIT", help="of memory for --vjp, such as 4GiB")
+
+    for planned in (run, plan, timed):
         planned.add_argument(
             "--dtype", metavar="D", help="the dtype to compute in; by default numpy's for the operands"
         )
@@ -109,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 _BACKENDS = ("cpu", "cuda")
 _RUN_EXAMPLE = "example: gpueinsum run 'ij,jk->ik' A.npy B.npy --out C.npy"
 _EXPLAIN_EXAMPLE = "example: gpueinsum explain 'ij,jk,kl->il' 40x30 30x20 20x10"
+_PROFILE_EXAMPLE = "example: gpueinsum profile 'ij,jk,kl->il' 400x300 300x200 C.npy"
 
 
 def _planning_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -122,10 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
     if arguments.dtype == "bfloat16":
         raise UsageError("an .npy file cannot hold bfloat16: pass --dtype float32")
-    if not out.parent.is_dir():  # said before the work rather than after it
-        raise UsageError(f"--out {out}: there is no folder {out.parent}")
-    if out.exists() and not out.is_file():
-        raise UsageError(f"--out {out} is {'a folder' if out.is_dir() else 'no file that can be replaced'}")
+    _check_file("--out", out)
     operands = [_load(path) for path in arguments.operands]
     backend = arguments.backend or _best_backend()
     options = _planning_options(arguments) | {"casting": "same_kind", "precision": arguments.precision}
@@ -139,6 +149,14 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"an .npy file cannot hold {result.dtype}: {error}") from error
     print(f"{out}: {result.shape} {result.dtype}, computed in {seconds_text(seconds)} on {backend}")
     return 0
+
+
+def _check_file(option: str, path: Path) -> None:
+    """Say before the work rather than after it that a file cannot be written."""
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{option} {path} is {'a folder' if path.is_dir() else 'no file that can be replaced'}")
 
 
 def _best_backend() -> str:
@@ -157,25 +175,55 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
         raise UsageError(f"{path} is no .npy file that can be read: {error}") from error
 
 
-# ---------------------------------------------------------------- explain
+# ---------------------------------------------------------------- explain, profile
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    asked = ("--html", arguments.html, html_page), ("--svg", arguments.svg, svg)
+    pictures = [(option, path, draw) for option, path, draw in asked if path is not None]
+    if arguments.json and arguments.device is not None:
+        raise UsageError("--json is the plan for any device: leave --device out")
+    if arguments.json and pictures:
+        raise UsageError("--json prints the plan: leave --html and --svg out")
+    for option, path, _ in pictures:
+        _check_file(option, path)
+    plan = _plan(arguments, [_shape_or_file(text) for text in arguments.shapes])
+    for _, path, draw in pictures:
+        _write(path, draw(plan, arguments.device))
+    if not pictures:
+        print(plan.to_json() if arguments.json else explain(plan, arguments.device))
+    return 0
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    """Random numbers stand for what is given by its shape, and for cotangents and tangents."""
+    if arguments.html is not None:
+        _check_file("--html", arguments.html)
     operands = [_shape_or_file(text) for text in arguments.shapes]
-    for is_wrong, message in (
-        (arguments.wrt is not None and not (arguments.vjp or arguments.jvp), "--wrt goes with --vjp or --jvp"),
-        (arguments.bytes is not None and not arguments.vjp, "--bytes goes with --vjp"),
-        (arguments.json and arguments.device is not None, "--json is the plan for any device: leave --device out"),
-    ):
-        if is_wrong:
-            raise UsageError(message)
+    plan = _plan(arguments, operands)
+    operands += [plan.shape(register) for register in range(len(operands), len(plan.inputs))]
+    measured = measure(plan, operands, arguments.backend or _best_backend(), arguments.runs)
+    print(measured)
+    if arguments.html is not None:
+        _write(arguments.html, measured.page())
+    return 0
+
+
+def _plan(arguments: argparse.Namespace, operands: Sequence[Any]) -> ge.Plan:
+    """The plan that the arguments ask for: of the expression, or of a derivative."""
+    if arguments.wrt is not None and not (arguments.vjp or arguments.jvp):
+        raise UsageError("--wrt goes with --vjp or --jvp")
+    if arguments.bytes is not None and not arguments.vjp:
+        raise UsageError("--bytes goes with --vjp")
     plan = ge.einsum_plan(arguments.equation, *operands, **_planning_options(arguments))
     if arguments.vjp:
-        plan = plan.vjp(arguments.wrt, optimize=arguments.optimize, memory_limit=arguments.bytes)
-    elif arguments.jvp:
-        plan = plan.jvp(arguments.wrt)
-    print(plan.to_json() if arguments.json else explain(plan, arguments.device))
-    return 0
+        return plan.vjp(arguments.wrt, optimize=arguments.optimize, memory_limit=arguments.bytes)
+    return plan.jvp(arguments.wrt) if arguments.jvp else plan
+
+
+def _write(path: Path, picture: str) -> None:
+    write_text(path.resolve(), picture)  # what a link points to is replaced, not the link
+    print(f"{path}: a picture of the plan")
 
 
 def _shape_or_file(text: str) -> Any:
@@ -190,6 +238,12 @@ def _shape_or_file(text: str) -> Any:
     if min(sizes) < 0:
         raise UsageError(f"shape {text!r} has a negative size")
     return tuple(sizes)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return int(text)
 
 
 def _memory_limit(text: str) -> int | str:
@@ -271,4 +325,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-_COMMANDS = {"run": _run, "explain": _explain, "doctor": _doctor, "calibrate": _calibrate, "demo": _demo}
+_COMMANDS = {
+    **{"run": _run, "explain": _explain, "profile": _profile},
+    **{"doctor": _doctor, "calibrate": _calibrate, "demo": _demo},
+}

@@ -94,6 +94,9 @@ class SimulatedRuntime:
 
     work_seconds = seconds
 
+    def parts_seconds(self, parts):
+        return [self.seconds(call, 1) for _, call in parts]
+
     def _run(self, work, addresses):
         for way in work.ways or (str(work),):
             if way.startswith(self.refuses):

@@ -176,6 +176,7 @@ def modules():
     fake.cuda.Stream.null = fake.cuda.Stream(null=True)
     fake.cuda.get_current_stream = streams.current
     fake.cuda.Event, fake.cuda.get_elapsed_time = FakeEvent, lambda start, stop: (stop.time - start.time) * 1e3
+    fake.cuda.nvtx = _module("cupy.cuda.nvtx", RangePush=lambda message: None, RangePop=lambda: None)
     fake.cuda.Device, fake.cuda.device = FakeDevice, _module("cupy.cuda.device", get_cublas_handle=lambda: None)
     fake.cuda.MemoryHook, fake.cuda.alloc = arrays.MemoryHook, pool.malloc
     fake.cuda.set_allocator = lambda allocator=None: None  # every allocation stands alone here

@@ -13,7 +13,7 @@ from command_line import no_gpu as _no_gpu
 import gpueinsum as ge
 from gpueinsum.costs.machine import keep, machine, profile_for, profile_path
 from gpueinsum.costs.profile import Profile, device_profile, profile
-from gpueinsum.tools import calibrate, cli
+from gpueinsum.tools import calibrate, cli, picture
 from gpueinsum.tools.cli import main
 
 _EINSUM = ge.einsum
@@ -77,6 +77,28 @@ def test_explain_shows_derivatives(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the positions are 0 to 1" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("folder")
+def test_explain_draws_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    expression = ["explain", "ij,jk,kl->il", "40x30", "30x20", "20x10"]
+    plan = ge.einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10))
+    Path("link.html").symlink_to("page.html")
+    assert main([*expression, "--html", "link.html", "--svg", "tree.svg"]) == 0
+    assert capsys.readouterr().out == "link.html: a picture of the plan\ntree.svg: a picture of the plan\n"
+    assert Path("page.html").read_text("utf-8") == picture.html_page(plan)
+    assert Path("tree.svg").read_text("utf-8") == picture.svg(plan)
+    assert main([*expression, "--svg", "tree.svg", "--vjp", "--device", "h200"]) == 0
+    assert Path("tree.svg").read_text("utf-8") == picture.svg(plan.vjp(), "h200")
+    capsys.readouterr()
+    for wrong, message in (
+        (["--svg", "none/tree.svg"], "--svg none/tree.svg: there is no folder none"),
+        (["--html", "."], "--html . is a folder"),
+        (["--html", "page.html", "--json"], "--json prints the plan: leave --html and --svg out"),
+    ):
+        assert main([*expression, *wrong]) == 2
+        assert message in capsys.readouterr().err
+    assert {path.name for path in Path().iterdir()} == {"A.npy", "B.npy", "link.html", "page.html", "tree.svg"}
+
+
 def test_a_limit_that_cannot_be_kept_to_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     expression = ["ij,jk,kl->il", "20x30", "30x40", "40x50"]
     assert main(["explain", *expression, "--optimize", "dp", "--memory-limit", "1"]) == 2
@@ -103,6 +125,29 @@ def test_bad_shapes_are_users_errors(capsys: pytest.CaptureFixture[str], shape: 
 def test_explain_points_at_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "ij,jk->iz", "3x5", "5x7"]) == 2
     assert capsys.readouterr().err.splitlines()[-2:] == ["    ij,jk->iz", "            ^"]
+
+
+# ---------------------------------------------------------------- profile
+
+
+@pytest.mark.usefixtures("folder")
+def test_profile_runs_files_and_random_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    expression = ["profile", "ij,jk,kl->il", "A.npy", "5x7", "7x2", "--backend", "cpu", "--runs", "2"]
+    assert main([*expression, "--html", "page.html"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("ij,jk,kl->il  float64\n\nstep  flops")
+    assert out.endswith("each is the fastest of 2 runs\npage.html: a picture of the plan\n")
+    assert "measured" in Path("page.html").read_text("utf-8")
+    once = ["--backend", "cpu", "--runs", "1"]
+    assert main(["profile", "ij,jk->ik", "A.npy", "B.npy", "--vjp", "--wrt", "1", *once]) == 0
+    assert capsys.readouterr().out.startswith("ij,jk,ik->jk  float64\n")
+    assert main(["profile", "ij,jk->ik", "A.npy", "7x2", *once]) == 2
+    assert "label 'j' is 5 in operand 0 but 7 in operand 1" in capsys.readouterr().err
+    assert main(["profile", "i->", "3", "--html", "none/page.html"]) == 2
+    assert "there is no folder none" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["profile", "i->", "3", "--runs", "0"])
+    assert "'0' is no positive number" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- the process and its arguments

@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import as_strided
 from gpueinsum.backends.autotune import Tuner, choices_for, random_numbers
 from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.backends.cpu import copies, pool
-from gpueinsum.backends.cpu.program import program
+from gpueinsum.backends.cpu.program import program, step_seconds
 from gpueinsum.backends.operands import host_array
 from gpueinsum.backends.stopwatch import Call, host_seconds
 from gpueinsum.costs.machine import profile_for
@@ -83,6 +83,9 @@ class CpuBackend:
         """A schedule as a function of operands that lie as it says."""
         run: Callable[..., tuple[Array, ...]] = program(schedule, is_single=False)
         return run
+
+    def step_seconds(self, schedule: Schedule, operands: Sequence[Array]) -> list[float]:
+        return step_seconds(schedule, operands)
 
     def random(self, shape: Shape, strides: Strides, dtype: str) -> Array:
         """An array of random numbers with these strides, in elements."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from time import perf_counter
 from typing import Any
 
 from gpueinsum.backends.cpu.lower import Array, lower_step
@@ -22,6 +23,24 @@ def program(schedule: Schedule, is_single: bool) -> Callable[..., Any]:
         return calls[0]
     result = schedule.outputs[0] if is_single else schedule.outputs
     return _wire(operands, sources, last_uses(operands, sources, schedule.outputs), result)(*calls)
+
+
+def step_seconds(schedule: Schedule, operands: Sequence[Array]) -> list[float]:
+    """Seconds of each step in one run, which frees registers as a program does."""
+    sizes = dict(schedule.sizes)
+    calls = [lower_step(step, sizes, schedule.dtype) for step in schedule.steps]
+    ends = last_uses(len(operands), [step.sources for step in schedule.steps], schedule.outputs)
+    registers: dict[int, Array] = dict(enumerate(operands))
+    seconds = []
+    for register, (step, call, done) in enumerate(zip(schedule.steps, calls, ends, strict=True), len(operands)):
+        arrays = [registers[source] for source in step.sources]
+        start = perf_counter()
+        registers[register] = call(*arrays)
+        seconds.append(perf_counter() - start)
+        del arrays
+        for end in done:
+            del registers[end]
+    return seconds
 
 
 @lru_cache(maxsize=256)

@@ -20,6 +20,7 @@ import numpy as np
 
 from gpueinsum.backends.autotune import Tuner, choices_for, random_numbers
 from gpueinsum.backends.base import PLAIN, Mode, RefusedError
+from gpueinsum.backends.cuda.events import step_seconds
 from gpueinsum.backends.cuda.geometry import Source
 from gpueinsum.backends.cuda.graph import Launches, forget_graphs, is_worth_a_graph, launch_or_replay
 from gpueinsum.backends.cuda.lower import assemble
@@ -228,6 +229,9 @@ class CudaBackend:
         program = assemble(schedule, self.runtime.processors)
         run = _runner(program, self.runtime, _launcher(program, self.runtime))
         return lambda *operands: run(operands)
+
+    def step_seconds(self, schedule: Schedule, operands: Sequence[Array]) -> list[float]:
+        return step_seconds(schedule, self.runtime, operands)
 
     def random(self, shape: Shape, strides: Strides, dtype: str) -> Array:
         """An array of random numbers with these strides, in elements. Raises MemoryError.

@@ -40,13 +40,14 @@ def assemble(schedule: Schedule, processors: int | None = None) -> Program:
     owners = schedule.owners()
     results = {owners[register] for register in schedule.outputs}
     assembly = _Assembly(schedule, processors or schedule.profile.processors)
-    registers = [_Strided(number, own) for number, own in enumerate(schedule.strides)]
+    registers, ends = [_Strided(number, own) for number, own in enumerate(schedule.strides)], list[int]()
     for register, step in enumerate(schedule.steps, operands):
         registers.append(assembly.step(step, [registers[source] for source in step.sources], register in results))
+        ends.append(assembly.launches)
     size = dict(schedule.sizes)
     inputs = zip(schedule.inputs, schedule.strides, strict=True)
     spans = tuple([_span([size[label] for label in term], own, item) for term, own in inputs])
-    return assembly.program(spans, [registers[register] for register in schedule.outputs])
+    return assembly.program(spans, [registers[register] for register in schedule.outputs], tuple(ends))
 
 
 def _span(shape: Sequence[int], strides: Strides, item: int) -> Span:
@@ -107,7 +108,12 @@ class _Assembly:
                 assert_never(way)
         return made
 
-    def program(self, operands: tuple[Span, ...], outputs: Sequence[_Strided]) -> Program:
+    @property
+    def launches(self) -> int:
+        """How many there are so far."""
+        return len(self._work)
+
+    def program(self, operands: tuple[Span, ...], outputs: Sequence[_Strided], ends: tuple[int, ...]) -> Program:
         """The work with each memory at its place."""
         item, results = item_bytes(self._dtype), [*dict.fromkeys(self._results)]
         place, workspace = places(self._work, len(operands), results, self._bytes)
@@ -125,7 +131,7 @@ class _Assembly:
             for shape, made in zip(shapes, outputs, strict=True)
         ]
         kept = tuple([self._bytes[memory] for memory in results])
-        return Program(work, operands, kept, workspace, tuple(arrays), self._dtype)
+        return Program(work, operands, kept, workspace, tuple(arrays), self._dtype, ends)
 
     # ------------------------------------------------------------ ways
 

@@ -119,6 +119,7 @@ class Program:
     workspace: int  # bytes
     outputs: tuple[Output, ...]
     dtype: str
+    ends: tuple[int, ...]  # of each step: how much of the work is done with it
 
     @property
     def bytes(self) -> int:

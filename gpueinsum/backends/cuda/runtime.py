@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from gpueinsum.backends.base import RefusedError
+from gpueinsum.backends.cuda import events
 from gpueinsum.backends.cuda.cublas import WORKSPACE, Cublas, CublasError
 from gpueinsum.backends.cuda.installation import find_cuda
 from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
@@ -236,39 +237,23 @@ class CupyRuntime:
         cupy.cuda.runtime.memcpyAsync(out, source, nbytes, _DEVICE_TO_DEVICE, stream)
 
     def seconds(self, call: Callable[[], object], count: int) -> float:
-        """By events on the current stream, for which it waits: a wait for the device would break others' captures."""
-        cuda = self._cupy.cuda
-        start, stop = cuda.Event(), cuda.Event()
-        cuda.get_current_stream().synchronize()
-        start.record()
-        for _ in range(count):
-            call()
-        stop.record()
-        stop.synchronize()
-        return float(cuda.get_elapsed_time(start, stop)) / 1e3
+        """By events on the current stream."""
+        return events.call_seconds(self._cupy.cuda, call, count)
 
     def work_seconds(self, call: Callable[[], object], count: int) -> float:
-        """The device's part alone: the calls wait behind copies that outlast the host's part of them.
+        """The device's part alone.
 
         `seconds` of many short launches are the longer of both parts, from which neither can be subtracted.
         """
-        cuda, stream = self._cupy.cuda, self._cupy.cuda.get_current_stream()
-        start, stop = cuda.Event(), cuda.Event()
-        first = self.allocate(2 * _COPIED)
-        copies = _FEWEST_COPIES
-        while True:
-            stream.synchronize()
-            for _ in range(copies):
-                self.copy(first.ptr + _COPIED, first.ptr, _COPIED)
-            start.record()
-            for _ in range(count):
-                call()
-            has_begun = start.done  # before the host was ready
-            stop.record()
-            stop.synchronize()
-            if not has_begun or copies >= _MOST_COPIES:
-                return float(cuda.get_elapsed_time(start, stop)) / 1e3
-            copies *= 2
+        [seconds] = self.parts_seconds([("calls", lambda: [call() for _ in range(count)])])
+        return seconds
+
+    def parts_seconds(self, parts: Sequence[tuple[str, Callable[[], object]]]) -> list[float]:
+        """`work_seconds` of each part of some work, by its name; of each one the event after it is a part."""
+        memory = self.allocate(2 * _COPIED)
+        return events.parts_seconds(
+            self._cupy.cuda, lambda: self.copy(memory.ptr + _COPIED, memory.ptr, _COPIED), parts
+        )
 
     def capture(self, program: Program, addresses: Sequence[int]) -> Callable[[], None]:
         """All its work at these addresses as one graph, to be launched on the stream that is current now.
@@ -334,9 +319,9 @@ _STREAMS = 4  # whose workspaces are kept, 128 MiB in all
 # CUresult: INVALID_IMAGE, NO_BINARY_FOR_GPU, INVALID_PTX, JIT_COMPILER_NOT_FOUND, UNSUPPORTED_PTX_VERSION,
 # LAUNCH_OUT_OF_RESOURCES, NOT_SUPPORTED: what one kernel meets, and another need not.
 _NO_LAUNCH = {200, 209, 218, 221, 222, 701, 801}
-# Bytes of a copy that takes a device longer than the host takes to launch it (30 us of an H200 for 3 of the host, by
-# reckoning), and how many are launched ahead: some hundreds at the most, for a queue holds about a thousand launches.
-_COPIED, _FEWEST_COPIES, _MOST_COPIES = 64 << 20, 4, 512
+# Bytes of a copy that takes a device longer than the host takes to launch it: 30 us of an H200 for 3 of the host, by
+# reckoning.
+_COPIED = 64 << 20
 _DEVICE_TO_DEVICE = 3  # cudaMemcpyKind
 _PER_THREAD_STREAM = 2  # cudaStreamPerThread
 

@@ -120,6 +120,18 @@ def test_a_long_plan_runs(recorder):
     assert max(map(len, recorder.alive)) == 1
 
 
+def test_a_run_that_is_timed_step_by_step_frees_what_another_does(recorder):
+    plan = ge.einsum_plan("ij,jk,kl,lm->im", (200, 300), (300, 100), (100, 400), (400, 200))
+    operands = [Array() for _ in plan.inputs]
+    program(plan)(*operands)
+    alive, recorder.alive = recorder.alive, []
+    recorder.made.clear()
+    seconds = programs.step_seconds(schedule(plan, profile("cpu")), operands)
+    assert recorder.alive == alive
+    assert len(seconds) == 3
+    assert all(0 < each < 1 for each in seconds)
+
+
 def test_no_text_of_a_caller_becomes_code(recorder):
     shapes = [(200, 300), (300, 100), (100, 400)]
     odd, plain = (ge.einsum_plan(equation, *shapes) for equation in ("éß,ßñ,ñ🐍->é🐍", "ij,jk,kl->il"))

@@ -12,6 +12,7 @@ from single_steps import bound
 
 import gpueinsum as ge
 from gpueinsum.language.steps import Add, Contract
+from gpueinsum.tools.profiler import measure
 
 pytestmark = pytest.mark.gpu
 
@@ -162,6 +163,13 @@ def test_gradients_stay_on_the_gpu(cupy, dtype):
         pullback(expected)
     _, pullback = ge.vjp("ij->", there[0])
     assert cupy.all(pullback(2.0)[0] == 2)
+
+
+def test_each_step_is_timed(cupy):
+    operands = [cupy.asarray(np.random.default_rng(0).random(shape)) for shape in ((1000, 500), (500, 1000), (1000, 7))]
+    measured = measure(ge.einsum_plan("ij,jk,kl->il", *operands, optimize=[(0, 1), (0, 1)]), operands, runs=5)
+    assert len(measured.seconds) == 2
+    assert all(0 < seconds < 1 for seconds in measured.seconds)
 
 
 def test_arrays_of_torch_are_taken_by_dlpack(cupy):

@@ -17,6 +17,7 @@ from gpueinsum.backends.cuda.source import SUMS
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Reduce
 from gpueinsum.schedule.fusion import Fused
+from gpueinsum.schedule.schedule import schedule
 
 DTYPES = ["bool", "int16", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
 SHAPES = [*itertools.pairwise([29, 31, 37, 41, 43, 47, 53, 59, 61])]
@@ -54,6 +55,23 @@ def test_a_run_takes_as_much_as_the_program_says_and_no_more(rng, name):
     assert sum(program.results) == sum(math.prod(plan.shape(owner)) * 8 for owner in made)
     del results
     assert device.used == 0
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_run_that_is_timed_step_by_step_launches_what_another_does(rng, name):
+    plan, device = PLANS[name], SimulatedRuntime()
+    arrays = [device.to_device(host) for host in operands_of(rng, plan)]
+    backend = CudaBackend(device)
+    backend.bind(plan)(*arrays)
+    calls = [*device.calls]
+    device.calls.clear()
+    elements = [tuple([stride // 8 for stride in array.strides]) for array in arrays]
+    made = schedule(plan, backend.profile, elements)
+    seconds = backend.step_seconds(made, arrays)  # a millisecond for each launch
+    assert device.calls == calls
+    assert sum(seconds) == pytest.approx(1e-3 * len(calls))
+    assert not any(each for each, step in zip(seconds, made.steps, strict=True) if step.is_view)
+    device.check_guards()
 
 
 def test_the_count_sees_another_allocation(rng):

@@ -117,8 +117,10 @@ class Clock:
         self.host = self.device = 0.0
         self.waiting = 0
         stream = SimpleNamespace(ptr=0, synchronize=self.wait)
+        self.ranges = []
         self.cuda = SimpleNamespace(
             Event=partial(Reading, self),
+            nvtx=SimpleNamespace(RangePush=self.ranges.append, RangePop=lambda: self.ranges.append("")),
             get_current_stream=lambda: stream,
             get_elapsed_time=lambda start, stop: 1e3 * (stop.at - start.at),
             alloc=lambda nbytes: SimpleNamespace(ptr=0),
@@ -166,6 +168,27 @@ def test_the_devices_part_is_timed_without_the_hosts(host, device, count):
     assert elapsed == pytest.approx(count * max(host, device), rel=0.1, abs=host + device)
     if count > 1:
         assert elapsed > 1.1 * count * device or host < 1.1 * device  # by which the host's part shows
+
+
+@pytest.mark.parametrize("host", [1e-6, 8e-6])
+def test_each_part_of_some_work_is_timed_by_itself_and_named(host):
+    clock, runtime = Clock(), object.__new__(CupyRuntime)
+    runtime._cupy = clock
+    wanted = {"ij->i": 3e-6, "ij,jk->ik": 5e-5, "view": 0.0, "i->": 2e-6}
+    parts = [(name, lambda device=device: device and clock.launch(host, device)) for name, device in wanted.items()]
+    assert runtime.parts_seconds(parts) == pytest.approx([*wanted.values()])
+    assert clock.ranges == [text for name in wanted for text in (name, "")]
+
+
+def test_a_range_ends_where_its_part_fails():
+    def refuse():
+        raise DeviceError("no")
+
+    clock, runtime = Clock(), object.__new__(CupyRuntime)
+    runtime._cupy = clock
+    with pytest.raises(DeviceError):
+        runtime.parts_seconds([("ij->i", refuse)])
+    assert clock.ranges == ["ij->i", ""]
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
