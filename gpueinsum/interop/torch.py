@@ -158,7 +158,7 @@ class FollowedPullback:
 
 def _fit(given: Any, name: str, owner: str, shape: Shape, like: Tensor, can_be_batch: bool = False) -> Tensor:
     """A tangent or cotangent as a tensor, of the shape that it must be, of a dtype that becomes that of `like`."""
-    tensor = torch.as_tensor(given, device=None if isinstance(given, Tensor) else like.device)
+    tensor = given if isinstance(given, Tensor) else _as_tensor(given, like)
     if tuple(tensor.shape) != shape and not (can_be_batch and tensor.ndim and tuple(tensor.shape[1:]) == shape):
         raise OperandError(f"{name} has shape {tuple(tensor.shape)}, but {owner} has {tuple(shape)}")
     if not _can_cast(tensor.dtype, like.dtype, "same_kind"):
@@ -170,14 +170,20 @@ def _fit(given: Any, name: str, owner: str, shape: Shape, like: Tensor, can_be_b
 
 
 def _tensors(operands: Sequence[Any]) -> Sequence[Tensor]:
-    """The operands as tensors, those that are none on the device of those that are."""
+    """The operands as tensors, those that are none on the device of the first that is."""
     for operand in operands:
         if not isinstance(operand, Tensor):
             break
     else:
         return operands
-    device = next(operand.device for operand in operands if isinstance(operand, Tensor))
-    return [operand if isinstance(operand, Tensor) else torch.as_tensor(operand, device=device) for operand in operands]
+    like = next(operand for operand in operands if isinstance(operand, Tensor))
+    return [operand if isinstance(operand, Tensor) else _as_tensor(operand, like) for operand in operands]
+
+
+def _as_tensor(operand: Any, like: Tensor) -> Tensor:
+    """A number in the dtype that it has beside the tensor `like`; an array or a list in its own."""
+    is_number = isinstance(operand, int | float | complex) and not isinstance(operand, np.generic)
+    return torch.as_tensor(operand, dtype=torch.result_type(like, operand) if is_number else None, device=like.device)
 
 
 def _function(
