@@ -1,0 +1,1 @@
+"""Other libraries' arrays and hooks."""
