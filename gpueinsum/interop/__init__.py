@@ -1,1 +1,1 @@
-"""Other libraries' arrays and hooks."""
+"""What other libraries meet: their arrays, what they follow (gradients, programs), their hooks and trees."""
