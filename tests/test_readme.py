@@ -24,6 +24,13 @@ EXAMPLE = re.compile(r"^```(?P<language>python|sh)\n(?P<code>.*?)^```\n(?:^```te
 pytestmark = pytest.mark.skipif(not (README.exists() and DOCS.exists()), reason="the pages are in a checkout only")
 
 
+@pytest.fixture(autouse=True)
+def _environment():
+    """Left as it was, whatever a page sets."""
+    with mock.patch.dict(os.environ):
+        yield
+
+
 def each_page(test):
     return pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)(test)
 
@@ -40,9 +47,8 @@ def test_the_examples_of_a_page_print_what_it_shows(page):
     text, names = page.read_text(encoding="utf-8"), {}
     examples = [found for found in EXAMPLE.finditer(text) if found["language"] == "python"]
     assert len(examples) == text.count("```python")
-    with mock.patch.dict(os.environ):  # a page may change it
-        for example in examples:
-            assert printed(exec, example["code"], names) == (example["shown"] or "")
+    for example in examples:
+        assert printed(exec, example["code"], names) == (example["shown"] or "")
 
 
 @each_page
