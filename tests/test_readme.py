@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import os
 import re
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -16,7 +18,7 @@ from gpueinsum.tools import cli
 
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
-PAGES = [README, *sorted(DOCS.glob("*.md"))]
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 EXAMPLE = re.compile(
     r"^(?:<!-- needs: (?P<needs>[\w, ]+) -->\n)?```(?P<language>python|sh)\n(?P<code>.*?)^```\n"
     r"(?:^```text\n(?P<shown>.*?)^```)?",
@@ -27,6 +29,13 @@ OPTIONAL = {"cotengra", "jax", "pyscf", "quimb", "torch"}
 
 # The image and an installed package have the README and no `docs/`, or neither.
 pytestmark = pytest.mark.skipif(not (README.exists() and DOCS.exists()), reason="the pages are in a checkout only")
+
+
+@pytest.fixture(autouse=True)
+def _environment():
+    """Left as it was, whatever a page sets."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 def each_page(test):

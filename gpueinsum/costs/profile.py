@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +99,11 @@ _MAY_BE_ZERO = {"rows", "columns", "summed", "launch", "each"}  # by the others 
 @cache
 def profile(name: str) -> Profile:
     """The profile of this name that comes with the package. Raises ProfileError, listing those there are."""
-    folder = files("gpueinsum.costs") / "profiles"
-    known = sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
+    folder = Path(__file__).parent / "profiles"
+    known = sorted(path.stem for path in folder.glob("*.json"))
     if name not in known:
         raise ProfileError(f"there is no device profile {name!r}: there are {', '.join(known)}, or a file NAME.json")
-    return Profile.from_json((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return read_profile(folder / f"{name}.json")
 
 
 def device_profile(name_or_path: str) -> Profile:
