@@ -66,7 +66,7 @@ class Einsum:
     def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
         """That of the output; sizes may be symbols that stand for more than 1, which are not compared."""
         known = [tuple([size if isinstance(size, int) else 2 for size in shape]) for shape in inputs]
-        if known != list(inputs):
+        if not all(isinstance(size, int) for shape in inputs for size in shape):
             known = [tuple([min(size, 2) for size in shape]) for shape in known]
         core = resolve(self.expression, tuple(known))
         size: dict[str, int] = {}

@@ -76,8 +76,8 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         passes, wrt = ctx.passes, ctx.wrt
-        reads = len(passes.reads)
-        given, intermediates = ctx.saved_tensors[:reads], ctx.saved_tensors[reads:]
+        reads, saved = len(passes.reads), ctx.saved_tensors  # once: who unpacks them may allow no second time
+        given, intermediates = saved[:reads], saved[reads:]
         operands = dict(zip(passes.reads, given, strict=True))
         if torch.is_grad_enabled():  # the gradients are followed
             operands |= {position: _any(*like) for position, like in ctx.unread.items()}
