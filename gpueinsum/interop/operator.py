@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpueinsum.interop.functions import Function, Vjp, from_text, to_text
-from gpueinsum.interop.tensors import batched, run
+from gpueinsum.interop.tensors import batched, device_of, run
 
 
 def run_operator(function: Function, *tensors: Tensor) -> Sequence[Tensor]:
@@ -28,6 +28,7 @@ _operator = torch.library.custom_op(
 
 @_operator.register_fake
 def _without_values(function: str, tensors: list[Tensor]) -> list[Tensor]:
+    device_of(tensors)  # refuses several
     shapes = from_text(function).shapes([tuple(tensor.shape) for tensor in tensors])
     return [tensors[0].new_empty(shape) for shape in shapes]
 

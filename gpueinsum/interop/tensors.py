@@ -15,7 +15,7 @@ from gpueinsum.api.arguments import Array, Dtype, dtype_of
 from gpueinsum.api.dispatch import signature
 from gpueinsum.backends.base import Backend
 from gpueinsum.backends.select import HOST, cuda_backend
-from gpueinsum.errors import OperandError
+from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.interop.functions import Batch, Function, call_of
 
 _here = contextlib.nullcontext()
@@ -27,9 +27,12 @@ def array_of(tensor: Tensor) -> Array:
         raise OperandError(f"a tensor of layout {tensor.layout} is no dense array: convert it first (x.to_dense())")
     if tensor.dtype is torch.bfloat16:
         return array_of(tensor.detach().view(torch.int16)).view(dtype_of("bfloat16"))
-    if tensor.is_cpu:
+    if not tensor.is_cpu:
+        return cuda_backend().asarray(tensor.detach().resolve_conj().resolve_neg())
+    try:
         return tensor.numpy(force=True)  # detached and resolved
-    return cuda_backend().asarray(tensor.detach().resolve_conj().resolve_neg())
+    except TypeError as error:
+        raise DtypeError(f"tensors of dtype {tensor.dtype} cannot be computed with: convert it first") from error
 
 
 def tensor_of(array: Array) -> Tensor:
@@ -39,6 +42,23 @@ def tensor_of(array: Array) -> Tensor:
     if type(array) is np.ndarray:
         return torch.from_numpy(array)
     return torch.from_numpy(np.asarray(array)) if isinstance(array, np.generic) else torch.from_dlpack(array)
+
+
+def as_tensor(operand: Any, name: str, device: torch.device) -> Tensor:
+    """An operand, of whatever kind, as a tensor, on this device if it is none.
+
+    numpy's arrays are copied: they may be changed with no trace where autograd keeps what was read. Raises OperandError.
+    """
+    if isinstance(operand, Tensor):
+        return operand
+    try:
+        if isinstance(operand, np.ndarray | np.generic):
+            return tensor_of(np.array(operand, operand.dtype.newbyteorder("="), order="C")).to(device)
+        if hasattr(operand, "__dlpack__"):
+            return torch.from_dlpack(operand).to(device)
+        return torch.as_tensor(operand, device=device)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise OperandError(f"{name} is no array: {error}") from error
 
 
 def unwrap(operand: Any) -> Any:
@@ -54,25 +74,30 @@ def wrap(results: Any) -> Any:
 
 
 def device_of(tensors: Sequence[Tensor]) -> torch.device:
-    """The device of all tensors. Raises OperandError if there are several, or if it cannot be computed on."""
+    """The device of all tensors. Raises OperandError if there are several."""
     device = tensors[0].device
     for number, tensor in enumerate(tensors):
         if tensor.device != device:
             raise OperandError(
                 f"operand {number} is on {tensor.device}, but operand 0 is on {device}: move one of them (x.to(device))"
             )
-    if device.type not in ("cpu", "cuda"):
-        raise OperandError(f"tensors on {device} cannot be computed with: move them to a CPU or to CUDA (x.to(device))")
     return device
 
 
 def backend_on(device: torch.device) -> Backend:
-    return HOST if device.type == "cpu" else cuda_backend()
+    return HOST if _is_host(device) else cuda_backend()
+
+
+def _is_host(device: torch.device) -> bool:
+    """Whether it is a CPU, or CUDA's. Raises OperandError for others."""
+    if device.type not in ("cpu", "cuda"):
+        raise OperandError(f"tensors on {device} cannot be computed with: move them to a CPU or to CUDA (x.to(device))")
+    return device.type == "cpu"
 
 
 def on(device: torch.device) -> AbstractContextManager[None]:
     """CUDA's work goes to torch's current stream, and its memory comes from torch's allocator, as tensors' does."""
-    if device.type == "cpu":
+    if _is_host(device):
         return _here
     stream = torch.cuda.current_stream(device)
     return cuda_backend().runtime.borrowing(stream.device_index, stream.cuda_stream, _allocate)

@@ -251,7 +251,7 @@ def _numpy_dtype(dtype: torch.dtype) -> Dtype:
 for _decided in (_can_cast, _numpy_dtype):
     # A program that is written down knows the dtypes: torch.compiler.assume_constant_result, which would import
     # torch.compile's modules for all (2.1 s instead of 0.2 for this one on a core of an AMD EPYC).
-    _decided._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    _decided._dynamo_marked_constant = True  # type: ignore[union-attr]  # torch's
 
 
 def _with_dtype(tensors: Sequence[Tensor], options: Options) -> Options:
