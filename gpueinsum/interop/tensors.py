@@ -44,10 +44,10 @@ def tensor_of(array: Array) -> Tensor:
     return torch.from_numpy(np.asarray(array)) if isinstance(array, np.generic) else torch.from_dlpack(array)
 
 
-def as_tensor(operand: Any, name: str, device: torch.device) -> Tensor:
-    """An operand, of whatever kind, as a tensor, on this device if it is none.
+def as_tensor(operand: Any, name: str, device: torch.device, beside: Tensor | None = None) -> Tensor:
+    """An operand, of whatever kind, as a tensor, on this device if it is none; a number as it counts beside a tensor.
 
-    numpy's arrays are copied: they may be changed with no trace where autograd keeps what was read. Raises OperandError.
+    numpy's arrays are copied: nobody would know that they were changed while autograd keeps them. Raises OperandError.
     """
     if isinstance(operand, Tensor):
         return operand
@@ -56,7 +56,8 @@ def as_tensor(operand: Any, name: str, device: torch.device) -> Tensor:
             return tensor_of(np.array(operand, operand.dtype.newbyteorder("="), order="C")).to(device)
         if hasattr(operand, "__dlpack__"):
             return torch.from_dlpack(operand).to(device)
-        return torch.as_tensor(operand, device=device)
+        is_number = beside is not None and isinstance(operand, int | float | complex)
+        return torch.as_tensor(operand, dtype=torch.result_type(beside, operand) if is_number else None, device=device)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise OperandError(f"{name} is no array: {error}") from error
 
@@ -92,7 +93,7 @@ def _is_host(device: torch.device) -> bool:
     """Whether it is a CPU, or CUDA's. Raises OperandError for others."""
     if device.type not in ("cpu", "cuda"):
         raise OperandError(f"tensors on {device} cannot be computed with: move them to a CPU or to CUDA (x.to(device))")
-    return device.type == "cpu"
+    return bool(device.type == "cpu")
 
 
 def on(device: torch.device) -> AbstractContextManager[None]:

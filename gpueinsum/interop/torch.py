@@ -23,16 +23,21 @@ from gpueinsum.errors import DtypeError, OperandError, OutError
 from gpueinsum.interop.functions import Batch, Einsum, Function, Jvp, Planned, Settings, Vjp, passes_of
 from gpueinsum.interop.nodes import apply, follower
 from gpueinsum.interop.operator import run_operator
-from gpueinsum.interop.tensors import array_of, backend_on, device_of, on, tensor_of, unwrap, wrap
+from gpueinsum.interop.tensors import array_of, as_tensor, backend_on, device_of, on, tensor_of, unwrap, wrap
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape, Term
 from gpueinsum.planning.search import MANY_RUNS
 
 
+@dataclass(frozen=True)
 class TorchLibrary:
-    """torch as a `Library`."""
+    """torch as a `Library`, on one device if one is given."""
 
-    name = "torch"
+    device: torch.device | None = None
+
+    @property
+    def name(self) -> str:
+        return "torch"
 
     def unwrap(self, operand: Any) -> Any:
         return unwrap(operand)
@@ -41,8 +46,16 @@ class TorchLibrary:
         return follower([operand for operand in operands if isinstance(operand, Tensor)]) is not None
 
     def call(self, function: Callable[..., Any], *operands: Any) -> Any:
-        tensors = [operand for operand in operands if isinstance(operand, Tensor)]
-        with on(device_of(tensors)):
+        """Arguments that are no tensors, but for None, become such where there is a device."""
+        device = self.device
+        if device is None:
+            device = device_of([operand for operand in operands if isinstance(operand, Tensor)])
+        else:
+            operands = tuple([None if x is None else as_tensor(x, "an argument", device) for x in operands])
+            for operand in operands:
+                if operand is not None and operand.device != device:
+                    raise OperandError(f"a tensor on {operand.device} is given, but the operands are on {device}")
+        with on(device):
             return wrap(function(*map(unwrap, operands)))
 
     def evaluate(self, expression: Expression, operands: Sequence[Any], out: Array | None, options: Options) -> Any:
@@ -67,7 +80,7 @@ class TorchLibrary:
         if follow is not None:
             [result] = follow(_function(expression, tensors, options, limit, follow), *tensors)
             return result
-        if options == DEFAULT and tensors[0].is_cpu:
+        if options == DEFAULT and False not in [tensor.is_cpu for tensor in tensors]:
             arrays = list(map(array_of, tensors))
             return tensor_of(cached_call(expression, *array_kinds(arrays))(*arrays))
         options = _as_torch_is_set(options, tensors)
@@ -87,14 +100,14 @@ class TorchLibrary:
             value, pullback = self.call(
                 lambda *arrays: evaluate_vjp(asked, arrays, wrt, options, memory_limit), *tensors
             )
-            return value, replace(pullback, library=self)
+            return value, replace(pullback, library=TorchLibrary(device_of(tensors)))
         positions, given = positions_of(wrt, len(tensors)), [tensor.dtype for tensor in tensors]
         tensors, options = _of_one_dtype(tensors, options)
         function = _function(asked, tensors, options, memory_limit, follow)
         return one_or_all(apply(function, *tensors)), FollowedPullback(function, tensors, positions, given)
 
     def jvp(self, asked: Asked, operands: Sequence[Any], tangents: Sequence[Any], options: Options) -> Any:
-        tensors = _tensors(operands)
+        tensors = _tensors(operands, tangents)
         moved = {
             k: _fit(tangent, f"tangent {k}", "its operand", tensors[k].shape, tensors[k])
             for k, tangent in enumerate(tangents)
@@ -158,7 +171,7 @@ class FollowedPullback:
 
 def _fit(given: Any, name: str, owner: str, shape: Shape, like: Tensor, can_be_batch: bool = False) -> Tensor:
     """A tangent or cotangent as a tensor, of the shape that it must be, of a dtype that becomes that of `like`."""
-    tensor = given if isinstance(given, Tensor) else _as_tensor(given, like)
+    tensor = as_tensor(given, name, like.device, like)
     if tuple(tensor.shape) != shape and not (can_be_batch and tensor.ndim and tuple(tensor.shape[1:]) == shape):
         raise OperandError(f"{name} has shape {tuple(tensor.shape)}, but {owner} has {tuple(shape)}")
     if not _can_cast(tensor.dtype, like.dtype, "same_kind"):
@@ -169,21 +182,17 @@ def _fit(given: Any, name: str, owner: str, shape: Shape, like: Tensor, can_be_b
 # ---------------------------------------------------------------- what a call is given
 
 
-def _tensors(operands: Sequence[Any]) -> Sequence[Tensor]:
-    """The operands as tensors, those that are none on the device of the first that is."""
+def _tensors(operands: Sequence[Any], others: Sequence[Any] = ()) -> Sequence[Tensor]:
+    """The operands as tensors, those that are none on the device of the first, of them or of others, that is one."""
     for operand in operands:
         if not isinstance(operand, Tensor):
             break
     else:
         return operands
-    like = next(operand for operand in operands if isinstance(operand, Tensor))
-    return [operand if isinstance(operand, Tensor) else _as_tensor(operand, like) for operand in operands]
-
-
-def _as_tensor(operand: Any, like: Tensor) -> Tensor:
-    """A number in the dtype that it has beside the tensor `like`; an array or a list in its own."""
-    is_number = isinstance(operand, int | float | complex) and not isinstance(operand, np.generic)
-    return torch.as_tensor(operand, dtype=torch.result_type(like, operand) if is_number else None, device=like.device)
+    like = next((given for given in (*operands, *others) if isinstance(given, Tensor)), None)
+    if like is None:
+        raise OperandError("none of the operands is a tensor")
+    return [as_tensor(operand, f"operand {number}", like.device, like) for number, operand in enumerate(operands)]
 
 
 def _function(
