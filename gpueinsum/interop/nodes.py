@@ -19,23 +19,33 @@ _PLAIN = {Tensor, torch.nn.Parameter}
 # What torch itself asks before it applies a function; True, the slower way, if a release has no such names.
 _is_transforming = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+_is_tracing = torch.jit.is_tracing
 
 
 def follower(tensors: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]] | None:
     """Who follows what becomes of these tensors: applies a function to them. None if their values are all.
 
-    Where a program is written down, to be run later or elsewhere, only operators of torch are: by torch.compile, by
-    modes, by the subclasses of tensors. torch.func and forward-mode differentiation look at tensors through others.
+    torch.func and forward-mode differentiation look at tensors through others, but in a program of torch.compile's.
     """
-    if torch.compiler.is_compiling() or _modes() or tensors[0].is_meta or not _PLAIN.issuperset(map(type, tensors)):
+    if torch.compiler.is_compiling():
         return run_operator
     if _is_transforming() or getattr(forward_ad, "_current_level", 0) >= 0:
         return _apply_transformed
+    if _is_written_down(tensors):
+        return run_operator
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor.requires_grad:
                 return _apply
     return None
+
+
+def _is_written_down(tensors: Sequence[Tensor]) -> bool:
+    """Whether what is computed is a program, to be run later or elsewhere, in which only operators of torch are.
+
+    So it is under modes and torch.jit.trace, and for tensors without values and for subclasses.
+    """
+    return bool(_modes()) or _is_tracing() or tensors[0].is_meta or not _PLAIN.issuperset(map(type, tensors))
 
 
 def apply(function: Function, *tensors: Tensor) -> Sequence[Tensor]:
@@ -115,19 +125,28 @@ class _TransformedNode(torch.autograd.Function):
 
     @staticmethod
     def forward(function: Function, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return run(function, *tensors)
+        return tuple((run_operator if _is_written_down(tensors) else run)(function, *tensors))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.function, *tensors = inputs
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
+        ctx.set_materialize_grads(False)  # what has no tangent costs nothing
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         _, *needed = ctx.needs_input_grad
+        if all(cotangent is None for cotangent in cotangents):
+            return (None,) * len(ctx.needs_input_grad)
+        tensors = ctx.saved_tensors
+        shapes = ctx.function.shapes([tensor.shape for tensor in tensors])
+        given = [
+            tensors[0].new_zeros(shape) if cotangent is None else cotangent
+            for cotangent, shape in zip(cotangents, shapes, strict=True)
+        ]
         wrt = tuple([position for position, is_needed in enumerate(needed) if is_needed])
-        gradients = apply(Vjp(ctx.function, wrt), *ctx.saved_tensors, *cotangents)
+        gradients = apply(Vjp(ctx.function, wrt), *tensors, *given)
         found = dict(zip(wrt, gradients, strict=True))
         return (None, *[found.get(position) for position in range(len(needed))])
 
@@ -140,5 +159,5 @@ class _TransformedNode(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], function: Function, *tensors: Tensor
     ) -> tuple[Sequence[Tensor], tuple[int, ...]]:
-        results = apply(*batched(function, tensors, in_dims[1:]))
+        results = tuple(apply(*batched(function, tensors, in_dims[1:])))
         return results, (0,) * len(results)
