@@ -20,6 +20,8 @@ _PLAIN = {Tensor, torch.nn.Parameter}
 _is_transforming = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 _is_tracing = torch.jit.is_tracing
+_is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda tensor: False)
+_LEVEL = 1  # of the batches that torch.autograd makes, which it does not nest
 
 
 def follower(tensors: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]] | None:
@@ -48,9 +50,21 @@ def _is_written_down(tensors: Sequence[Tensor]) -> bool:
     return bool(_modes()) or _is_tracing() or tensors[0].is_meta or not _PLAIN.issuperset(map(type, tensors))
 
 
-def apply(function: Function, *tensors: Tensor) -> Sequence[Tensor]:
+def apply(function: Function, *tensors: Tensor) -> tuple[Tensor, ...]:
     """The function of tensors, followed by whoever follows them."""
-    return (follower(tensors) or run)(function, *tensors)
+    if not torch.compiler.is_compiling() and any(map(_is_batched, tensors)):
+        return _apply_batched(function, tensors)
+    return tuple((follower(tensors) or run)(function, *tensors))
+
+
+def _apply_batched(function: Function, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The function where torch.autograd passes batches: `is_grads_batched=True`, `jacobian(..., vectorize=True)`."""
+    dims = [0 if _is_batched(tensor) else None for tensor in tensors]
+    whole = [
+        tensor if dim is None else torch._remove_batch_dim(tensor, _LEVEL, 1, dim)
+        for tensor, dim in zip(tensors, dims, strict=True)
+    ]
+    return tuple([torch._add_batch_dim(result, 0, _LEVEL) for result in apply(*batched(function, whole, dims))])
 
 
 def _apply(function: Function, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -89,7 +103,7 @@ class _Node(torch.autograd.Function):
         reads, saved = len(passes.reads), ctx.saved_tensors  # once: who unpacks them may allow no second time
         given, intermediates = saved[:reads], saved[reads:]
         operands = dict(zip(passes.reads, given, strict=True))
-        if torch.is_grad_enabled():  # the gradients are followed
+        if torch.is_grad_enabled() or any(map(_is_batched, cotangents)):  # the gradients are followed
             operands |= {position: _any(*like) for position, like in ctx.unread.items()}
             tensors = [operands[position] for position in range(len(operands))]
             gradients = apply(Vjp(ctx.function, wrt), *tensors, *cotangents)
@@ -106,7 +120,7 @@ def _any(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 def _pull(
     passes: BothPasses, operands: Mapping[int, Tensor], intermediates: Sequence[Tensor], cotangents: Sequence[Tensor]
-) -> list[Tensor]:
+) -> tuple[Tensor, ...]:
     device = device_of(cotangents)
     with on(device):
         left = iter(map(array_of, intermediates))
@@ -117,7 +131,7 @@ def _pull(
         ]
         arrays = passes.backward.cast(list(map(array_of, cotangents)))
         gradients = passes.backward.run(*arrays, *kept)
-        return [result_of(gradient, dtype) for gradient, dtype in zip(gradients, passes.dtypes, strict=True)]
+        return tuple([result_of(gradient, dtype) for gradient, dtype in zip(gradients, passes.dtypes, strict=True)])
 
 
 class _TransformedNode(torch.autograd.Function):
@@ -159,5 +173,5 @@ class _TransformedNode(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], function: Function, *tensors: Tensor
     ) -> tuple[Sequence[Tensor], tuple[int, ...]]:
-        results = tuple(apply(*batched(function, tensors, in_dims[1:])))
+        results = apply(*batched(function, tensors, in_dims[1:]))
         return results, (0,) * len(results)
