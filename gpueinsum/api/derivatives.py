@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -160,10 +160,8 @@ class Pullback:
             name = "the cotangent" if count == 1 else f"cotangent {k}"
             arrays.append(_fit(given, name, "the value", shape, kind, backend, stays, can_be_batch=True))
             batches[k] = arrays[k].shape[: arrays[k].ndim - len(shape)]
-        if len(set(batches.values())) > 1:
-            raise OperandError(f"cotangents are batches of one size or none is: their first axes are {batches}")
-        is_batch = any(batches.values())
-        run = call.batched(tuple(batches), *batches[min(batches)]) if is_batch else call.backward.run
+        size = batch_of(batches)
+        run = call.batched(tuple(batches), *size) if size else call.backward.run
         kept = map(backend.asarray, self._kept)  # refused here if they are on another device than the current one
         gradients = run(*call.backward.cast(arrays), *kept)
         return tuple(map(self._finish, gradients, call.dtypes))
@@ -260,6 +258,13 @@ def check_list(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
     if count is not None and len(arrays) != count:
         raise OperandError(f"{count} {name} are needed, not {len(arrays)}")
     return arrays
+
+
+def batch_of(batches: Mapping[int, Shape]) -> Shape:
+    """The axes, one or none, that each cotangent of this position has in front of its value's. Raises OperandError."""
+    if len(set(batches.values())) > 1:
+        raise OperandError(f"cotangents are batches of one size or none is: their first axes are {batches}")
+    return next(iter(batches.values()), ())
 
 
 def _fit(

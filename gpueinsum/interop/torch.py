@@ -11,19 +11,39 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gpueinsum.api.arguments import DEFAULT, Array, Dtype, Expression, Options, bytes_limit, dtype_of, positions_of
-from gpueinsum.api.derivatives import check_list, evaluate_jvp, evaluate_vjp
+from gpueinsum.api.arguments import (
+    DEFAULT,
+    Array,
+    Expression,
+    Options,
+    bytes_limit,
+    check_differentiable,
+    dtype_of,
+    positions_of,
+)
+from gpueinsum.api.derivatives import evaluate_jvp, evaluate_vjp
 from gpueinsum.api.dispatch import array_kinds, cached_call, evaluate_arrays, evaluate_plan_arrays, one_or_all, resolve
 from gpueinsum.api.libraries import Asked
 from gpueinsum.errors import DtypeError, OperandError, OutError
-from gpueinsum.interop.functions import Batch, Einsum, Function, Jvp, Planned, Settings, Vjp, passes_of
+from gpueinsum.interop.functions import Einsum, Function, Jvp, Planned, Settings
 from gpueinsum.interop.nodes import apply, follower
 from gpueinsum.interop.operator import run_operator
-from gpueinsum.interop.tensors import array_of, as_tensor, backend_on, device_of, on, tensor_of, unwrap, wrap
+from gpueinsum.interop.pullback import FollowedPullback, fit
+from gpueinsum.interop.tensors import (
+    array_of,
+    as_tensor,
+    backend_on,
+    can_cast,
+    device_of,
+    numpy_dtype,
+    on,
+    tensor_of,
+    unwrap,
+    wrap,
+)
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape, Term
 from gpueinsum.planning.search import MANY_RUNS
@@ -46,15 +66,15 @@ class TorchLibrary:
         return follower([operand for operand in operands if isinstance(operand, Tensor)]) is not None
 
     def call(self, function: Callable[..., Any], *operands: Any) -> Any:
-        """Arguments that are no tensors, but for None, become such where there is a device."""
+        """On the device of the tensors. A pullback's cotangents come to its own, whatever they are, None excepted."""
         device = self.device
         if device is None:
             device = device_of([operand for operand in operands if isinstance(operand, Tensor)])
         else:
-            operands = tuple([None if x is None else as_tensor(x, "an argument", device) for x in operands])
+            operands = tuple([None if x is None else as_tensor(x, "a cotangent", device) for x in operands])
             for operand in operands:
                 if operand is not None and operand.device != device:
-                    raise OperandError(f"a tensor on {operand.device} is given, but the operands are on {device}")
+                    raise OperandError(f"a cotangent is on {operand.device}, but the operands are on {device}")
         with on(device):
             return wrap(function(*map(unwrap, operands)))
 
@@ -102,6 +122,9 @@ class TorchLibrary:
             )
             return value, replace(pullback, library=TorchLibrary(device_of(tensors)))
         positions, given = positions_of(wrt, len(tensors)), [tensor.dtype for tensor in tensors]
+        for position in positions:
+            if not (given[position].is_floating_point or given[position].is_complex):
+                check_differentiable(dtype_of(given[position]), f"operand {position}")
         tensors, options = _of_one_dtype(tensors, options)
         function = _function(asked, tensors, options, memory_limit, follow)
         return one_or_all(apply(function, *tensors)), FollowedPullback(function, tensors, positions, given)
@@ -109,7 +132,7 @@ class TorchLibrary:
     def jvp(self, asked: Asked, operands: Sequence[Any], tangents: Sequence[Any], options: Options) -> Any:
         tensors = _tensors(operands, tangents)
         moved = {
-            k: _fit(tangent, f"tangent {k}", "its operand", tensors[k].shape, tensors[k])
+            k: fit(tangent, f"tangent {k}", "its operand", tensors[k].shape, tensors[k])
             for k, tangent in enumerate(tangents)
             if tangent is not None
         }
@@ -129,54 +152,6 @@ class TorchLibrary:
 
 
 TORCH = TorchLibrary()
-
-
-@dataclass(repr=False, eq=False, slots=True)
-class FollowedPullback:
-    """`gpueinsum.Pullback` of tensors that are followed: so are the gradients, by operands and cotangents."""
-
-    _function: Function
-    _tensors: Sequence[Tensor]
-    _wrt: tuple[int, ...]
-    _dtypes: Sequence[torch.dtype]
-
-    @property
-    def plan(self) -> Plan:
-        """Both passes as one plan: from operands and cotangents to values and gradients."""
-        device = device_of(self._tensors)
-        operands = tuple([(tuple(tensor.shape), dtype_of(tensor.dtype)) for tensor in self._tensors])
-        return passes_of(self._function, operands, self._wrt, backend_on(device)).plan
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the operands, which are kept."""
-        return sum(tensor.nbytes for tensor in self._tensors)
-
-    def __call__(self, cotangent: Any) -> tuple[Tensor, ...]:
-        """The gradients, as those of `gpueinsum.Pullback`."""
-        like, operands, count = self._tensors[0], len(self._tensors), self._function.outputs
-        shapes = self._function.shapes([tuple(tensor.shape) for tensor in self._tensors])
-        listed = [cotangent] if count == 1 else check_list(cotangent, count, "cotangents")
-        cotangents, many = [], []
-        for k, (given, shape) in enumerate(zip(listed, shapes, strict=True)):
-            name = "the cotangent" if count == 1 else f"cotangent {k}"
-            is_none = given is None and count > 1
-            one = like.new_zeros(shape) if is_none else _fit(given, name, "the value", shape, like, can_be_batch=True)
-            cotangents.append(one.to(like.dtype))
-            many += [operands + k] if one.ndim > len(shape) else []
-        pull: Function = Vjp(self._function, self._wrt)
-        gradients = apply(Batch(pull, tuple(many)) if many else pull, *self._tensors, *cotangents)
-        return tuple([x.to(self._dtypes[k]) for x, k in zip(gradients, self._wrt, strict=True)])
-
-
-def _fit(given: Any, name: str, owner: str, shape: Shape, like: Tensor, can_be_batch: bool = False) -> Tensor:
-    """A tangent or cotangent as a tensor, of the shape that it must be, of a dtype that becomes that of `like`."""
-    tensor = as_tensor(given, name, like.device, like)
-    if tuple(tensor.shape) != shape and not (can_be_batch and tensor.ndim and tuple(tensor.shape[1:]) == shape):
-        raise OperandError(f"{name} has shape {tuple(tensor.shape)}, but {owner} has {tuple(shape)}")
-    if not _can_cast(tensor.dtype, like.dtype, "same_kind"):
-        raise DtypeError(f"{name} is {dtype_of(tensor.dtype)}, but {owner} is {dtype_of(like.dtype)}")
-    return tensor
 
 
 # ---------------------------------------------------------------- what a call is given
@@ -242,25 +217,10 @@ def _of_one_dtype(tensors: Sequence[Tensor], options: Options) -> tuple[Sequence
     if dtype is None:
         raise DtypeError(f"torch has no dtype {options.dtype}")
     for number, tensor in enumerate(tensors):
-        if not _can_cast(tensor.dtype, dtype, options.casting):
+        if not can_cast(tensor.dtype, dtype, options.casting):
             how = f"which casting={options.casting!r} does not cast to {options.dtype}"
             raise DtypeError(f"operand {number} is {dtype_of(tensor.dtype)}, {how}")
     return [tensor.to(dtype) for tensor in tensors], options._replace(dtype=None, casting="safe")
-
-
-def _can_cast(source: torch.dtype, target: torch.dtype, casting: Any) -> bool:
-    """By numpy's rules."""
-    return np.can_cast(dtype_of(source), dtype_of(target), casting)
-
-
-def _numpy_dtype(dtype: torch.dtype) -> Dtype:
-    return dtype_of(dtype)
-
-
-for _decided in (_can_cast, _numpy_dtype):
-    # A program that is written down knows the dtypes: torch.compiler.assume_constant_result, which would import
-    # torch.compile's modules for all (2.1 s instead of 0.2 for this one on a core of an AMD EPYC).
-    _decided._dynamo_marked_constant = True  # type: ignore[union-attr]  # torch's
 
 
 def _with_dtype(tensors: Sequence[Tensor], options: Options) -> Options:
@@ -282,7 +242,7 @@ def _with_dtype(tensors: Sequence[Tensor], options: Options) -> Options:
     wanted = reduce(torch.promote_types, dtypes)
     if all(tensor.dtype is wanted for tensor in tensors):
         return options
-    return options._replace(dtype=_numpy_dtype(wanted), casting="same_kind")
+    return options._replace(dtype=numpy_dtype(wanted), casting="same_kind")
 
 
 def _with_out(tensors: Sequence[Tensor], out: Any, options: Options) -> Options:
@@ -300,7 +260,7 @@ def _store(result: Tensor, out: Tensor, options: Options) -> Tensor:
         raise OutError("out= takes no part in autograd: leave it out, or detach the operands and out")
     if out.shape != result.shape:
         raise OutError(f"out has shape {tuple(out.shape)}, but the result has {tuple(result.shape)}")
-    if not _can_cast(result.dtype, out.dtype, options.casting):
+    if not can_cast(result.dtype, out.dtype, options.casting):
         how = f"which casting={options.casting!r} does not cast to out's {dtype_of(out.dtype)}"
         raise DtypeError(f"the result is {dtype_of(result.dtype)}, {how}")
     return out.copy_(result)
