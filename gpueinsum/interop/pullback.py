@@ -58,7 +58,12 @@ class FollowedPullback:
         if batch_of(batches):
             pull = Batch(pull, tuple([operands + k for k in batches]))
         gradients = apply(pull, *self._tensors, *cotangents)
-        return tuple([x.to(self._dtypes[k]) for x, k in zip(gradients, self._wrt, strict=True)])
+        return tuple([_cast(x, self._dtypes[k]) for x, k in zip(gradients, self._wrt, strict=True)])
+
+
+def _cast(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """The gradient in its operand's dtype: for a real operand of a complex expression its real part."""
+    return (gradient.real if gradient.is_complex() and not dtype.is_complex else gradient).to(dtype)
 
 
 def fit(given: Any, name: str, owner: str, shape: Shape, like: Tensor, can_be_batch: bool = False) -> Tensor:

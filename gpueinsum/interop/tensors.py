@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from gpueinsum.backends.select import HOST, cuda_backend
 from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.interop.functions import Batch, Function, call_of
 
+_Decision = TypeVar("_Decision", bound=Callable[..., Any])
 _here = contextlib.nullcontext()
 
 
@@ -62,19 +63,24 @@ def as_tensor(operand: Any, name: str, device: torch.device, beside: Tensor | No
         raise OperandError(f"{name} is no array: {error}") from error
 
 
+def decided_once(function: _Decision) -> _Decision:
+    """A function of constants, which a program that is written down need not call again.
+
+    It is torch.compiler.assume_constant_result without the import of torch.compile's modules, which take 2 s.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's
+    return function
+
+
+@decided_once
 def can_cast(source: torch.dtype, target: torch.dtype, casting: Any) -> bool:
     """By numpy's rules."""
     return np.can_cast(dtype_of(source), dtype_of(target), casting)
 
 
+@decided_once
 def numpy_dtype(dtype: torch.dtype) -> Dtype:
     return dtype_of(dtype)
-
-
-for _decided in (can_cast, numpy_dtype):
-    # A program that is written down knows the dtypes: torch.compiler.assume_constant_result, which would import
-    # torch.compile's modules for all (2.1 s instead of 0.2 for this one on a core of an AMD EPYC).
-    _decided._dynamo_marked_constant = True  # type: ignore[union-attr]  # torch's
 
 
 def unwrap(operand: Any) -> Any:

@@ -27,7 +27,7 @@ from gpueinsum.api.arguments import (
 from gpueinsum.api.derivatives import evaluate_jvp, evaluate_vjp
 from gpueinsum.api.dispatch import array_kinds, cached_call, evaluate_arrays, evaluate_plan_arrays, one_or_all, resolve
 from gpueinsum.api.libraries import Asked
-from gpueinsum.errors import DtypeError, OperandError, OutError
+from gpueinsum.errors import DtypeError, OperandError, OutError, SubscriptsError
 from gpueinsum.interop.functions import Einsum, Function, Jvp, Planned, Settings
 from gpueinsum.interop.nodes import apply, follower
 from gpueinsum.interop.operator import run_operator
@@ -37,6 +37,7 @@ from gpueinsum.interop.tensors import (
     as_tensor,
     backend_on,
     can_cast,
+    decided_once,
     device_of,
     numpy_dtype,
     on,
@@ -45,7 +46,7 @@ from gpueinsum.interop.tensors import (
     wrap,
 )
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.subscripts import Shape, Term
+from gpueinsum.language.subscripts import Term
 from gpueinsum.planning.search import MANY_RUNS
 
 
@@ -271,24 +272,34 @@ def _store(result: Tensor, out: Tensor, options: Options) -> Tensor:
 
 def _view(expression: Expression, tensors: Sequence[Tensor], options: Options) -> Tensor | None:
     """A transposition or diagonal of one tensor as torch's own view of it; None for any other call."""
-    if len(tensors) > 1 or options.dtype is not None or torch.compiler.is_compiling():
+    if len(tensors) > 1 or options.dtype is not None:
         return None
     [tensor] = tensors
-    terms = _terms_of_view(expression, tensor.shape)
+    terms = _terms_of_view(expression, tensor.ndim)
     if terms is None:
         return None
     term, out = terms
     for label in dict.fromkeys(term):
         while (first := term.find(label)) != (second := term.rfind(label)):
+            if tensor.shape[first] != tensor.shape[second]:
+                return None
             tensor = tensor.diagonal(dim1=first, dim2=second)  # whose axis is the last
             term = term[:first] + term[first + 1 : second] + term[second + 1 :] + label
     return tensor.permute([term.index(label) for label in out])
 
 
+@decided_once
+def _terms_of_view(expression: Expression, ndim: int) -> tuple[Term, Term] | None:
+    """Both terms of an expression that transposes one operand or takes its diagonal, whatever its sizes."""
+    return _kept_terms(expression, ndim)
+
+
 @lru_cache(maxsize=1024)
-def _terms_of_view(expression: Expression, shape: Shape) -> tuple[Term, Term] | None:
-    """Both terms of an expression that transposes one operand or takes its diagonal."""
-    core = resolve(expression, (shape,))
+def _kept_terms(expression: Expression, ndim: int) -> tuple[Term, Term] | None:
+    try:
+        core = resolve(expression, ((2,) * ndim,))
+    except SubscriptsError:  # raised again by what knows the sizes
+        return None
     [term] = core.inputs
     is_view = set(term) == set(core.output) and len(set(core.output)) == len(core.output)
     return (term, core.output) if is_view else None
@@ -301,4 +312,4 @@ def _ordered(result: Tensor, order: str, tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _reversed(tensor: Tensor) -> Tensor:
-    return tensor.permute(*range(tensor.ndim - 1, -1, -1))
+    return tensor.permute([*range(tensor.ndim)][::-1])
