@@ -143,7 +143,7 @@ def run(function: Function, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 def result_of(array: Array, dtype: Dtype | None) -> Tensor:
     """An output as a tensor, of this dtype if one is given."""
-    return tensor_of(array if dtype is None else array.astype(dtype))
+    return tensor_of(array if dtype is None or dtype == array.dtype else array.astype(dtype))
 
 
 def batched(function: Function, tensors: Sequence[Tensor], dims: Sequence[int | None]) -> tuple[Any, ...]:

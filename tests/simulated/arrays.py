@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import host
+from . import host, streams
+from .dlpack import Capsule
 
 # What CuPy has: for each owner its names, on the indented lines below it.
 _TEXT = Path(__file__).with_name("cupy_names.txt").read_text(encoding="utf-8")
@@ -77,6 +78,9 @@ class FakeArray:
 
     def __dlpack_device__(self):
         return 2, self.device.id  # kDLCUDA
+
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+        return Capsule(self.host, streams.current(), stream)
 
     def __array__(self, *_, **__):
         raise TypeError(

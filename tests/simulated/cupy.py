@@ -20,7 +20,7 @@ from gpueinsum.backends.cuda import installation
 from gpueinsum.backends.cuda import runtime as runtime_module
 from gpueinsum.backends.cuda.source import KERNELS, kernel_text
 
-from . import SimulatedRuntime, arrays, host, streams
+from . import SimulatedRuntime, arrays, borrowed, host, streams
 from .arrays import FakeArray, Served
 from .cublas_library import FakeCublas
 from .streams import Capture, Event, Stream
@@ -36,6 +36,14 @@ class CupyStream(Stream):
     def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
         assert null or non_blocking  # or it would wait for the null stream, and break a capture
         super().__init__(0 if null else next(self.pointers), is_late=not null)
+
+    @classmethod
+    def from_external(cls, obj):
+        version, ptr = obj.__cuda_stream__()
+        assert version == 0
+        stream = cls.__new__(cls)
+        vars(stream).update(vars(streams.at(ptr)), foreign=obj)  # the same queue
+        return stream
 
     def __enter__(self):
         streams.CURRENT.entered.append(self)
@@ -122,20 +130,22 @@ def _argument(given):
 
 
 class FakeDevice:
-    """The only one."""
+    """One of CuPy's; there is a single one, unless tests say that there are more."""
 
     attributes = {"MultiProcessorCount": 4, "L2CacheSize": PROPERTIES["l2CacheSize"]}  # noqa: RUF012  # as CuPy's
     mem_info = MEMORY
     compute_capability = "90"
+    entered = [0]  # noqa: RUF012  # the current one is the last
 
-    def __init__(self, device=0):
-        self.id = device
+    def __init__(self, device=None):
+        self.id = self.entered[-1] if device is None else device
 
     def __enter__(self):
+        self.entered.append(self.id)
         return self
 
     def __exit__(self, *error):
-        pass
+        self.entered.pop()
 
     def synchronize(self):
         streams.synchronize_all()
@@ -163,7 +173,7 @@ def modules():
     fake.cuda.runtime = _module(
         "cupy.cuda.runtime",
         getDeviceCount=lambda: 1,
-        getDevice=lambda: 0,
+        getDevice=lambda: FakeDevice.entered[-1],
         memGetInfo=lambda: MEMORY,
         driverGetVersion=lambda: 13010,
         runtimeGetVersion=lambda: 13000,
@@ -178,7 +188,10 @@ def modules():
     fake.cuda.Event, fake.cuda.get_elapsed_time = FakeEvent, lambda start, stop: (stop.time - start.time) * 1e3
     fake.cuda.nvtx = _module("cupy.cuda.nvtx", RangePush=lambda message: None, RangePop=lambda: None)
     fake.cuda.Device, fake.cuda.device = FakeDevice, _module("cupy.cuda.device", get_cublas_handle=lambda: None)
-    fake.cuda.MemoryHook, fake.cuda.alloc = arrays.MemoryHook, pool.malloc
+    fake.cuda.MemoryHook = arrays.MemoryHook
+    fake.cuda.alloc = lambda size: borrowed.allocator(pool.malloc)(size)
+    fake.cuda.using_allocator, fake.cuda.UnownedMemory = borrowed.using_allocator, borrowed.UnownedMemory
+    fake.cuda.MemoryPointer, fake.from_dlpack = borrowed.memory_pointer, borrowed.from_dlpack
     fake.cuda.set_allocator = lambda allocator=None: None  # every allocation stands alone here
 
     class RawKernel:

@@ -33,6 +33,16 @@ class Memory(Protocol):
         """The address of the first."""
 
 
+class _Stream:
+    """Another library's stream by its address, as CUDA's protocol for streams has it."""
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._address
+
+
 class CupyRuntime:
     """All that is ever asked of a device: CuPy's current one, its current stream and memory pool.
 
@@ -108,7 +118,8 @@ class CupyRuntime:
             address, owner = allocate(nbytes)
             return cuda.MemoryPointer(cuda.UnownedMemory(address, nbytes, owner, device), 0)
 
-        with cuda.Device(device), self._current(cuda.ExternalStream(stream, device)), cuda.using_allocator(memory):
+        borrowed = cuda.Stream.from_external(_Stream(stream))
+        with cuda.Device(device), self._current(borrowed), cuda.using_allocator(memory):
             yield
 
     def is_capturing(self) -> bool:
