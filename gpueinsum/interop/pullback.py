@@ -14,7 +14,7 @@ from gpueinsum.api.derivatives import batch_of, check_list
 from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.interop.functions import Batch, Function, Vjp, passes_of
 from gpueinsum.interop.nodes import apply
-from gpueinsum.interop.tensors import as_tensor, backend_on, can_cast, device_of
+from gpueinsum.interop.tensors import as_tensor, backend_on, can_cast, device_of, ordered
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape
 
@@ -27,6 +27,7 @@ class FollowedPullback:
     _tensors: Sequence[Tensor]
     _wrt: tuple[int, ...]
     _dtypes: Sequence[torch.dtype]
+    _order: str | None
 
     @property
     def plan(self) -> Plan:
@@ -58,7 +59,8 @@ class FollowedPullback:
         if batch_of(batches):
             pull = Batch(pull, tuple([operands + k for k in batches]))
         gradients = apply(pull, *self._tensors, *cotangents)
-        return tuple([_cast(x, self._dtypes[k]) for x, k in zip(gradients, self._wrt, strict=True)])
+        cast = [_cast(x, self._dtypes[k]) for x, k in zip(gradients, self._wrt, strict=True)]
+        return tuple([ordered(gradient, self._order, self._tensors) for gradient in cast])
 
 
 def _cast(gradient: Tensor, dtype: torch.dtype) -> Tensor:

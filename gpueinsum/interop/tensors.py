@@ -146,6 +146,20 @@ def result_of(array: Array, dtype: Dtype | None) -> Tensor:
     return tensor_of(array if dtype is None or dtype == array.dtype else array.astype(dtype))
 
 
+def ordered(result: Tensor, order: str | None, tensors: Sequence[Tensor]) -> Tensor:
+    """The result as it is, in C or F order, or in that of these tensors."""
+    if order in ("K", "k", None):
+        return result
+    is_fortran = (
+        all(_reversed(tensor).is_contiguous() for tensor in tensors) if order in ("A", "a") else order in ("F", "f")
+    )
+    return _reversed(_reversed(result).contiguous()) if is_fortran else result.contiguous()
+
+
+def _reversed(tensor: Tensor) -> Tensor:
+    return tensor.permute([*range(tensor.ndim)][::-1])
+
+
 def batched(function: Function, tensors: Sequence[Tensor], dims: Sequence[int | None]) -> tuple[Any, ...]:
     """A function of tensors of which some have an axis for a batch: that of a whole batch, and its tensors."""
     positions = tuple([position for position, dim in enumerate(dims) if dim is not None])

@@ -41,6 +41,7 @@ from gpueinsum.interop.tensors import (
     device_of,
     numpy_dtype,
     on,
+    ordered,
     tensor_of,
     unwrap,
     wrap,
@@ -92,7 +93,7 @@ class TorchLibrary:
         result = _view(expression, tensors, options)
         if result is None:
             result = self._compute(limit, expression, *_of_one_dtype(tensors, options))
-        return result if options.order in ("K", "k", None) else _ordered(result, options.order, tensors)
+        return ordered(result, options.order, tensors)
 
     def _compute(
         self, limit: int | str | None, expression: Expression, tensors: Sequence[Tensor], options: Options
@@ -128,7 +129,8 @@ class TorchLibrary:
                 check_differentiable(dtype_of(given[position]), f"operand {position}")
         tensors, options = _of_one_dtype(tensors, options)
         function = _function(asked, tensors, options, memory_limit, follow)
-        return one_or_all(apply(function, *tensors)), FollowedPullback(function, tensors, positions, given)
+        values = [ordered(value, options.order, tensors) for value in apply(function, *tensors)]
+        return one_or_all(values), FollowedPullback(function, tensors, positions, given, options.order)
 
     def jvp(self, asked: Asked, operands: Sequence[Any], tangents: Sequence[Any], options: Options) -> Any:
         tensors = _tensors(operands, tangents)
@@ -148,8 +150,9 @@ class TorchLibrary:
         tensors, options = _of_one_dtype(tensors, options)
         function = _function(asked, tensors, options, None, follow)
         along = [tangent.to(tensors[0].dtype) for tangent in moved.values()]
-        pushed = apply(Jvp(function, tuple(moved)), *tensors, *along)
-        return one_or_all(apply(function, *tensors)), one_or_all(pushed)
+        results = apply(function, *tensors), apply(Jvp(function, tuple(moved)), *tensors, *along)
+        value, tangent = [one_or_all([ordered(x, options.order, tensors) for x in each]) for each in results]
+        return value, tangent
 
 
 TORCH = TorchLibrary()
@@ -303,13 +306,3 @@ def _kept_terms(expression: Expression, ndim: int) -> tuple[Term, Term] | None:
     [term] = core.inputs
     is_view = set(term) == set(core.output) and len(set(core.output)) == len(core.output)
     return (term, core.output) if is_view else None
-
-
-def _ordered(result: Tensor, order: str, tensors: Sequence[Tensor]) -> Tensor:
-    """The result in C or F order, or in that of the operands."""
-    is_fortran = all(_reversed(tensor).is_contiguous() for tensor in tensors) if order in "Aa" else order in "Ff"
-    return _reversed(_reversed(result).contiguous()) if is_fortran else result.contiguous()
-
-
-def _reversed(tensor: Tensor) -> Tensor:
-    return tensor.permute([*range(tensor.ndim)][::-1])

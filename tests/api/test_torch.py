@@ -1,14 +1,16 @@
 """Gradients and second derivatives of random expressions against PyTorch's; skipped where there is no torch."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 from call_checks import assert_passes
+from gradient_checkers import check_jvp, check_vjp
 from long_runs import shorten
-from random_gradients import Call, Multilinear, multilinear, random_plain_call, wide
+from random_gradients import Call, Multilinear, arguments_of, multilinear, operands_of, random_plain_call, wide
 
 import gpueinsum as ge
 
@@ -18,6 +20,7 @@ BATCHES, BATCH = 20, 250
 SECONDS = 100  # in each of 5 batches
 ROUNDOFF = 4e-15  # of float64 and complex128, relative to sums of absolute products
 Gradients = Sequence[np.ndarray]
+Function = Callable[[Sequence[Any]], Any]  # of torch's tensors
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +41,67 @@ def test_gradients_are_those_of_torch(batch: int) -> None:
 def test_second_derivatives_are_those_of_torch(batch: int) -> None:
     seeds = range(batch * SECONDS, (batch + 1) * SECONDS)
     assert_passes(lambda call: check_second(second_of, call), seeds, random_plain_call)
+
+
+@pytest.mark.parametrize("batch", shorten(range(BATCHES // 2)))
+def test_gradients_of_tensors_are_those_of_torch(batch: int) -> None:
+    """By torch's autograd through a call of ours."""
+    seeds = range(batch * BATCH, (batch + 1) * BATCH)
+    assert_passes(lambda call: check_first(gradients_of_tensors, call), seeds, random_plain_call)
+
+
+@pytest.mark.parametrize("batch", shorten(range(5)))
+def test_second_derivatives_of_tensors_are_those_of_torch(batch: int) -> None:
+    seeds = range(batch * SECONDS, (batch + 1) * SECONDS)
+    assert_passes(lambda call: check_second(second_of_tensors, call), seeds, random_plain_call)
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_pullbacks_and_tangents_of_tensors(follows: bool) -> None:
+    """Their values, own memory and layouts, whether autograd follows or not."""
+
+    def check(call: Call) -> None:
+        if call.options.get("order") not in ("A", "a"):  # that of the operands, which torch copies
+            check_vjp(partial(vjp_of_tensors, follows), call)
+            check_jvp(partial(jvp_of_tensors, follows), call)
+
+    assert_passes(check, range(BATCH), random_plain_call)
+
+
+def gradients_of_tensors(call: Call) -> Gradients:
+    inputs = [np.asarray(operand) for operand in call.operands]
+    return torch_first(partial(einsum_of_tensors, call), inputs, call.directions[0].cotangent, call.positions)
+
+
+def second_of_tensors(call: Call, cotangents: Sequence[np.ndarray]) -> Gradients:
+    inputs = [np.asarray(operand).astype(call.dtype) for operand in call.operands]
+    cotangent = wide(call.directions[0].cotangent).astype(call.dtype)
+    return torch_second(partial(einsum_of_tensors, call), inputs, cotangent, cotangents, call.positions)
+
+
+def einsum_of_tensors(call: Call, operands: Sequence[Any]) -> Any:
+    return ge.einsum(*arguments_of(call.subscripts, operands), **call.options)
+
+
+def vjp_of_tensors(follows: bool, *args: Any, **options: Any) -> tuple[np.ndarray, Callable[[Any], Gradients]]:
+    operands = [leaf(array).requires_grad_(follows) for array in operands_of(args)]
+    paired = args[1:-1:2] if len(args) % 2 else args[1::2]
+    sublists = args[0] if isinstance(args[0], str) else [*paired, *args[len(operands) * 2 :]]
+    value, pullback = ge.vjp(*arguments_of(sublists, operands), **options)
+    return as_array(value), lambda cotangent: tuple(map(as_array, pullback(leaf(cotangent).detach())))
+
+
+def jvp_of_tensors(
+    follows: bool, subscripts: Any, operands: Sequence[Any], tangents: Sequence[Any], **options: Any
+) -> tuple[np.ndarray, ...]:
+    given = [leaf(array).requires_grad_(follows) for array in operands]
+    along = [None if tangent is None else leaf(tangent).detach() for tangent in tangents]
+    return tuple(map(as_array, ge.jvp(subscripts, given, along, **options)))
+
+
+def as_array(tensor: Any) -> np.ndarray:
+    array: np.ndarray = tensor.detach().numpy()
+    return array
 
 
 def gradients_of(call: Call) -> Gradients:
@@ -66,10 +130,10 @@ def check_first(gradients_of: Callable[[Call], Gradients], call: Call) -> None:
     ours = gradients_of(call)
     assert len(ours) == len(call.positions), f"{len(ours)} gradients"
     inputs = [np.asarray(operand) for operand in call.operands]
-    expression = multilinear(call.args)
+    value = partial(torch_value, multilinear(call.args))
     cotangent = wide(call.directions[0].cotangent)
-    theirs = torch_first(expression, inputs, cotangent, call.positions)
-    scales = torch_first(expression, [np.abs(x) for x in inputs], np.abs(cotangent), call.positions)
+    theirs = torch_first(value, inputs, cotangent, call.positions)
+    scales = torch_first(value, [np.abs(x) for x in inputs], np.abs(cotangent), call.positions)
     for position, *sums in zip(call.positions, ours, theirs, scales, strict=True):
         assert_close(f"the gradient of operand {position}", *sums)
 
@@ -86,10 +150,10 @@ def check_second(second_of: Callable[..., Gradients], call: Call) -> None:
     ours = second_of(call, cotangents)
     assert len(ours) == len(inputs) + 1, f"{len(ours)} gradients of gradients"
     given = (inputs, cotangent, cotangents)
-    expression = multilinear(call.args)
-    theirs = torch_second(expression, *given, call.positions)
+    value = partial(torch_value, multilinear(call.args))
+    theirs = torch_second(value, *given, call.positions)
     absolute = ([np.abs(x) for x in inputs], np.abs(cotangent), [np.abs(u) for u in cotangents])
-    scales = torch_second(expression, *absolute, call.positions)
+    scales = torch_second(value, *absolute, call.positions)
     for number, sums in enumerate(zip(ours, theirs, scales, strict=True)):
         assert_close(f"second derivative {number}", *sums)
 
@@ -107,23 +171,23 @@ def assert_close(name: str, ours: Any, theirs: np.ndarray, scale: np.ndarray) ->
 
 
 def torch_first(
-    expression: Multilinear, inputs: Sequence[np.ndarray], cotangent: np.ndarray, wrt: Sequence[int]
+    function: Function, inputs: Sequence[np.ndarray], cotangent: np.ndarray, wrt: Sequence[int]
 ) -> list[np.ndarray]:
     leaves = [leaf(array) for array in inputs]
-    value = torch_value(expression, leaves)
+    value = function(leaves)
     found = torch.autograd.grad(value, [leaves[k] for k in wrt], torch.tensor(np.array(cotangent)).to(value.dtype))
     return [gradient.numpy() for gradient in found]
 
 
 def torch_second(
-    expression: Multilinear,
+    function: Function,
     inputs: Sequence[np.ndarray],
     cotangent: np.ndarray,
     cotangents: Sequence[np.ndarray],
     wrt: Sequence[int],
 ) -> list[np.ndarray]:
     leaves = [*(leaf(array) for array in inputs), leaf(cotangent)]
-    value = torch_value(expression, leaves[:-1])
+    value = function(leaves[:-1])
     found = torch.autograd.grad(value, [leaves[k] for k in wrt], leaves[-1], create_graph=True)
     pairs = zip(found, map(leaf, cotangents), strict=True)
     loss = sum((u.conj() * gradient).sum().real for gradient, u in pairs)
@@ -150,13 +214,15 @@ def torch_value(expression: Multilinear, operands: Sequence[Any]) -> Any:
 
 def from_torch(call: Call) -> Gradients:
     cotangent = wide(call.directions[0].cotangent)
-    return torch_first(multilinear(call.args), [np.asarray(x) for x in call.operands], cotangent, call.positions)
+    return torch_first(
+        partial(torch_value, multilinear(call.args)), [np.asarray(x) for x in call.operands], cotangent, call.positions
+    )
 
 
 def second_from_torch(call: Call, cotangents: Sequence[np.ndarray]) -> Gradients:
     inputs = [np.asarray(operand).astype(call.dtype) for operand in call.operands]
     cotangent = wide(call.directions[0].cotangent).astype(call.dtype)
-    return torch_second(multilinear(call.args), inputs, cotangent, cotangents, call.positions)
+    return torch_second(partial(torch_value, multilinear(call.args)), inputs, cotangent, cotangents, call.positions)
 
 
 def first_caught(check: Callable[[Call], None]) -> int | None:
