@@ -52,15 +52,23 @@ def as_tensor(operand: Any, name: str, device: torch.device, beside: Tensor | No
     """
     if isinstance(operand, Tensor):
         return operand
+    if torch.compiler.is_compiling():  # which knows numpy's arrays as its own
+        return _number_or_list(operand, device, beside)
     try:
         if isinstance(operand, np.ndarray | np.generic):
             return tensor_of(np.array(operand, operand.dtype.newbyteorder("="), order="C")).to(device)
         if hasattr(operand, "__dlpack__"):
             return torch.from_dlpack(operand).to(device)
-        is_number = beside is not None and isinstance(operand, int | float | complex)
-        return torch.as_tensor(operand, dtype=torch.result_type(beside, operand) if is_number else None, device=device)
+        return _number_or_list(operand, device, beside)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise OperandError(f"{name} is no array: {error}") from error
+
+
+def _number_or_list(operand: Any, device: torch.device, beside: Tensor | None) -> Tensor:
+    dtype = None
+    if beside is not None and isinstance(operand, int | float | complex):
+        dtype = _dtype_beside(beside.dtype, operand)
+    return torch.as_tensor(operand, dtype=dtype, device=device)
 
 
 def decided_once(function: _Decision) -> _Decision:
@@ -76,6 +84,12 @@ def decided_once(function: _Decision) -> _Decision:
 def can_cast(source: torch.dtype, target: torch.dtype, casting: Any) -> bool:
     """By numpy's rules."""
     return np.can_cast(dtype_of(source), dtype_of(target), casting)
+
+
+@decided_once
+def _dtype_beside(dtype: torch.dtype, number: complex) -> torch.dtype:
+    """A number's dtype in an operation with a tensor."""
+    return torch.result_type(torch.empty(0, dtype=dtype), number)
 
 
 @decided_once

@@ -216,7 +216,10 @@ def test_other_operands_become_tensors(x, w):
     flipped.flags.writeable = False
     torch.testing.assert_close(ge.einsum("ij,jk->ik", x, flipped), product(x, w))
     assert ge.einsum("ij,jk->ik", x, w.numpy().astype(ml_dtypes.bfloat16)).dtype is torch.float32
-    assert ge.einsum(",ij->ij", 2, x).dtype is torch.float32
+    for dtype in (torch.float16, torch.float32, torch.complex64):
+        assert ge.einsum(",ij->ij", 2.0, x.to(dtype)).dtype is dtype
+        assert ge.einsum("ij,->ij", x.to(dtype), 2).dtype is dtype
+    assert ge.einsum(",ij->ij", 2.0, x.int()).dtype is torch.float32
     assert ge.einsum(",ij->ij", np.float64(2), x).dtype is torch.float64
     value, tangent = ge.jvp("ij,jk->ik", (x.numpy(), w.numpy()), (x, None))
     torch.testing.assert_close(value, tangent)

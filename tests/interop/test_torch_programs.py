@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 
 import gpueinsum as ge
@@ -44,6 +45,7 @@ def compiled(function, **options):
     return torch.compile(function, fullgraph=True, **{"backend": "aot_eager", **options})
 
 
+ARRAY = np.ones((5, 7), np.float32)
 PLAN = ge.einsum_plan("ij,jk->ik", (3, 5), (5, 7))
 EXPRESSION = ge.contract_expression("ij,jk->ik", (3, 5), (5, 7))
 CONSTANT = ge.contract_expression("ij,jk->ik", (3, 5), torch.ones(5, 7), constants=[1])
@@ -57,6 +59,8 @@ def with_autocast(x, w):
 FUNCTIONS = {
     "einsum": lambda x, w: ge.einsum("ij,jk->ik", x, w).sin(),
     "interleaved": lambda x, w: ge.einsum(x, [0, 1], w, [1, 2], [0, 2]),
+    "numpy's array": lambda x, w: ge.einsum("ij,jk->ik", x, ARRAY) * w.sum(),
+    "number": lambda x, w: ge.einsum(",ij,jk->ik", 2.0, x, w),
     "three": lambda x, w: ge.einsum("ij,jk,lk->il", x, w, w),
     "dtype": lambda x, w: ge.einsum("ij,jk->ik", x, w, dtype=torch.float64),
     "two dtypes": lambda x, w: ge.einsum("ij,jk->ik", x.double(), w),
