@@ -19,7 +19,7 @@ _PLAIN = {Tensor, torch.nn.Parameter}
 # What torch itself asks before it applies a function; True, the slower way, if a release has no such names.
 _is_transforming = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
-_is_tracing = torch.jit.is_tracing
+_is_tracing = getattr(torch._C, "_is_tracing", lambda: False)
 _is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda tensor: False)
 _LEVEL = 1  # of the batches that torch.autograd makes, which it does not nest
 

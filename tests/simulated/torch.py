@@ -185,7 +185,6 @@ def modules():
     module("_C._functorch")
     torch._C._are_functorch_transforms_active = lambda: False
     module("cuda", current_stream=lambda device: STATE.stream)
-    module("jit", is_tracing=lambda: False)
     module("compiler", is_compiling=lambda: False)
     module("library", custom_op=_custom_op)
     module("nn", Parameter=type("Parameter", (Tensor,), {}))
