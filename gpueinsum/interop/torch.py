@@ -124,9 +124,7 @@ class TorchLibrary:
             )
             return value, replace(pullback, library=TorchLibrary(device_of(tensors)))
         positions, given = positions_of(wrt, len(tensors)), [tensor.dtype for tensor in tensors]
-        for position in positions:
-            if not (given[position].is_floating_point or given[position].is_complex):
-                check_differentiable(dtype_of(given[position]), f"operand {position}")
+        _check_differentiable(tensors, positions)
         tensors, options = _of_one_dtype(tensors, options)
         function = _function(asked, tensors, options, memory_limit, follow)
         values = [ordered(value, options.order, tensors) for value in apply(function, *tensors)]
@@ -134,6 +132,7 @@ class TorchLibrary:
 
     def jvp(self, asked: Asked, operands: Sequence[Any], tangents: Sequence[Any], options: Options) -> Any:
         tensors = _tensors(operands, tangents)
+        _check_differentiable(tensors, [k for k, tangent in enumerate(tangents) if tangent is not None])
         moved = {
             k: fit(tangent, f"tangent {k}", "its operand", tensors[k].shape, tensors[k])
             for k, tangent in enumerate(tangents)
@@ -172,6 +171,13 @@ def _tensors(operands: Sequence[Any], others: Sequence[Any] = ()) -> Sequence[Te
     if like is None:
         raise OperandError("none of the operands is a tensor")
     return [as_tensor(operand, f"operand {number}", like.device, like) for number, operand in enumerate(operands)]
+
+
+def _check_differentiable(tensors: Sequence[Tensor], positions: Sequence[int]) -> None:
+    for position in positions:
+        dtype = tensors[position].dtype
+        if not (dtype.is_floating_point or dtype.is_complex):
+            check_differentiable(dtype_of(dtype), f"operand {position}")
 
 
 def _function(

@@ -134,6 +134,11 @@ DERIVATIVES = {
         ge.OperandError,
         "cotangents are batches of one size or none is: their first axes are {0: (4,), 1: ()}",
     ),
+    "tangent of integers": (
+        lambda x: ge.jvp("ij,ij->i", (x, NUMBERS), (None, NUMBERS)),
+        ge.DtypeError,
+        "operand 1 is int64, which has no derivative",
+    ),
     "tangent's shape": (
         lambda x: ge.jvp("ij->i", (x,), (W,)),
         ge.OperandError,
