@@ -158,7 +158,7 @@ class Pullback:
                 arrays.append(backend.asarray(np.zeros(shape, kind)))
                 continue
             name = "the cotangent" if count == 1 else f"cotangent {k}"
-            arrays.append(_fit(given, name, "the value", shape, kind, backend, stays, can_be_batch=True))
+            arrays.append(fit(given, name, "the value", shape, kind, backend, stays, can_be_batch=True))
             batches[k] = arrays[k].shape[: arrays[k].ndim - len(shape)]
         if len(set(batches.values())) > 1:
             raise OperandError(f"cotangents are batches of one size or none is: their first axes are {batches}")
@@ -219,7 +219,7 @@ def evaluate_jvp(
     for k, (tangent, (shape, kind)) in enumerate(zip(tangents, kinds, strict=True)):
         if tangent is not None:
             check_differentiable(kind, f"operand {k}")
-            moved[k] = _fit(tangent, f"tangent {k}", "its operand", shape, kind, chosen, stays)
+            moved[k] = fit(tangent, f"tangent {k}", "its operand", shape, kind, chosen, stays)
     call = tangent_pass(asked, kinds, tuple(moved), options, chosen)
     outputs = call.run(*call.cast([*arrays, *moved.values()]))
     order = layout(options.order, given)
@@ -262,7 +262,7 @@ def check_list(arrays: Any, count: int | None, name: str) -> Sequence[Any]:
     return arrays
 
 
-def _fit(
+def fit(
     given: Any,
     name: str,
     owner: str,

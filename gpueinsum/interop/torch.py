@@ -20,13 +20,12 @@ from gpueinsum.api.derivatives import check_list, evaluate_jvp, evaluate_vjp
 from gpueinsum.api.dispatch import array_kinds, cached_call, evaluate_arrays, evaluate_plan_arrays, one_or_all, resolve
 from gpueinsum.api.libraries import Asked
 from gpueinsum.errors import DtypeError, OperandError, OutError
-from gpueinsum.interop.functions import Batch, Einsum, Function, Jvp, Planned, Settings, Vjp, passes_of
+from gpueinsum.interop.functions import Batch, Function, Jvp, Vjp, function_of, passes_of
 from gpueinsum.interop.nodes import apply, follower
 from gpueinsum.interop.operator import run_operator
 from gpueinsum.interop.tensors import array_of, backend_on, device_of, on, tensor_of, unwrap, wrap
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Shape, Term
-from gpueinsum.planning.search import MANY_RUNS
 
 
 class TorchLibrary:
@@ -39,6 +38,10 @@ class TorchLibrary:
 
     def is_followed(self, operands: Sequence[Any]) -> bool:
         return follower([operand for operand in operands if isinstance(operand, Tensor)]) is not None
+
+    def promote(self, operands: Sequence[Any], options: Options) -> Options:
+        tensors = _tensors(operands)
+        return _with_dtype(tensors, _as_torch_is_set(options, tensors))
 
     def call(self, function: Callable[..., Any], *operands: Any) -> Any:
         tensors = [operand for operand in operands if isinstance(operand, Tensor)]
@@ -192,18 +195,11 @@ def _function(
     """What is asked as a function of such tensors."""
     if limit is not None:
         limit = bytes_limit(limit, backend_on(device_of(tensors)))
-    make = _new_function if follow is run_operator else _kept_function
+    make = function_of if follow is run_operator else _kept_function
     return make(asked, len(tensors), _as_torch_is_set(options, tensors), limit)
 
 
-def _new_function(asked: Asked, operands: int, options: Options, limit: int | None) -> Function:
-    """One that may be derived many times, as in training."""
-    options = options._replace(dtype=None, order="K", casting="safe", runs=0 if options.deterministic else MANY_RUNS)
-    settings = Settings(options, limit)
-    return Planned(asked, settings) if isinstance(asked, Plan) else Einsum(asked, operands, settings)
-
-
-_kept_function = lru_cache(maxsize=4096)(_new_function)
+_kept_function = lru_cache(maxsize=4096)(function_of)
 
 
 def _as_torch_is_set(options: Options, tensors: Sequence[Tensor]) -> Options:
