@@ -43,7 +43,7 @@ class ArrayLibrary:
             return options
         if all(map(self.is_own, operands)) and len({operand.dtype for operand in operands}) == 1:
             return options
-        return options._replace(dtype=self.result_type(operands), casting="same_kind")
+        return options._replace(dtype=self.result_type(operands), casting="unsafe")  # as its rules are
 
     def call(self, function: Callable[..., Any], *operands: Any) -> Any:
         return self._on_device_of(operands)._wrap(function(*operands))

@@ -19,12 +19,11 @@ from gpueinsum.api.arguments import (
     check_differentiable,
     positions_of,
 )
-from gpueinsum.api.derivatives import fit
-from gpueinsum.api.dispatch import one_or_all
+from gpueinsum.api.derivatives import check_list, fit
+from gpueinsum.api.dispatch import one_or_all, signature
 from gpueinsum.api.libraries import Asked
 from gpueinsum.backends.select import HOST, as_array
-from gpueinsum.errors import OperandError
-from gpueinsum.interop.functions import Batch, Function, Jvp, Vjp, function_of
+from gpueinsum.interop.functions import Batch, Function, Jvp, Vjp, function_of, passes_of
 from gpueinsum.interop.primitive import EAGER, apply
 from gpueinsum.language.plan import Plan
 
@@ -91,22 +90,30 @@ class TracedPullback:
     _wrt: tuple[int, ...]
     _dtypes: Sequence[Dtype]
 
+    @property
+    def plan(self) -> Plan:
+        """Both passes as one plan: from operands and cotangents to values and gradients."""
+        return passes_of(self._function, signature(self._arrays), self._wrt, HOST).plan
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the operands, which are kept."""
+        return sum(array.nbytes for array in self._arrays)
+
     def __call__(self, cotangent: Any) -> tuple[Any, ...]:
         """The gradients, as those of `gpueinsum.Pullback`."""
-        function, arrays, dtype = self._function, self._arrays, self._arrays[0].dtype
-        shapes = function.shapes([array.shape for array in arrays])
-        given = [cotangent] if len(shapes) == 1 else list(cotangent)
-        if len(given) != len(shapes):
-            raise OperandError(f"{len(shapes)} cotangents are needed, not {len(given)}")
+        arrays, dtype, count = self._arrays, self._arrays[0].dtype, self._function.outputs
+        shapes = self._function.shapes([array.shape for array in arrays])
+        listed = [cotangent] if count == 1 else check_list(cotangent, count, "cotangents")
         cotangents, many = [], []
-        for k, (one, shape) in enumerate(zip(given, shapes, strict=True)):
-            whole = jnp.zeros(shape, dtype) if one is None else one
-            array = fit(whole, f"cotangent {k}", "the value", shape, dtype, jnp, False, can_be_batch=True)
-            cotangents.append(_cast(array, dtype))
-            if array.shape != shape:
-                many.append(len(arrays) + k)
-        vjp: Function = Vjp(function, self._wrt)
-        gradients = apply(Batch(vjp, tuple(many)) if many else vjp, *arrays, *cotangents)
+        for k, (given, shape) in enumerate(zip(listed, shapes, strict=True)):
+            name = "the cotangent" if count == 1 else f"cotangent {k}"
+            whole = jnp.zeros(shape, dtype) if given is None and count > 1 else given
+            one = fit(whole, name, "the value", shape, dtype, jnp, False, can_be_batch=True)
+            cotangents.append(_cast(one, dtype))
+            many += [len(arrays) + k] if one.ndim > len(shape) else []
+        pull: Function = Vjp(self._function, self._wrt)
+        gradients = apply(Batch(pull, tuple(many)) if many else pull, *arrays, *cotangents)
         return tuple(map(_cast, gradients, self._dtypes))
 
 
