@@ -187,7 +187,7 @@ class ContractExpression:
             if kinds:
                 return self._array_call(*kinds)(*arrays)
         options = self._options._replace(backend=_backend(backend))
-        operands = _fill(self._constants, arrays)
+        operands = _fill(self._constants, arrays) if self._constants else arrays
         library = library_of(operands, backend)
         if library is None:
             return self._evaluate(options, out, *arrays)

@@ -64,12 +64,13 @@ def library_of(operands: Sequence[Any], wanted: str | None = None) -> Library | 
             found.setdefault(_NAMES.get(namespace.__name__, namespace.__name__), (number, namespace))
     if not found:
         return None
-    whose = [f"operand {number} of {name}" for name, (number, _) in found.items()]
     if len(found) > 1:
-        raise OperandError(f"{' and '.join(whose)}: convert some to the library of the others (by from_dlpack)")
-    [(name, (_, namespace))] = found.items()
-    if wanted in _BY_NAME and name != wanted:
-        raise OperandError(f"backend={wanted!r} does not take {whose[0]}: leave it out, or convert (by from_dlpack)")
+        whose = " and ".join([f"operand {number} of {name}" for name, (number, _) in found.items()])
+        raise OperandError(f"{whose}: convert some to the library of the others (by from_dlpack)")
+    [(name, (number, namespace))] = found.items()
+    if wanted in ("torch", "jax") and name != wanted:
+        message = f"backend={wanted!r} does not take operand {number} of {name}"
+        raise OperandError(f"{message}: leave it out, or convert (by from_dlpack)")
     return library_named(name, namespace)
 
 
@@ -93,7 +94,6 @@ def library_named(name: str, namespace: Any = None) -> Library:
 
 
 _NAMES = {"jax.numpy": "jax"}  # where the array-API names are elsewhere
-_BY_NAME = ("torch", "jax")
 
 
 def _class(module: str, name: str) -> type | tuple[()]:

@@ -95,8 +95,8 @@ def _abstract(*operands: ShapedArray, function: Function) -> list[ShapedArray]:
 def _lower(context: mlir.LoweringRuleContext, *operands: Any, function: Function) -> Any:
     """A call back with numpy's arrays in the program's memory.
 
-    jax.pure_callback hands over arrays of JAX's instead. Asked for their values, they wait for a thread of XLA's, which
-    callbacks may have all: of 6 threads with calls of 300 x 300 each hung at once (JAX 0.10.2, 2 cores).
+    jax.pure_callback hands over arrays of JAX's instead. Their values wait for a thread of XLA's, and callbacks may
+    hold all of those: six threads that ran programs of such calls, 300 x 300, hung at once (JAX 0.10.2, 2 cores).
     """
     backend = backend_for(function.settings.options.backend, ())
     call = call_of(function, tuple([(x.shape, x.dtype) for x in context.avals_in]), backend)
