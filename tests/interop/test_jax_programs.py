@@ -121,13 +121,17 @@ def test_tracing_for_shapes_plans_nothing(monkeypatch, chain):
         jax.jit(partial(ge.einsum, "ij,kj,kl->li"))(chain[0], chain[1].T, chain[2])
 
 
-def test_programs_may_be_computed_on_cuda(monkeypatch, chain):
+@pytest.mark.parametrize("transform", [jax.jit, jax.value_and_grad, lambda f: f], ids=["jit", "grad", "eager"])
+def test_the_host_may_compute_on_cuda(transform, monkeypatch, chain):
     backend = simulated_backend()
     backend.runtime.calls.clear()
     monkeypatch.setattr("gpueinsum.backends.select.cuda_backend", simulated_backend)
-    product = partial(ge.einsum, "ij,jk->ik", backend="cuda")
-    agree(jax.jit(product)(*chain[:2]), chain[0] @ chain[1])
+    ours, theirs = (
+        transform(lambda a, b, einsum=einsum: einsum("ij,jk,ij->", a, b, a))(*chain[:2])
+        for einsum in (partial(ge.einsum, backend="cuda"), jnp.einsum)
+    )
     assert backend.runtime.calls
+    agree(ours, theirs)
 
 
 def test_derivatives_inside_of_a_program_are_those_outside(chain):
