@@ -25,7 +25,7 @@ EXAMPLE = re.compile(
     re.M | re.S,
 )
 # Libraries that an example may need beside those of every installation, named by a comment above it.
-OPTIONAL = {"cotengra", "jax", "pyscf", "quimb", "torch"}
+OPTIONAL = {"array_api_strict", "cotengra", "jax", "pyscf", "quimb", "torch"}
 
 # The image and an installed package have the README and no `docs/`, or neither.
 pytestmark = pytest.mark.skipif(not (README.exists() and DOCS.exists()), reason="the pages are in a checkout only")

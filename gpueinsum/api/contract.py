@@ -24,7 +24,7 @@ from gpueinsum.api.dispatch import (
     array_kinds,
     as_function,
     call_on_arrays,
-    evaluate,
+    evaluate_arrays,
     finish_call,
     layout,
     needed_casts,
@@ -34,17 +34,18 @@ from gpueinsum.api.dispatch import (
     resolve,
     signature,
 )
-from gpueinsum.api.libraries import library_of
+from gpueinsum.api.libraries import library_named, library_of
 from gpueinsum.api.paths import path_of
 from gpueinsum.backends.base import Backend
 from gpueinsum.backends.select import HOST, as_array, backend_for
+from gpueinsum.errors import OperandError
 from gpueinsum.language.rewrite import fold_constants
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.planning.path import Optimize
 from gpueinsum.planning.search import MANY_RUNS
 
 _BACKENDS: dict[str | None, str | None] = {
-    **dict.fromkeys(("auto", "gpueinsum", None), None),
+    **dict.fromkeys(("auto", "gpueinsum", "torch", "jax", None), None),
     **dict.fromkeys(("numpy", "object", "cpu"), "cpu"),
     **dict.fromkeys(("cupy", "cuda"), "cuda"),
 }
@@ -70,9 +71,10 @@ def contract(
     """opt_einsum's `contract`: `einsum` with its argument names.
 
     `memory_limit` bounds, in elements, the intermediates that the search for a path may propose; where opt_einsum then
-    contracts several operands in one step, that step is run in pairs, which may take more. `backend` is "auto",
-    "numpy", "cupy" or one of ours; `use_blas` is accepted and ignored, since a pair that is a matrix product is always
-    run as one. The rest is as in `einsum`.
+    contracts several operands in one step, that step is run in pairs, which may take more. `use_blas` is accepted and
+    ignored, since a pair that is a matrix product is always run as one. `backend` is "auto", "numpy" (whose arrays the
+    result is of, even of tensors), "torch" or "jax" (of tensors, or of JAX's arrays and numpy's, as with "auto"),
+    "cupy", or one of ours. The rest is as in `einsum`.
 
     >>> contract("ij,jk,kl->il", np.ones((2, 3)), np.ones((3, 5)), np.ones((5, 2)))
     array([[15., 15.],
@@ -80,8 +82,13 @@ def contract(
     """
     expression, arrays = hashable_form(subscripts, operands)
     chosen = _backend(backend)
-    options = Options(dtype, order, casting, optimize, chosen, precision, deterministic, autotune, memory_limit)
-    return evaluate(expression, arrays, out, options.check())
+    options = Options(dtype, order, casting, optimize, chosen, precision, deterministic, autotune, memory_limit).check()
+    library = library_of(arrays, backend) or (library_named("jax") if backend == "jax" else None)
+    if library is not None:
+        return library.evaluate(expression, arrays, out, options)
+    if backend == "torch":
+        raise OperandError("backend='torch' is for tensors, and the operands are none: convert them (torch.as_tensor)")
+    return evaluate_arrays(expression, arrays, out, options)
 
 
 def contract_expression(
@@ -180,14 +187,18 @@ class ContractExpression:
             if kinds:
                 return self._array_call(*kinds)(*arrays)
         options = self._options._replace(backend=_backend(backend))
+        operands = _fill(self._constants, arrays) if self._constants else arrays
+        library = library_of(operands, backend)
+        if library is None:
+            return self._evaluate(options, out, *arrays)
+        if not self._constants or out is not None or library_of(arrays) is None or library.is_followed(operands):
+            return library.evaluate(self._expression, operands, out, options)
+        return library.call(partial(self._evaluate, library.promote(operands, options), None), *arrays)
+
+    def _evaluate(self, options: Options, out: Array | None, *arrays: Any) -> Array:
+        """The expression for arrays of numpy's or CuPy's, and whatever becomes such."""
         if not self._constants:
-            return evaluate(self._expression, arrays, out, options)
-        operands = _fill(self._constants, arrays)
-        library = library_of(operands)
-        if library is not None:
-            if out is not None or library.is_followed(operands):
-                return library.evaluate(self._expression, operands, out, options)
-            return library.call(partial(self, backend=backend), *arrays)
+            return evaluate_arrays(self._expression, arrays, out, options)
         given = arrays or tuple(self._constants.values())
         chosen = backend_for(options.backend, given)
         if out is not None:

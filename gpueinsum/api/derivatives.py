@@ -158,7 +158,7 @@ class Pullback:
                 arrays.append(backend.asarray(np.zeros(shape, kind)))
                 continue
             name = "the cotangent" if count == 1 else f"cotangent {k}"
-            arrays.append(_fit(given, name, "the value", shape, kind, backend, stays, can_be_batch=True))
+            arrays.append(fit(given, name, "the value", shape, kind, backend, stays, can_be_batch=True))
             batches[k] = arrays[k].shape[: arrays[k].ndim - len(shape)]
         size = batch_of(batches)
         run = call.batched(tuple(batches), *size) if size else call.backward.run
@@ -217,7 +217,7 @@ def evaluate_jvp(
     for k, (tangent, (shape, kind)) in enumerate(zip(tangents, kinds, strict=True)):
         if tangent is not None:
             check_differentiable(kind, f"operand {k}")
-            moved[k] = _fit(tangent, f"tangent {k}", "its operand", shape, kind, chosen, stays)
+            moved[k] = fit(tangent, f"tangent {k}", "its operand", shape, kind, chosen, stays)
     call = tangent_pass(asked, kinds, tuple(moved), options, chosen)
     outputs = call.run(*call.cast([*arrays, *moved.values()]))
     order = layout(options.order, given)
@@ -267,7 +267,7 @@ def batch_of(batches: Mapping[int, Shape]) -> Shape:
     return next(iter(batches.values()), ())
 
 
-def _fit(
+def fit(
     given: Any,
     name: str,
     owner: str,

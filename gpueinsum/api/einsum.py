@@ -200,6 +200,6 @@ def _tensordot_equation(x_shape: Shape, y_shape: Shape, x_axes: tuple[int, ...],
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Array:
     """numpy's `transpose`: a view of x with its axes permuted, reversed by default."""
     if library_of([x]) is not None:  # whose own view it is
-        labels = list(range(len(array_shape(x))))
-        return einsum(x, labels, labels[::-1] if axes is None else [labels[axis] for axis in axes])
+        labels = tuple(range(len(array_shape(x))))
+        return einsum(x, labels, np.empty(labels).transpose(axes).shape)  # permuted as an array of such a shape is
     return backend_for(None, [x]).asarray(x).transpose(axes)

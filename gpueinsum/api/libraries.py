@@ -28,6 +28,9 @@ class Library(Protocol):
     def is_followed(self, operands: Sequence[Any]) -> bool:
         """Whether the library follows what becomes of these operands: their gradients, a program."""
 
+    def promote(self, operands: Sequence[Any], options: Options) -> Options:
+        """The options, with a dtype if the operands must be cast: by the library's rules. Raises DtypeError."""
+
     def call(self, function: Callable[..., Any], *operands: Any) -> Any:
         """A function of numpy's or CuPy's arrays, called with what these operands hold."""
 
@@ -44,30 +47,53 @@ class Library(Protocol):
         """`derivatives.evaluate_jvp`."""
 
 
-def library_of(operands: Sequence[Any]) -> Library | None:
+def library_of(operands: Sequence[Any], wanted: str | None = None) -> Library | None:
     """The library, neither numpy nor CuPy, whose arrays are among the operands. Raises OperandError for two of them.
 
-    Its module is imported here, upward: those who have not the library never need it.
+    `wanted` is opt_einsum's `backend`: with "numpy" it is none, and for "torch" or "jax" another one is refused.
     """
+    if wanted in ("numpy", "object"):
+        return None
     tensor, cupys = _class("torch", "Tensor"), _class("cupy", "ndarray")
-    found: dict[Any, int] = {}  # torch by None, others by their array-API names; the first operand of each
+    found: dict[str, tuple[int, Any]] = {}  # by name the first operand of each, and its array-API names
     for number, operand in enumerate(operands):
         if isinstance(operand, tensor):
-            found.setdefault(None, number)
+            found.setdefault("torch", (number, None))
         elif hasattr(operand, "__array_namespace__") and not isinstance(operand, (*_PLAIN, cupys)):
-            found.setdefault(operand.__array_namespace__(), number)
+            namespace = operand.__array_namespace__()
+            found.setdefault(_NAMES.get(namespace.__name__, namespace.__name__), (number, namespace))
     if not found:
         return None
     if len(found) > 1:
-        whose = [f"operand {k} of {'torch' if kind is None else kind.__name__}" for kind, k in found.items()]
-        raise OperandError(f"{' and '.join(whose)}: convert some to the library of the others (by from_dlpack)")
-    if None in found:
-        from gpueinsum.interop.torch import TORCH
+        whose = " and ".join([f"operand {number} of {name}" for name, (number, _) in found.items()])
+        raise OperandError(f"{whose}: convert some to the library of the others (by from_dlpack)")
+    [(name, (number, namespace))] = found.items()
+    if wanted in ("torch", "jax") and name != wanted:
+        message = f"backend={wanted!r} does not take operand {number} of {name}"
+        raise OperandError(f"{message}: leave it out, or convert (by from_dlpack)")
+    return library_named(name, namespace)
 
-        return TORCH
+
+def library_named(name: str, namespace: Any = None) -> Library:
+    """The library of this name, or with these array-API names.
+
+    Its module is imported here, upward: those who have not the library never need it.
+    """
+    match name:
+        case "torch":
+            from gpueinsum.interop.torch import TORCH
+
+            return TORCH
+        case "jax":
+            from gpueinsum.interop.jax import JAX
+
+            return JAX
     from gpueinsum.interop.arrays import array_library
 
-    return array_library(*found)
+    return array_library(namespace)
+
+
+_NAMES = {"jax.numpy": "jax"}  # where the array-API names are elsewhere
 
 
 def _class(module: str, name: str) -> type | tuple[()]:

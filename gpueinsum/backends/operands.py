@@ -20,7 +20,10 @@ def on_device(operand: object) -> bool:
         return True
     where: Callable[[], tuple[int, int]] | None = getattr(operand, "__dlpack_device__", None)
     if where is not None:
-        return where()[0] in (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+        try:
+            return where()[0] in (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+        except BufferError:  # an array of JAX's on several devices, which the host gathers
+            return False
     return hasattr(operand, "__cuda_array_interface__")
 
 

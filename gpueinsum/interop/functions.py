@@ -22,6 +22,7 @@ from gpueinsum.errors import OptimizerError
 from gpueinsum.language.plan import Plan, check_takes
 from gpueinsum.language.subscripts import Shape, as_text
 from gpueinsum.planning.batch import batch
+from gpueinsum.planning.search import MANY_RUNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,13 @@ class Batch:
 
     def _single(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         return tuple([shape[1:] if k in self.positions else shape for k, shape in enumerate(shapes)])
+
+
+def function_of(asked: Expression | Plan, operands: int, options: Options, limit: int | None) -> Function:
+    """What is asked as a function of so many operands that may be derived many times, as in training."""
+    options = options._replace(dtype=None, order="K", casting="safe", runs=0 if options.deterministic else MANY_RUNS)
+    settings = Settings(options, limit)
+    return Planned(asked, settings) if isinstance(asked, Plan) else Einsum(asked, operands, settings)
 
 
 # ---------------------------------------------------------------- functions of arrays

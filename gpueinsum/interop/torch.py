@@ -28,7 +28,7 @@ from gpueinsum.api.derivatives import evaluate_jvp, evaluate_vjp
 from gpueinsum.api.dispatch import array_kinds, cached_call, evaluate_arrays, evaluate_plan_arrays, one_or_all, resolve
 from gpueinsum.api.libraries import Asked
 from gpueinsum.errors import DtypeError, OperandError, OutError, SubscriptsError
-from gpueinsum.interop.functions import Einsum, Function, Jvp, Planned, Settings
+from gpueinsum.interop.functions import Function, Jvp, function_of
 from gpueinsum.interop.nodes import apply, follower
 from gpueinsum.interop.operator import run_operator
 from gpueinsum.interop.pullback import FollowedPullback, fit
@@ -48,7 +48,6 @@ from gpueinsum.interop.tensors import (
 )
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Term
-from gpueinsum.planning.search import MANY_RUNS
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,10 @@ class TorchLibrary:
 
     def is_followed(self, operands: Sequence[Any]) -> bool:
         return follower([operand for operand in operands if isinstance(operand, Tensor)]) is not None
+
+    def promote(self, operands: Sequence[Any], options: Options) -> Options:
+        tensors = _tensors(operands)
+        return _with_dtype(tensors, _as_torch_is_set(options, tensors))
 
     def call(self, function: Callable[..., Any], *operands: Any) -> Any:
         """On the device of the tensors. A pullback's cotangents come to its own, whatever they are, None excepted."""
@@ -186,18 +189,11 @@ def _function(
     """What is asked as a function of such tensors."""
     if limit is not None:
         limit = bytes_limit(limit, backend_on(device_of(tensors)))
-    make = _new_function if follow is run_operator else _kept_function
+    make = function_of if follow is run_operator else _kept_function
     return make(asked, len(tensors), _as_torch_is_set(options, tensors), limit)
 
 
-def _new_function(asked: Asked, operands: int, options: Options, limit: int | None) -> Function:
-    """One that may be derived many times, as in training."""
-    options = options._replace(dtype=None, order="K", casting="safe", runs=0 if options.deterministic else MANY_RUNS)
-    settings = Settings(options, limit)
-    return Planned(asked, settings) if isinstance(asked, Plan) else Einsum(asked, operands, settings)
-
-
-_kept_function = lru_cache(maxsize=4096)(_new_function)
+_kept_function = lru_cache(maxsize=4096)(function_of)
 
 
 def _as_torch_is_set(options: Options, tensors: Sequence[Tensor]) -> Options:

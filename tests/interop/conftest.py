@@ -15,3 +15,22 @@ def contractions(monkeypatch):
 
     monkeypatch.setattr(module, "array_kinds", count)
     return seen
+
+
+@pytest.fixture
+def chain(rng):
+    """Three of JAX's arrays."""
+    import jax.numpy as jnp
+    from jax_checks import SHAPES
+
+    return [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in SHAPES]
+
+
+@pytest.fixture
+def x64():
+    """JAX with arrays of float64."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
