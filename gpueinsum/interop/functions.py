@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from ast import literal_eval
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
 from gpueinsum.api.arguments import DEFAULT, Dtype, Expression, Options, Signature
 from gpueinsum.api.derivative_dispatch import BothPasses, backward_plan, both_passes, tangent_plan
+from gpueinsum.api.derivatives import batch_of, check_list
 from gpueinsum.api.dispatch import Call, bind_with_own_outputs, check_dimensions, needed_casts, plan_for, resolve
 from gpueinsum.backends.base import Backend
 from gpueinsum.costs.profile import Profile
@@ -23,6 +24,8 @@ from gpueinsum.language.plan import Plan, check_takes
 from gpueinsum.language.subscripts import Shape, as_text
 from gpueinsum.planning.batch import batch
 from gpueinsum.planning.search import MANY_RUNS
+
+Fit = Callable[[Any, str, Shape], Any]  # of an array, its name and the shape of its value
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,33 @@ def function_of(asked: Expression | Plan, operands: int, options: Options, limit
     options = options._replace(dtype=None, order="K", casting="safe", runs=0 if options.deterministic else MANY_RUNS)
     settings = Settings(options, limit)
     return Planned(asked, settings) if isinstance(asked, Plan) else Einsum(asked, operands, settings)
+
+
+def function_of_cotangents(
+    function: Function,
+    wrt: tuple[int, ...],
+    inputs: Sequence[Shape],
+    given: Any,
+    fit: Fit,
+    zeros: Callable[[Shape], Any],
+) -> tuple[Function, list[Any]]:
+    """From the inputs and cotangents of a function to gradients, and the cotangents that a caller gives, or batches.
+
+    `fit` makes what is given, under its name, an array of an output's shape or a batch of such; None stands for zeros.
+    """
+    shapes, count = function.shapes(inputs), function.outputs
+    listed = [given] if count == 1 else check_list(given, count, "cotangents")
+    cotangents: list[Any] = []
+    batches: dict[int, Shape] = {}
+    for k, (one, shape) in enumerate(zip(listed, shapes, strict=True)):
+        if one is None and count > 1:
+            cotangents.append(zeros(shape))
+            continue
+        cotangents.append(fit(one, "the cotangent" if count == 1 else f"cotangent {k}", shape))
+        batches[k] = tuple(cotangents[k].shape[: cotangents[k].ndim - len(shape)])
+    gradients = Vjp(function, wrt)
+    many = tuple([len(inputs) + k for k in batches]) if batch_of(batches) else ()
+    return Batch(gradients, many) if many else gradients, cotangents
 
 
 # ---------------------------------------------------------------- functions of arrays

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,13 +20,14 @@ from gpueinsum.api.arguments import (
     check_differentiable,
     positions_of,
 )
-from gpueinsum.api.derivatives import check_list, fit
+from gpueinsum.api.derivatives import fit
 from gpueinsum.api.dispatch import one_or_all, signature
 from gpueinsum.api.libraries import Asked
 from gpueinsum.backends.select import HOST, as_array
-from gpueinsum.interop.functions import Batch, Function, Jvp, Vjp, function_of, passes_of
+from gpueinsum.interop.functions import Function, Jvp, function_of, function_of_cotangents, passes_of
 from gpueinsum.interop.primitive import EAGER, apply
 from gpueinsum.language.plan import Plan
+from gpueinsum.language.subscripts import Shape
 
 
 class JaxLibrary:
@@ -102,18 +104,14 @@ class TracedPullback:
 
     def __call__(self, cotangent: Any) -> tuple[Any, ...]:
         """The gradients, as those of `gpueinsum.Pullback`."""
-        arrays, dtype, count = self._arrays, self._arrays[0].dtype, self._function.outputs
-        shapes = self._function.shapes([array.shape for array in arrays])
-        listed = [cotangent] if count == 1 else check_list(cotangent, count, "cotangents")
-        cotangents, many = [], []
-        for k, (given, shape) in enumerate(zip(listed, shapes, strict=True)):
-            name = "the cotangent" if count == 1 else f"cotangent {k}"
-            whole = jnp.zeros(shape, dtype) if given is None and count > 1 else given
-            one = fit(whole, name, "the value", shape, dtype, jnp, False, can_be_batch=True)
-            cotangents.append(_cast(one, dtype))
-            many += [len(arrays) + k] if one.ndim > len(shape) else []
-        pull: Function = Vjp(self._function, self._wrt)
-        gradients = apply(Batch(pull, tuple(many)) if many else pull, *arrays, *cotangents)
+        arrays, dtype = self._arrays, self._arrays[0].dtype
+
+        def fitted(given: Any, name: str, shape: Shape) -> Any:
+            return _cast(fit(given, name, "the value", shape, dtype, jnp, False, can_be_batch=True), dtype)
+
+        inputs, zeros = [array.shape for array in arrays], partial(jnp.zeros, dtype=dtype)
+        pull = function_of_cotangents(self._function, self._wrt, inputs, cotangent, fitted, zeros)
+        gradients = apply(pull[0], *arrays, *pull[1])
         return tuple(map(_cast, gradients, self._dtypes))
 
 

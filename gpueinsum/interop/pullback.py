@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from gpueinsum.api.arguments import dtype_of
-from gpueinsum.api.derivatives import batch_of, check_list
 from gpueinsum.errors import DtypeError, OperandError
-from gpueinsum.interop.functions import Batch, Function, Vjp, passes_of
+from gpueinsum.interop.functions import Function, function_of_cotangents, passes_of
 from gpueinsum.interop.nodes import apply
 from gpueinsum.interop.tensors import as_tensor, backend_on, can_cast, device_of, ordered
 from gpueinsum.language.plan import Plan
@@ -43,22 +42,13 @@ class FollowedPullback:
 
     def __call__(self, cotangent: Any) -> tuple[Tensor, ...]:
         """The gradients, as those of `gpueinsum.Pullback`."""
-        like, operands, count = self._tensors[0], len(self._tensors), self._function.outputs
-        shapes = self._function.shapes([tuple(tensor.shape) for tensor in self._tensors])
-        listed = [cotangent] if count == 1 else check_list(cotangent, count, "cotangents")
-        cotangents: list[Tensor] = []
-        batches: dict[int, Shape] = {}
-        for k, (given, shape) in enumerate(zip(listed, shapes, strict=True)):
-            if given is None and count > 1:
-                cotangents.append(like.new_zeros(shape))
-                continue
-            name = "the cotangent" if count == 1 else f"cotangent {k}"
-            cotangents.append(fit(given, name, "the value", shape, like, can_be_batch=True).to(like.dtype))
-            batches[k] = tuple(cotangents[k].shape[: cotangents[k].ndim - len(shape)])
-        pull: Function = Vjp(self._function, self._wrt)
-        if batch_of(batches):
-            pull = Batch(pull, tuple([operands + k for k in batches]))
-        gradients = apply(pull, *self._tensors, *cotangents)
+        like, inputs = self._tensors[0], [tuple(tensor.shape) for tensor in self._tensors]
+
+        def fitted(given: Any, name: str, shape: Shape) -> Tensor:
+            return fit(given, name, "the value", shape, like, can_be_batch=True).to(like.dtype)
+
+        pull = function_of_cotangents(self._function, self._wrt, inputs, cotangent, fitted, like.new_zeros)
+        gradients = apply(pull[0], *self._tensors, *pull[1])
         cast = [_cast(x, self._dtypes[k]) for x, k in zip(gradients, self._wrt, strict=True)]
         return tuple([ordered(gradient, self._order, self._tensors) for gradient in cast])
 

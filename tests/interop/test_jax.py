@@ -78,7 +78,6 @@ def test_dtypes_are_promoted_as_jax_does(pair):
     expected = jnp.result_type(x, y)
     assert ge.einsum("ij,jk->ik", x, y).dtype == expected
     assert jax.eval_shape(partial(ge.einsum, "ij,jk->ik"), x, y).dtype == expected
-    assert ge.vjp("ij,jk->ik", x, y, wrt=())[0].dtype == expected if expected.kind in "fcV" else True
 
 
 @pytest.mark.parametrize("dtype", NAMES[1:])
