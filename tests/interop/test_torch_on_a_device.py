@@ -26,9 +26,9 @@ def cupy(monkeypatch):
 
 
 @pytest.fixture
-def torch(cupy, monkeypatch):
+def torch(cupy):
     """torch's state: its stream is one of its own, which is late; nothing waits for it, and no stream for another."""
-    with simulated_torch.stand_in(monkeypatch) as state:
+    with simulated_torch.stand_in() as state:
         state.stream = TorchStream()
         waits = Capsule.waits
         yield state
@@ -180,13 +180,15 @@ def test_the_stand_in_refuses_what_torch_refuses(torch, random):
             given.__dlpack__(stream=1)
 
 
-def test_the_stand_in_lets_another_stream_wait(cupy, torch, random):
-    x = tensor(random(3, 5))
+def test_the_stand_in_lets_another_stream_wait(cupy, random):
     other = cupy.cuda.Stream(non_blocking=True)
-    with other:
-        cupy.from_dlpack(x)
+    with simulated_torch.stand_in() as state:
+        state.stream = TorchStream()
+        waits = Capsule.waits
+        with other:
+            cupy.from_dlpack(tensor(random(3, 5)))
+    assert Capsule.waits == waits + 1
     assert other.queue
-    Capsule.waits -= 1
 
 
 def test_the_stand_in_has_names_and_arguments_of_torch():
