@@ -92,6 +92,15 @@ class Tensor:
         STATE.stream.do(lambda: function(self.host, out=copy))
         return Tensor(copy, self.device.index, **bits)
 
+    def untyped_storage(self):
+        return FakeArray.simulated.owner_of(self.host)
+
+    def set_(self, storage, offset, shape, strides):
+        item = self.dtype.itemsize
+        start = storage.first - host.address(storage) + offset * item
+        self.host = np.ndarray(shape, self.dtype.numpy, storage, start, [stride * item for stride in strides])
+        return self
+
     def view(self, dtype):
         return Tensor(self.host.view(dtype.numpy), self.device.index, self.requires_grad)
 
