@@ -40,15 +40,16 @@ def array_of(tensor: Tensor) -> Array:
 
 def tensor_of(array: Array) -> Tensor:
     """What an array of numpy's or CuPy's holds, or a scalar, as a tensor; in torch's own storage if it lies there."""
-    if not isinstance(array, np.ndarray | np.generic) and (owner := _owners.get(array.data.mem.ptr)) is not None:
+    if type(array) is np.ndarray and array.dtype.kind != "V":
+        return torch.from_numpy(array)
+    owner = None if isinstance(array, np.ndarray | np.generic) else _owners.get(array.data.mem.ptr)
+    if owner is not None:
         item, offset = array.itemsize, array.data.ptr - array.data.mem.ptr
         strides = [stride // item for stride in array.strides]
         empty = torch.empty(0, dtype=getattr(torch, array.dtype.name), device=owner.device)
         return empty.set_(owner.untyped_storage(), offset // item, array.shape, strides)
     if array.dtype.kind == "V":  # ml_dtypes' bfloat16
         return tensor_of(array.view(np.int16)).view(torch.bfloat16)
-    if type(array) is np.ndarray:
-        return torch.from_numpy(array)
     return torch.from_numpy(np.asarray(array)) if isinstance(array, np.generic) else torch.from_dlpack(array)
 
 
