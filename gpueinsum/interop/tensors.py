@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from gpueinsum.interop.functions import Batch, Function, call_of
 
 _Decision = TypeVar("_Decision", bound=Callable[..., Any])
 _here = contextlib.nullcontext()
+_owners: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # what torch allocated for CuPy, by its address
 
 
 def array_of(tensor: Tensor) -> Array:
@@ -37,11 +39,17 @@ def array_of(tensor: Tensor) -> Array:
 
 
 def tensor_of(array: Array) -> Tensor:
-    """What an array of numpy's or CuPy's holds, or a scalar, as a tensor."""
+    """What an array of numpy's or CuPy's holds, or a scalar, as a tensor; in torch's own storage if it lies there."""
+    if type(array) is np.ndarray and array.dtype.kind != "V":
+        return torch.from_numpy(array)
+    owner = None if isinstance(array, np.ndarray | np.generic) else _owners.get(array.data.mem.ptr)
+    if owner is not None:
+        item, offset = array.itemsize, array.data.ptr - array.data.mem.ptr
+        strides = [stride // item for stride in array.strides]
+        empty = torch.empty(0, dtype=getattr(torch, array.dtype.name), device=owner.device)
+        return empty.set_(owner.untyped_storage(), offset // item, array.shape, strides)
     if array.dtype.kind == "V":  # ml_dtypes' bfloat16
         return tensor_of(array.view(np.int16)).view(torch.bfloat16)
-    if type(array) is np.ndarray:
-        return torch.from_numpy(array)
     return torch.from_numpy(np.asarray(array)) if isinstance(array, np.generic) else torch.from_dlpack(array)
 
 
@@ -142,7 +150,10 @@ def on(device: torch.device) -> AbstractContextManager[None]:
 def _allocate(nbytes: int) -> tuple[int, Tensor]:
     """So many bytes of the current device from torch: their address, and what owns them."""
     owner = torch.empty(nbytes, dtype=torch.uint8, device="cuda")
-    return owner.data_ptr(), owner
+    address = owner.data_ptr()
+    if nbytes:
+        _owners[address] = owner
+    return address, owner
 
 
 def run(function: Function, *tensors: Tensor) -> tuple[Tensor, ...]:

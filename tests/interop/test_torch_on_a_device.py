@@ -5,6 +5,7 @@ What CuPy computes goes to torch's current stream, in memory of torch's allocato
 
 import importlib
 import inspect
+import sys
 
 import numpy as np
 import pytest
@@ -26,9 +27,9 @@ def cupy(monkeypatch):
 
 
 @pytest.fixture
-def torch(cupy, monkeypatch):
+def torch(cupy):
     """torch's state: its stream is one of its own, which is late; nothing waits for it, and no stream for another."""
-    with simulated_torch.stand_in(monkeypatch) as state:
+    with simulated_torch.stand_in() as state:
         state.stream = TorchStream()
         waits = Capsule.waits
         yield state
@@ -90,8 +91,22 @@ def test_memory_is_torchs_and_results_lie_in_it(torch, random):
     result = ge.einsum("ij,jk,kl->il", x, w, v)
     assert simulated.allocations - before == len(torch.allocations) > 0
     assert 4 * 31 * 43 in torch.allocations
-    assert result.data_ptr() == simulated.owner_of(result.host).first
+    assert result.data_ptr() == result.untyped_storage().first
     np.testing.assert_array_equal(finished(result, torch), x.host @ w.host @ v.host)
+    used = simulated.used
+    again = ge.einsum("ij,jk,kl->il", x, w, v)
+    torch.stream.synchronize()
+    assert simulated.used == used + 4 * 31 * 43  # intermediates went back
+    del again
+    assert simulated.used == used
+
+
+def test_results_are_of_torchs_storage_so_that_its_allocator_knows_who_reads_them(cupy, torch, random, monkeypatch):
+    """`record_stream` would have no effect on what comes by DLPack."""
+    monkeypatch.setattr(sys.modules["torch"], "from_dlpack", None)
+    x, w = random(3, 5), random(5, 7)
+    for dtype in ("float32", BFLOAT16):
+        np.testing.assert_array_equal(finished(times(x.astype(dtype), w.astype(dtype)), torch).astype("float32"), x @ w)
 
 
 def test_outside_of_calls_cupy_allocates_for_itself(cupy, torch, random):
@@ -180,13 +195,15 @@ def test_the_stand_in_refuses_what_torch_refuses(torch, random):
             given.__dlpack__(stream=1)
 
 
-def test_the_stand_in_lets_another_stream_wait(cupy, torch, random):
-    x = tensor(random(3, 5))
+def test_the_stand_in_lets_another_stream_wait(cupy, random):
     other = cupy.cuda.Stream(non_blocking=True)
-    with other:
-        cupy.from_dlpack(x)
+    with simulated_torch.stand_in() as state:
+        state.stream = TorchStream()
+        waits = Capsule.waits
+        with other:
+            cupy.from_dlpack(tensor(random(3, 5)))
+    assert Capsule.waits == waits + 1
     assert other.queue
-    Capsule.waits -= 1
 
 
 def test_the_stand_in_has_names_and_arguments_of_torch():

@@ -4,6 +4,8 @@ import contextlib
 import sys
 import threading
 
+import numpy as np
+
 from .arrays import FakeArray, Pointer
 from .dlpack import CUDA, NULL_STREAM
 
@@ -18,14 +20,20 @@ def from_dlpack(array, *, device=None, copy=None):
         return FakeArray.seeing(array.__dlpack__(stream=current, max_version=(1, 0), copy=copy).memory, home)
 
 
+class _Owned(np.ndarray):
+    """Memory with its owner."""
+
+
 class UnownedMemory:
-    """CuPy's memory of another library's, which its owner keeps."""
+    """CuPy's memory of another library's: who lies in it keeps its owner."""
 
     def __init__(self, ptr, size, owner, device_id=-1):
         simulated = FakeArray.simulated
-        [self.memory] = simulated.owners(ptr) if size else [simulated.allocate(0)]
-        self.ptr, self.size, self.owner, self.device_id = ptr, size, owner, device_id
-        assert not size or self.memory.first <= ptr <= ptr + size <= self.memory.end
+        [memory] = simulated.owners(ptr) if size else [simulated.allocate(0)]
+        assert not size or memory.first <= ptr <= ptr + size <= memory.end
+        self.memory = memory.view(_Owned)
+        self.memory.owner = owner
+        self.ptr, self.size, self.device_id = ptr, size, device_id
 
 
 def memory_pointer(mem, offset):

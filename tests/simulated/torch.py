@@ -30,10 +30,8 @@ class dtype:  # noqa: N801  # torch's name
         return f"torch.{self.name}"
 
 
-DTYPES = {
-    np.dtype(getattr(ml_dtypes, name, name)): dtype(name)
-    for name in ("bool", "uint8", "int16", "int32", "int64", "float16", "float32", "float64", "complex64", "complex128")
-} | {np.dtype(ml_dtypes.bfloat16): dtype("bfloat16")}
+_NAMES = "bool uint8 int16 int32 int64 bfloat16 float16 float32 float64 complex64 complex128"
+DTYPES = {kind.numpy: kind for kind in map(dtype, _NAMES.split())}
 
 
 class device(types.SimpleNamespace):  # noqa: N801  # torch's name
@@ -57,7 +55,7 @@ class TorchStream(streams.Stream):
 class Tensor:
     """torch's on a CUDA device, in its memory; `host` is that as numpy sees it, before conjugation."""
 
-    layout, is_cpu, is_meta, is_nested = "strided", False, False, False
+    layout, is_cpu, is_meta = "strided", False, False
 
     def __init__(self, host, number=0, requires_grad=False, conj=False, neg=False):
         self.host, self.device, self.requires_grad = host, device("cuda", number), requires_grad
@@ -94,6 +92,15 @@ class Tensor:
         STATE.stream.do(lambda: function(self.host, out=copy))
         return Tensor(copy, self.device.index, **bits)
 
+    def untyped_storage(self):
+        return FakeArray.simulated.owner_of(self.host)
+
+    def set_(self, storage, offset, shape, strides):
+        item = self.dtype.itemsize
+        start = storage.first - host.address(storage) + offset * item
+        self.host = np.ndarray(shape, self.dtype.numpy, storage, start, [stride * item for stride in strides])
+        return self
+
     def view(self, dtype):
         return Tensor(self.host.view(dtype.numpy), self.device.index, self.requires_grad)
 
@@ -118,11 +125,8 @@ class Tensor:
         return Capsule(self.host, STATE.stream, stream)
 
 
-class State(types.SimpleNamespace):
-    """What is current in torch: its stream, how often its allocator was asked, whether gradients are followed."""
-
-
-STATE = State()
+# What is current in torch: its stream, the bytes that its allocator was asked for, whether gradients are followed.
+STATE = types.SimpleNamespace()
 
 
 def empty(size, dtype, device):
@@ -194,8 +198,8 @@ def modules():
 
 
 @contextlib.contextmanager
-def stand_in(monkeypatch):
-    """The stand-in in `sys.modules`, beside that for CuPy, and the bridge made anew for it; gives its state."""
+def stand_in():
+    """The stand-in in `sys.modules`, beside that for CuPy, and the bridge made anew for it; gives its `STATE`."""
     import gpueinsum.interop
 
     parts = [f"gpueinsum.interop.{name}" for name in _BRIDGE]
@@ -216,5 +220,4 @@ def stand_in(monkeypatch):
 
 def tensor(array, number=0, **how):
     """numpy's array as a tensor on the device, with its strides."""
-    memory = FakeArray.simulated.to_device(array)
-    return Tensor(memory, number, **how)
+    return Tensor(FakeArray.simulated.to_device(array), number, **how)
