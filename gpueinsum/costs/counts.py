@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -95,7 +95,8 @@ def peak_in_slices(plan: Plan, peak: Callable[[Plan], int]) -> int:
     once, owners, item = slices.once, slices.once.owners(), item_bytes(plan.dtype)
     kept = {owners[register] for register in once.outputs if owners[register] >= len(once.inputs)}
     kept_bytes = sum(math.prod(once.shape(register)) for register in kept) * item
-    return peak(slices.zeros) + max(peak(once), kept_bytes + peak(slices.each))
+    cast = peak(replace(slices.zeros, dtype=plan.dtype)) if slices.zeros.dtype != plan.dtype else 0
+    return peak(slices.zeros) + max(peak(once), kept_bytes + max(peak(slices.each), cast))
 
 
 def most_alive(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from gpueinsum.errors import PlanError
 from gpueinsum.language.steps import Contract, Step, sides
-from gpueinsum.language.subscripts import Label
+from gpueinsum.language.subscripts import Label, Term
 
 if TYPE_CHECKING:
     from gpueinsum.language.plan import Plan
@@ -43,10 +43,16 @@ def dependences(plan: Plan, label: Label) -> list[Dependence]:
     return found
 
 
-def whole_registers(plan: Plan, labels: Iterable[Label]) -> set[int]:
-    """The registers of a plan that depend on none of the labels."""
+def labels_in_slices(plan: Plan) -> Term:
+    """The sliced labels that a plan is cut along: those of one value, or of none, leave nothing to save."""
+    size = dict(plan.sizes)
+    return "".join([label for label in plan.sliced if size[label] > 1])
+
+
+def whole_registers(plan: Plan) -> set[int]:
+    """The registers that are the same in every slice."""
     whole = set(range(len(plan.inputs) + len(plan.steps)))
-    for label in labels:
+    for label in labels_in_slices(plan):
         whole -= {register for register, each in enumerate(dependences(plan, label)) if each is not Dependence.NONE}
     return whole
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import numpy as np
 
 from gpueinsum.errors import PlanError
-from gpueinsum.language.dependence import dependences
+from gpueinsum.language.dependence import dependences, whole_registers
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, distinct, renumber, sides
 from gpueinsum.language.subscripts import Label, Shape, Term
 
@@ -72,11 +72,14 @@ class Plan(Registers):
         return last_uses(len(self.inputs), [step.sources for step in self.steps], self.outputs)
 
     def owners(self) -> tuple[int, ...]:
-        """For each register the one whose memory it lies in: its own, or that of the register it is a view of."""
-        size = dict(self.sizes)
+        """For each register the one whose memory it lies in: its own, or that of the register it is a view of.
+
+        What depends on a sliced label is put together from slices, and so no view.
+        """
+        size, whole = dict(self.sizes), whole_registers(self)
         owners = list(range(len(self.inputs)))
         for register, step in enumerate(self.steps, len(self.inputs)):
-            owners.append(owners[step.sources[0]] if step.is_view(size) else register)
+            owners.append(owners[step.sources[0]] if step.is_view(size) and register in whole else register)
         return tuple(owners)
 
     def borrowed_outputs(self) -> tuple[int, ...]:

@@ -61,7 +61,7 @@ def fold_constants(plan: Plan, constants: Collection[int]) -> tuple[Plan, Plan]:
     The second takes the other operands, in order, and then the first's outputs. What depends on a sliced label stays in
     the second, since to keep it for all slices takes the memory that they save.
     """
-    early, whole = sorted(constants), whole_registers(plan, plan.sliced)
+    early, whole = sorted(constants), whole_registers(plan)
     for register, step in enumerate(plan.steps, len(plan.inputs)):
         if register in whole and all(source in early for source in step.sources):
             early.append(register)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import assert_never
 
-from gpueinsum.language.dependence import Dependence, dependences, whole_registers
+from gpueinsum.language.dependence import Dependence, dependences, labels_in_slices, whole_registers
 from gpueinsum.language.plan import HALVES, Plan
 from gpueinsum.language.rewrite import split
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, without
@@ -44,13 +44,13 @@ class Slices:
 def cut(plan: Plan) -> Slices:
     """The plans that a plan is run by in slices. Raises PlanError if a step needs a sum over them before it is made."""
     size, operands = dict(plan.sizes), range(len(plan.inputs))
-    labels = "".join([label for label in plan.sliced if size[label] > 1])  # others leave nothing to save
+    labels = labels_in_slices(plan)
     found = {label: dependences(plan, label) for label in labels}
-    whole = whole_registers(plan, labels)
+    whole = whole_registers(plan)
     written = [register for register in dict.fromkeys(plan.outputs) if register not in operands]
     results = [register for register in written if register not in whole]
     kept = [register for register in written if register in whole]
-    once, each = split(replace(_without_labels(plan, labels), outputs=tuple(results)), sorted(whole), kept)
+    once, each = split(replace(one_slice(plan), outputs=tuple(results)), sorted(whole), kept)
     frontier = [-1] * (len(once.outputs) - len(kept))
     arrays = [*operands, *results, *frontier, *kept]
     zeros = tuple([Add((), plan.term(register)) for register in results])
@@ -69,10 +69,7 @@ def cut(plan: Plan) -> Slices:
 
 def one_slice(plan: Plan) -> Plan:
     """What is run for one slice, and what is run once, as one plan without sliced labels."""
-    return _without_labels(plan, "".join(plan.sliced))
-
-
-def _without_labels(plan: Plan, labels: Term) -> Plan:
+    labels = labels_in_slices(plan)
     return replace(
         plan,
         inputs=tuple([without(term, labels) for term in plan.inputs]),
