@@ -111,6 +111,14 @@ def test_a_sum_that_is_the_same_in_some_slices_counts_once(backend):
     assert found[4].tolist() == [0, 1, 2]
 
 
+def test_torch_differentiates_a_plan_in_slices():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    plan = replace(CHAIN, sliced=("j", "i"))
+    tensors = [torch.randn(CHAIN.shape(k), dtype=torch.float64, requires_grad=True) for k in range(3)]
+    assert torch.autograd.gradcheck(partial(ge.run_plan, plan), tensors)
+    assert torch.autograd.gradgradcheck(partial(ge.run_plan, plan), tensors)
+
+
 @pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16])
 def test_halves_are_added_up_in_float32(dtype, backend):
     plan = replace(ge.einsum_plan("ij,j->i", (2, 4096), (4096,), dtype=dtype), sliced=("j",))
