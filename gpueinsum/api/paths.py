@@ -55,8 +55,8 @@ def einsum_path(subscripts: Any = "", *operands: Any, optimize: Optimize = "gree
     labels = dict.fromkeys("".join(core.inputs))
     name = optimize[0] if isinstance(optimize, tuple | list) and optimize else optimize
     is_numpys = not isinstance(name, str) or name in ("greedy", "optimal", "einsum_path")
-    is_ours = callable(optimize) or read_tree(optimize) is not optimize or not is_numpys
-    if is_ours or len(labels) > len(string.ascii_letters):
+    is_numpys = is_numpys and not callable(optimize) and read_tree(optimize) is optimize
+    if len(labels) > len(string.ascii_letters) or not is_numpys:
         path, info = contract_path(subscripts, *operands, optimize=optimize)
         return ["einsum_path", *path], str(info)
     if not equation.isascii():

@@ -45,5 +45,6 @@ def tree_of_plan(plan: Plan) -> Tree:
     sizes = dict(expression.sizes)
     tree = cotengra.ContractionTree.from_path(terms, tuple(expression.output), sizes, ssa_path=pairs)
     for label in plan.sliced:
-        tree.remove_ind_(label)
+        if label in sizes:  # else no array has it
+            tree.remove_ind_(label)
     return tree

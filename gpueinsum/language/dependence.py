@@ -25,10 +25,10 @@ class Dependence(Enum):
 def dependences(plan: Plan, label: Label) -> list[Dependence]:
     """That of each register of a plan whose steps fit their sources.
 
-    Steps are linear in each source, so a sum over slices may be taken after them, but for a pair of two sources that
-    depend on the label: the product of two sums is not the sum of products. Neither may a sum be taken after one of its
-    terms met an array that is no term of it, or was spread along the label. Raises PlanError for such steps, and for
-    one that names the label in another place than its source does.
+    A step is linear in each source, so that of the terms of a sum it makes the terms of another. It does not if another
+    source depends on the label, too, as the product of two sums is no sum of products; nor does an addition of anything
+    but such terms, nor what spreads a term along the label. Raises PlanError for these, and for a step that has the
+    label in other places than its source has.
     """
     found = [Dependence.OPEN if label in term else Dependence.NONE for term in plan.inputs]
     for number, step in enumerate(plan.steps):
@@ -58,7 +58,7 @@ def whole_registers(plan: Plan) -> set[int]:
 
 
 def _is_linear(step: Step, label: Label, sources: Sequence[Dependence]) -> bool:
-    """Whether the sum over slices of what a step makes of terms is what it makes of their sum."""
+    """Whether a step makes terms of a sum over the slices, of sources some of which are such terms."""
     if label in step.out:
         return False
     if isinstance(step, Contract):

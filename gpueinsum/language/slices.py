@@ -69,6 +69,8 @@ def cut(plan: Plan) -> Slices:
 
 def one_slice(plan: Plan) -> Plan:
     """What is run for one slice, and what is run once, as one plan without sliced labels."""
+    if not plan.sliced:
+        return plan
     labels = labels_in_slices(plan)
     return replace(
         plan,

@@ -133,13 +133,9 @@ def _slices(plan: Plan, profile: Profile | None = None) -> list[str]:
     """How many there are, and what all of them take with what is computed once."""
     if not plan.sliced:
         return []
-    slices, labels = (
-        cut(plan),
-        " ".join(f"{visible(label)}={size}" for label, size in plan.sizes if label in plan.sliced),
-    )
-    line = (
-        f"these are the steps of one slice of {slices.count}, of {labels}; in all {count_text(total_flops(plan))} flops"
-    )
+    slices, flops = cut(plan), count_text(total_flops(plan))
+    labels = " ".join(f"{visible(label)}={size}" for label, size in slices.labels)
+    line = f"the steps are those of one of {slices.count} slices ({labels}), which take {flops} flops together"
     if profile is None:
         return [line]
     once, each = (schedule(part, profile).seconds for part in (slices.once, slices.each))

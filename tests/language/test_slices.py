@@ -124,7 +124,7 @@ def test_the_peak_is_one_slice_and_the_results():
 
 def test_explain_shows_the_steps_of_one_slice():
     text = explain(SLICED)
-    assert text.splitlines()[-1] == "these are the steps of one slice of 3, of j=3; in all 231 flops"
+    assert text.splitlines()[-1] == "the steps are those of one of 3 slices (j=3), which take 231 flops together"
     assert " k,kl->l\n" in text
     assert f"intermediates and result: {SLICED.peak_bytes()} B" in text
     assert "slice" not in explain(CHAIN)
@@ -134,7 +134,7 @@ def test_the_predicted_time_is_that_of_all_slices():
     device, slices = profile("h200"), cut(SLICED)
     each = schedule(slices.each, device).seconds
     assert schedule(slices.once, device).seconds == 0
-    assert explain(SLICED, "h200").splitlines()[-1].endswith(f"in all 231 flops, predicted {3 * each * 1e6:.1f} µs")
+    assert explain(SLICED, "h200").splitlines()[-1].endswith(f"231 flops together, predicted {3 * each * 1e6:.1f} µs")
 
 
 # ---------------------------------------------------------------- what keeps them
