@@ -28,7 +28,6 @@ from gpueinsum.backends.select import HOST, backend_and_arrays, kinds_on_device
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import OutError, SubscriptsError
 from gpueinsum.language.plan import Plan, check_takes
-from gpueinsum.language.slices import one_slice
 from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term, parse, parse_interleaved
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Optimize, Path, SlicedPath, find_order
@@ -311,8 +310,7 @@ def resolve(expression: Expression, shapes: tuple[Shape, ...]) -> Subscripts:
 
 def check_dimensions(plan: Plan) -> None:
     """Refuse arrays of more dimensions than numpy's and CuPy's have."""
-    outputs = [plan.term(output) for output in plan.outputs if output >= len(plan.inputs)]
-    widest = max(map(len, [*outputs, *[step.out for step in one_slice(plan).steps]]), default=0)
+    widest = max((len(step.out) for step in plan.steps), default=0)
     if widest > _MAX_DIMENSIONS:
         raise SubscriptsError(
             f"{plan.equation} needs an array of {widest} dimensions, and {_MAX_DIMENSIONS} is the limit"

@@ -131,9 +131,9 @@ def _repeated(rows: Iterable[Row]) -> list[str]:
 
 def _slices(plan: Plan, profile: Profile | None = None) -> list[str]:
     """How many there are, and what all of them take with what is computed once."""
-    if not plan.sliced:
-        return []
     slices, flops = cut(plan), count_text(total_flops(plan))
+    if not slices.count:
+        return []
     labels = " ".join(f"{visible(label)}={size}" for label, size in slices.labels)
     line = f"the steps are those of one of {slices.count} slices ({labels}), which take {flops} flops together"
     if profile is None:

@@ -31,6 +31,7 @@ from gpueinsum.language.steps import Contract, Reduce
 BATCHES, BATCH = 6, 500
 H200 = profile("h200")
 CHAIN = ge.einsum_plan("ij,jk,kl->il", (4, 3), (3, 5), (5, 7), optimize=[(1, 2), (0, 1)])
+IN_SLICES = replace(CHAIN, sliced=("j", "i"))
 CUTS = ["j", "k", "i", "l", "ij", "kj", "li", "lkji"]
 
 
@@ -112,11 +113,23 @@ def test_a_sum_that_is_the_same_in_some_slices_counts_once(backend):
 
 
 def test_torch_differentiates_a_plan_in_slices():
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    plan = replace(CHAIN, sliced=("j", "i"))
+    torch = pytest.importorskip("torch", reason="torch is not installed: it derives no plan in slices")
+    run = partial(ge.run_plan, IN_SLICES)
     tensors = [torch.randn(CHAIN.shape(k), dtype=torch.float64, requires_grad=True) for k in range(3)]
-    assert torch.autograd.gradcheck(partial(ge.run_plan, plan), tensors)
-    assert torch.autograd.gradgradcheck(partial(ge.run_plan, plan), tensors)
+    assert torch.autograd.gradcheck(run, tensors)
+    assert torch.autograd.gradgradcheck(run, tensors)
+
+
+def test_jax_differentiates_a_plan_in_slices(rng):
+    jax = pytest.importorskip("jax", reason="jax is not installed: it derives no plan in slices")
+    arrays = [jax.numpy.asarray(rng.integers(-3, 4, CHAIN.shape(k)), "float32") for k in range(3)]
+    whole, sliced = ([jax.jit(jax.grad(total_of(plan), k))(*arrays) for k in range(3)] for plan in (CHAIN, IN_SLICES))
+    for gradient, other in zip(sliced, whole, strict=True):
+        np.testing.assert_array_equal(gradient, other)
+
+
+def total_of(plan):
+    return lambda *arrays: ge.run_plan(replace(plan, dtype="float32"), *arrays).sum()
 
 
 @pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16])

@@ -162,6 +162,17 @@ def test_derivatives_of_derivatives_hold_for_slices_of_all_labels():
         assert plan.sliced == sliced.sliced
 
 
+def test_a_gradient_that_is_no_sum_over_slices_is_refused():
+    """Of the sum of an array, the same in every slice, and of its product with parts."""
+    plan = of_steps(("k", "jk"), (Reduce(0, "k", ""), Contract(0, 1, "k", "jk", "j"), Reduce(3, "j", "")), 2, 4)
+    check_plan(plan)
+    check_plan(plan.vjp(1))
+    with pytest.raises(
+        PlanError, match=r"k\+k->k, cannot be run in slices of 'j': it needs a whole sum over the slices"
+    ):
+        plan.vjp(0)
+
+
 def test_of_constant_parts_only_what_is_the_same_in_every_slice_is_kept():
     first, rest = fold_constants(SLICED, (1, 2))
     assert (first.steps, len(rest.steps)) == ((), 2)
