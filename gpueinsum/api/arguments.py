@@ -20,7 +20,7 @@ from gpueinsum.backends.select import HOST
 from gpueinsum.errors import DtypeError, OperandError, OptimizerError, OutError, PlanError, SubscriptsError
 from gpueinsum.language.plan import NUMBERS
 from gpueinsum.language.subscripts import Shape, Sublist
-from gpueinsum.planning.path import Optimize, read_tree
+from gpueinsum.planning.path import Optimize, SlicedPath, read_tree
 from gpueinsum.text import read_bytes
 
 Array = Any
@@ -97,7 +97,7 @@ DEFAULT = Options()
 def _hashable(optimize: Optimize) -> Optimize:
     """A path in tuples; of an optimizer a function that gives it, a weak reference where that can be."""
     optimize = read_tree(optimize)
-    if optimize is None or isinstance(optimize, str | bool):
+    if optimize is None or isinstance(optimize, str | bool | SlicedPath):
         return optimize
     if isinstance(optimize, list | tuple | np.ndarray):
         return tuple(tuple(step) if isinstance(step, list | set | np.ndarray) else step for step in optimize)

@@ -35,7 +35,7 @@ from gpueinsum.api.dispatch import (
     signature,
 )
 from gpueinsum.api.libraries import library_named, library_of
-from gpueinsum.api.paths import path_of
+from gpueinsum.api.paths import order_of
 from gpueinsum.backends.base import Backend
 from gpueinsum.backends.select import HOST, as_array, backend_for
 from gpueinsum.errors import OperandError
@@ -131,7 +131,7 @@ def contract_expression(
     dimensions = tuple(array_shape(x) if i in fixed else read_shape(x) for i, x in enumerate(operands))
     core = resolve(expression, dimensions)
     is_auto = optimize in (True, "auto") and memory_limit is None
-    path = "auto" if is_auto else path_of(core, optimize, memory_limit)
+    path = "auto" if is_auto else order_of(core, optimize, memory_limit)
     modes = precision, deterministic, autotune
     options = Options(dtype, order, casting, path, None, *modes, graph=graph, runs=MANY_RUNS).check()
     if order in ("A", "a") and layout(order, list(fixed.values())) == "C":

@@ -71,7 +71,11 @@ def both_passes(
     both, forward = _first_that_fits(joint, _search(options.optimize))
     inputs = len(both.inputs)
     early = [*range(len(plan.inputs)), *range(inputs, inputs + forward)]
-    first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
+    if plan.sliced:  # the forward pass of each slice is computed again: to keep it takes the memory that slices save
+        first, rest = split(prune(both, both.outputs[values:]), early[: len(plan.inputs)])
+        first = replace(plan, outputs=(*first.outputs, *plan.outputs))
+    else:
+        first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
     kept, owner = first.outputs[: len(first.outputs) - values], first.owners()
     check_dimensions(both)
 

@@ -28,9 +28,9 @@ from gpueinsum.backends.select import HOST, backend_and_arrays, kinds_on_device
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import OutError, SubscriptsError
 from gpueinsum.language.plan import Plan, check_takes
-from gpueinsum.language.subscripts import Shape, Subscripts, Term, parse, parse_interleaved
+from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term, parse, parse_interleaved
 from gpueinsum.planning.lower import lower
-from gpueinsum.planning.path import Optimize, Path, find_path
+from gpueinsum.planning.path import Optimize, Path, SlicedPath, find_order
 from gpueinsum.planning.search import cheapest_plan
 from gpueinsum.schedule.schedule import schedule
 
@@ -288,12 +288,17 @@ def _plan(
     subscripts = resolve(expression, shapes)
     if optimize in ("auto", True, None) and memory_limit in (None, -1):
         return cheapest_plan(subscripts, dtype.name, profile, lambda plan: schedule(plan, profile).seconds, runs)
-    sizes = dict(subscripts.sizes)
+    sizes, sliced = dict(subscripts.sizes), tuple[Label, ...]()
+    if isinstance(optimize, SlicedPath):
+        optimize, sliced = optimize.path, optimize.labels(subscripts.inputs)
 
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
-        return find_path(inputs, output, sizes, optimize() if callable(optimize) else optimize, memory_limit)
+        nonlocal sliced
+        path, found = find_order(inputs, output, sizes, optimize() if callable(optimize) else optimize, memory_limit)
+        sliced += found
+        return path
 
-    return lower(subscripts, order, dtype.name)
+    return replace(lower(subscripts, order, dtype.name), sliced=sliced)
 
 
 def resolve(expression: Expression, shapes: tuple[Shape, ...]) -> Subscripts:

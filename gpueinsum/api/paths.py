@@ -13,8 +13,8 @@ from opt_einsum.contract import PathInfo
 from gpueinsum.api.arguments import array_shape, hashable_form, read_shape
 from gpueinsum.api.dispatch import resolve
 from gpueinsum.language.steps import distinct
-from gpueinsum.language.subscripts import Shape, Subscripts
-from gpueinsum.planning.path import Optimize, Path, find_path
+from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term
+from gpueinsum.planning.path import Optimize, Path, SlicedPath, find_order, find_path, read_tree
 
 
 def contract_path(
@@ -34,7 +34,7 @@ def contract_path(
     ([(1, 2), (0, 1)], 84)
     """
     core = _core(subscripts, operands, shapes)
-    path = list(path_of(core, optimize, memory_limit))
+    path = list(_path_of(core, optimize, memory_limit))
     equation, given = _equation_and_shapes(core)
     info: tuple[Any, PathInfo] = opt_einsum.contract_path(
         equation, *given, use_blas=use_blas, optimize=path, shapes=True
@@ -55,7 +55,8 @@ def einsum_path(subscripts: Any = "", *operands: Any, optimize: Optimize = "gree
     labels = dict.fromkeys("".join(core.inputs))
     name = optimize[0] if isinstance(optimize, tuple | list) and optimize else optimize
     is_numpys = not isinstance(name, str) or name in ("greedy", "optimal", "einsum_path")
-    if len(labels) > len(string.ascii_letters) or callable(optimize) or not is_numpys:
+    is_numpys = is_numpys and not callable(optimize) and read_tree(optimize) is optimize
+    if len(labels) > len(string.ascii_letters) or not is_numpys:
         path, info = contract_path(subscripts, *operands, optimize=optimize)
         return ["einsum_path", *path], str(info)
     if not equation.isascii():
@@ -69,9 +70,23 @@ def _core(subscripts: Any, operands: Sequence[Any], shapes: bool = False) -> Sub
     return resolve(expression, tuple(map(read_shape if shapes else array_shape, operands)))
 
 
-def path_of(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path:
-    terms = tuple(distinct(term) for term in core.inputs)
-    return find_path(terms, distinct(core.output), dict(core.sizes), optimize, memory_limit)
+def _path_of(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path:
+    return find_path(*_without_repeats(core), dict(core.sizes), optimize, memory_limit)
+
+
+def order_of(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path | SlicedPath:
+    """The path, and where its sliced labels are if it has any, as a way to optimize."""
+    optimize, sliced = read_tree(optimize), tuple[Label, ...]()
+    if isinstance(optimize, SlicedPath):
+        optimize, sliced = optimize.path, optimize.labels(core.inputs)
+    path, found = find_order(*_without_repeats(core), dict(core.sizes), optimize, memory_limit)
+    sliced += found
+    places = [(k, term.index(label)) for label in sliced for k, term in enumerate(core.inputs) if label in term]
+    return SlicedPath(path, tuple(places)) if sliced else path
+
+
+def _without_repeats(core: Subscripts) -> tuple[tuple[Term, ...], Term]:
+    return tuple(distinct(term) for term in core.inputs), distinct(core.output)
 
 
 def _equation_and_shapes(core: Subscripts) -> tuple[str, list[Shape]]:

@@ -98,6 +98,9 @@ class Backend(Protocol):
     def store(self, result: Array, out: Array) -> None:
         """Write the result into `out`; the cast was checked before."""
 
+    def add(self, part: Array, out: Array) -> None:
+        """Add an array to `out`, in the dtype of `out`."""
+
     def hand_back(self, result: Array, stays: bool) -> Any:
         """The result as the caller gets it; on a GPU if it `stays` there."""
 

@@ -13,6 +13,8 @@ def peak_bytes(plan: Plan, device: str | Profile | None = None) -> int:
     if device is None:
         return counts.peak_bytes(plan)
     profile = device if isinstance(device, Profile) else device_profile(device)
+    if plan.sliced:
+        return counts.peak_in_slices(plan, lambda part: peak_bytes(part, profile))
     return schedule_bytes(schedule(plan, profile))
 
 

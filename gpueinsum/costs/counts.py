@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
 from gpueinsum.language.plan import Plan
+from gpueinsum.language.slices import cut
 from gpueinsum.language.steps import Add, Expand, Step, distinct, sides, without
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label, Term
@@ -72,14 +74,29 @@ def multiply_add_flops(dtype: str) -> int:
 
 
 def total_flops(plan: Plan) -> int:
-    """Operations on real numbers of all steps."""
+    """Operations on real numbers of all steps, in all slices; the sums over these are not counted."""
+    if plan.sliced:
+        slices = cut(plan)
+        return total_flops(slices.once) + slices.count * total_flops(slices.each)
     return sum(cost.flops for cost in step_costs(plan))
 
 
 def peak_bytes(plan: Plan) -> int:
     """Bytes of intermediates and results alive at once, at the most; operands and scratch memory are not counted."""
+    if plan.sliced:
+        return peak_in_slices(plan, peak_bytes)
     nbytes = [cost.result_bytes for cost in step_costs(plan)]
     return most_alive(plan.owners(), len(plan.inputs), nbytes, [0] * len(nbytes), plan.last_uses())
+
+
+def peak_in_slices(plan: Plan, peak: Callable[[Plan], int]) -> int:
+    """The peak of a plan with sliced labels, by that of plans without: its results stay from the start on."""
+    slices = cut(plan)
+    once, owners, item = slices.once, slices.once.owners(), item_bytes(plan.dtype)
+    kept = {owners[register] for register in once.outputs if owners[register] >= len(once.inputs)}
+    kept_bytes = sum(math.prod(once.shape(register)) for register in kept) * item
+    cast = peak(replace(slices.zeros, dtype=plan.dtype)) if slices.zeros.dtype != plan.dtype else 0
+    return peak(slices.zeros) + max(peak(once), kept_bytes + max(peak(slices.each), cast))
 
 
 def most_alive(

@@ -42,4 +42,9 @@ def tree_of_plan(plan: Plan) -> Tree:
         else:
             nodes.append(nodes[step.sources[0]])
     terms = [tuple(term) for term in expression.inputs]
-    return cotengra.ContractionTree.from_path(terms, tuple(expression.output), dict(expression.sizes), ssa_path=pairs)
+    sizes = dict(expression.sizes)
+    tree = cotengra.ContractionTree.from_path(terms, tuple(expression.output), sizes, ssa_path=pairs)
+    for label in plan.sliced:
+        if label in sizes:  # else no array has it
+            tree.remove_ind_(label)
+    return tree

@@ -23,6 +23,7 @@ from gpueinsum.errors import OptimizerError
 from gpueinsum.language.plan import Plan, check_takes
 from gpueinsum.language.subscripts import Shape, as_text
 from gpueinsum.planning.batch import batch
+from gpueinsum.planning.path import SlicedPath
 from gpueinsum.planning.search import MANY_RUNS
 
 Fit = Callable[[Any, str, Shape], Any]  # of an array, its name and the shape of its value
@@ -259,6 +260,8 @@ def to_text(function: Function) -> str:
     optimize = settings.options.optimize
     if callable(optimize):
         raise OptimizerError("optimize= is an object, which a compiled program cannot hold: give a name or a path")
+    if isinstance(optimize, SlicedPath):
+        settings = replace(settings, options=settings.options._replace(optimize=[*optimize]))
     return repr([_to_list(function), tuple(settings.options), settings.limit])
 
 
@@ -282,7 +285,10 @@ def _to_list(function: Function) -> list[Any]:
 def from_text(text: str) -> Function:
     """The function that `to_text` wrote."""
     function, values, limit = literal_eval(text)
-    return _from_list(function, Settings(Options(*values), limit))
+    options = Options(*values)
+    if isinstance(options.optimize, list):
+        options = options._replace(optimize=SlicedPath(*options.optimize))
+    return _from_list(function, Settings(options, limit))
 
 
 def _from_list(written: list[Any], settings: Settings) -> Function:

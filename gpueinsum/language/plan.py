@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import numpy as np
 
 from gpueinsum.errors import PlanError
+from gpueinsum.language.dependence import dependences, whole_registers
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, distinct, renumber, sides
 from gpueinsum.language.subscripts import Label, Shape, Term
 
@@ -49,6 +50,10 @@ class Plan(Registers):
     """An expression made into steps: `inputs` are the operands' terms, `outputs` the registers that are the result.
 
     `dtype` is the name of the dtype of every register, `sizes` the size of every label.
+
+    To save memory the steps are run once for each combination of values of the `sliced` labels, on the parts of the
+    operands there. Outputs that have such a label are written part by part, others are the sums over the slices. What
+    depends on no sliced label is computed once.
     """
 
     inputs: tuple[Term, ...]
@@ -56,6 +61,7 @@ class Plan(Registers):
     outputs: tuple[int, ...]
     sizes: tuple[tuple[Label, int], ...]
     dtype: str
+    sliced: tuple[Label, ...] = ()
 
     def duplicates(self) -> dict[int, int]:
         """The registers that hold what an earlier one held, by the first that did: computed again to save memory."""
@@ -66,11 +72,14 @@ class Plan(Registers):
         return last_uses(len(self.inputs), [step.sources for step in self.steps], self.outputs)
 
     def owners(self) -> tuple[int, ...]:
-        """For each register the one whose memory it lies in: its own, or that of the register it is a view of."""
-        size = dict(self.sizes)
+        """For each register the one whose memory it lies in: its own, or that of the register it is a view of.
+
+        What depends on a sliced label is put together from slices, and so no view.
+        """
+        size, whole = dict(self.sizes), whole_registers(self)
         owners = list(range(len(self.inputs)))
         for register, step in enumerate(self.steps, len(self.inputs)):
-            owners.append(owners[step.sources[0]] if step.is_view(size) else register)
+            owners.append(owners[step.sources[0]] if step.is_view(size) and register in whole else register)
         return tuple(owners)
 
     def borrowed_outputs(self) -> tuple[int, ...]:
@@ -149,7 +158,8 @@ class Plan(Registers):
             return " ".join(f"{label}={size[label]}" for label in labels) or "-"
 
         first = self.duplicates()
-        lines = [f"{self.equation}  {self.dtype}  {sized(distinct(''.join(self.inputs)))}"]
+        slices = f"  in slices of {sized(''.join(self.sliced))}" if self.sliced else ""
+        lines = [f"{self.equation}  {self.dtype}  {sized(distinct(''.join(self.inputs)))}{slices}"]
         for register, step in enumerate(self.steps, len(self.inputs)):
             sources = ", ".join(f"%{source}" for source in step.sources)
             roles = [(role, getattr(step, role, "")) for role in ("batch", "left", "right", "summed")]
@@ -160,10 +170,10 @@ class Plan(Registers):
 
     @staticmethod
     def from_tree(tree: Any, dtype: Any = "float64") -> Plan:
-        """The plan of a `ContractionTree` of cotengra's: its pairs, in the order of `tree.get_path()`.
+        """The plan of a `ContractionTree` of cotengra's: its pairs, in the order of `tree.get_path()`, and its slices.
 
         Labels stay if each is a letter; else all are replaced by letters, A, B, ... in ascending order. Raises
-        PlanError for a tree that has sliced labels or is not complete, and for anything else.
+        PlanError for a tree that is not complete or takes one value of a label only, and for anything else.
 
         >>> import cotengra
         >>> tree = cotengra.einsum_tree("ij,jk,kl->il", (4, 3), (3, 5), (5, 2))
@@ -211,14 +221,15 @@ class Plan(Registers):
         kinds = {kind.__name__: kind for kind in (Reduce, Expand, Contract, Add)}
         try:
             data: dict[str, Any] = json.loads(text)
-            for name in ("inputs", "steps", "outputs", "sizes"):
+            data.setdefault("sliced", [])
+            for name in ("inputs", "steps", "outputs", "sizes", "sliced"):
                 if not isinstance(data[name], list):
                     raise TypeError(f"{name} is no list")
             for step in data["steps"]:
                 step |= {name: tuple(value) for name, value in step.items() if isinstance(value, list)}
             data["steps"] = tuple(kinds[step.pop("step")](**step) for step in data["steps"])
             data["sizes"] = tuple((label, size) for label, size in data["sizes"])
-            plan = Plan(**data | {name: tuple(data[name]) for name in ("inputs", "outputs")})
+            plan = Plan(**data | {name: tuple(data[name]) for name in ("inputs", "outputs", "sliced")})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanError(f"not a plan: {error!r}") from error
         check_plan(plan)
@@ -263,6 +274,8 @@ def check_plan(plan: Plan) -> None:
     for holds, complaint in _conditions(plan):
         if not holds:
             raise PlanError(complaint)
+    for label in plan.sliced:
+        dependences(plan, label)
 
 
 def _conditions(plan: Plan) -> Iterator[tuple[bool, str]]:
@@ -314,6 +327,9 @@ def _conditions(plan: Plan) -> Iterator[tuple[bool, str]]:
         is_known = type(register) is int and 0 <= register < len(terms)
         yield is_known, f"output register {register!r} is not there"
     yield len(plan.outputs) > 0, "a plan needs an output"
+    for label in plan.sliced:
+        is_one = isinstance(label, str) and label in size and plan.sliced.count(label) == 1
+        yield is_one, f"sliced label {label!r} has no size, or is listed twice"
 
 
 def _repeats(term: Term) -> bool:

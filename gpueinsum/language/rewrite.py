@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from gpueinsum.language.dependence import whole_registers
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import renumber
 
@@ -57,11 +58,12 @@ def fold_constants(plan: Plan, constants: Collection[int]) -> tuple[Plan, Plan]:
     """Split a plan at its constant operands: what depends on them alone, to be run once, and the rest.
 
     The first plan takes the constant operands, in ascending order; its outputs are all that the second needs of them.
-    The second takes the other operands, in order, and then the first's outputs.
+    The second takes the other operands, in order, and then the first's outputs. What depends on a sliced label stays in
+    the second, since to keep it for all slices takes the memory that they save.
     """
-    early = sorted(constants)
+    early, whole = sorted(constants), whole_registers(plan)
     for register, step in enumerate(plan.steps, len(plan.inputs)):
-        if all(source in early for source in step.sources):
+        if register in whole and all(source in early for source in step.sources):
             early.append(register)
     return split(plan, early)
 

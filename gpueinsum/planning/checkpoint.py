@@ -33,6 +33,8 @@ def checkpoint(plan: Plan, limit: int, forward: int | None = None, taken: int = 
     by something else. Of the plans found this is the one of the least work. Raises PlanError, saying what would do, if
     there is none.
     """
+    if plan.sliced:
+        raise PlanError(f"a plan in slices takes no memory_limit, here {bytes_text(limit)}: slice more labels instead")
     found = _find(plan, limit - taken, forward)
     if found is not None:
         return found

@@ -13,6 +13,10 @@ which points the way of steepest ascent, as PyTorch's does. For each kind of ste
     y = Contract(u, v)        u' = Contract(y', conj v), v' = Contract(conj u, y'):  y in the place of the side
 
 and since conj u v has the derivative conj du v, whose adjoint is u' = conj y' v, no more conjugates are ever needed.
+
+Sliced labels stay sliced. A tangent depends on the slice as its register does. Where each slice has a part of a
+register, it has that part of the cotangent; where each has a term of a sum, all have the cotangent of the sum, whole;
+and the cotangent of what is the same in every slice is a sum over the slices of what each pulls back.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from gpueinsum.costs.counts import total_flops
+from gpueinsum.language.dependence import dependences
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.rewrite import prune
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, rearrange, renumber
@@ -253,4 +258,7 @@ class _Growing:
         return known[register] if register in known else self.sum([], plan.term(register))
 
     def plan(self, outputs: Sequence[int]) -> Plan:
-        return replace(self.start, steps=tuple(self.steps), outputs=tuple(outputs))
+        plan = replace(self.start, steps=tuple(self.steps), outputs=tuple(outputs))
+        for label in plan.sliced:
+            dependences(plan, label)  # raises PlanError where an output that is the same in every slice met a sum
+        return plan

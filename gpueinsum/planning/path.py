@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import opt_einsum
 
@@ -23,6 +23,20 @@ Optimize = Any  # a name, a bool, a path, numpy's forms of these, or a callable 
 _FIRST_CAP = 0.25
 
 
+class SlicedPath(NamedTuple):
+    """A way to optimize: a path, and where sliced labels are, as positions of operands and of axes."""
+
+    path: Path
+    places: tuple[tuple[int, int], ...]
+
+    def labels(self, inputs: Sequence[Term]) -> tuple[Label, ...]:
+        """The sliced labels by the names that operands of these terms have for them. Raises PlanError."""
+        try:
+            return tuple(dict.fromkeys(inputs[operand][axis] for operand, axis in self.places))
+        except IndexError as error:
+            raise PlanError(f"the sliced labels are those of other operands than {','.join(inputs)}") from error
+
+
 def find_path(
     inputs: Sequence[Term],
     output: Term,
@@ -30,7 +44,24 @@ def find_path(
     optimize: Optimize = "auto",
     memory_limit: int | str | None = None,
 ) -> Path:
-    """The path for operands of these terms, whose labels are distinct within each.
+    """`find_order`, where there can be no slices. Raises PlanError for them, too."""
+    path, sliced = find_order(inputs, output, sizes, optimize, memory_limit)
+    if sliced:
+        raise PlanError(_NO_SLICES)
+    return path
+
+
+_NO_SLICES = "the contraction tree has sliced labels, and a path has none: take the path of tree.unslice_all()"
+
+
+def find_order(
+    inputs: Sequence[Term],
+    output: Term,
+    sizes: Mapping[Label, int],
+    optimize: Optimize = "auto",
+    memory_limit: int | str | None = None,
+) -> tuple[Path, tuple[Label, ...]]:
+    """The path for operands of these terms, whose labels are distinct within each, and the labels to slice.
 
     `memory_limit` is opt_einsum's: the largest intermediate in elements, None or -1 for no limit, or "max_input"; where
     pairs cannot keep to it, the path has a step over more operands.
@@ -38,26 +69,31 @@ def find_path(
     search gives up, as "dp" does rather than exceed the limit.
     """
     if len(inputs) <= 2 and optimize == "auto" and memory_limit is None:
-        return (tuple(range(len(inputs))),)  # as most calls are
+        return (tuple(range(len(inputs))),), ()  # as most calls are
     optimize, memory_limit = _without_numpy_forms(read_tree(optimize), memory_limit)
+    if isinstance(optimize, SlicedPath):
+        raise PlanError(_NO_SLICES)
     if isinstance(optimize, Iterable) and not isinstance(optimize, str) and not callable(optimize):
-        return check_path(optimize, len(inputs))
+        return check_path(optimize, len(inputs)), ()
     if optimize is False:
-        return (tuple(range(len(inputs))),)
+        return (tuple(range(len(inputs))),), ()
     search = _search(optimize)
     limit = _memory_limit(memory_limit, (*inputs, output), sizes)
     if len(inputs) <= 2:
-        return (tuple(range(len(inputs))),)
+        return (tuple(range(len(inputs))),), ()
     arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes)]
     if limit is not None and hasattr(optimize, "search"):
         raise PlanError(f"{type(optimize).__name__} takes no memory_limit: give it to the optimizer, if it knows one")
     if limit is not None or isinstance(optimize, str):
         arguments.append(limit)  # functions registered under a name require one, cotengra's basic optimizers take none
     try:
-        path = search(*arguments)
+        found: Any = search(*arguments)
     except RuntimeError as error:  # "dp" keeps to its limit or gives up
         raise PlanError(f"optimize={optimize!r} finds no path: {error}") from error
-    return check_path(read_tree(path), len(inputs))
+    path = read_tree(found)
+    if isinstance(path, SlicedPath):
+        return check_path(path.path, len(inputs)), tuple(found.sliced_inds)
+    return check_path(path, len(inputs)), ()
 
 
 def greedy_path(inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int], weight: float) -> Path:
@@ -166,20 +202,20 @@ def check_path(path: Iterable[Iterable[int]], operands: int) -> Path:
 def read_tree(optimize: Optimize) -> Optimize:
     """The path of a `ContractionTree` of cotengra's, known by its attribute of sliced labels; anything else as it is.
 
-    Raises PlanError if there are sliced labels.
+    Raises PlanError for a tree that is not complete, or has a label whose other values are left out.
     """
     sliced = getattr(optimize, "sliced_inds", None)
     if sliced is None:
         return optimize
-    if sliced:
-        labels = ", ".join(map(repr, sliced))
-        raise PlanError(
-            f"the contraction tree slices {labels}, and a plan has no slices: run it with cotengra, by tree.contract"
-            "(arrays, implementation=(ge.einsum, ge.tensordot)), or plan tree.unslice_all()"
-        )
     if not optimize.is_complete():
         raise PlanError(f"{optimize!r:.60} is not complete: some of its operands are not contracted")
-    return tuple(optimize.get_path())
+    for label, how in sliced.items():
+        if how.project is not None:
+            raise PlanError(f"the contraction tree takes {label!r} at {how.project} alone: index the operands instead")
+    path = tuple(optimize.get_path())
+    terms = [(operand, axis, each) for operand, term in enumerate(optimize.inputs) for axis, each in enumerate(term)]
+    places = [(operand, axis) for label in sliced for operand, axis, each in terms if each == label]
+    return SlicedPath(path, tuple(places)) if sliced else path
 
 
 def _without_numpy_forms(optimize: Optimize, memory_limit: int | str | None) -> tuple[Optimize, int | str | None]:

@@ -112,6 +112,7 @@ def schedule(
     `choose` takes a way for each step, by default the one of the least predicted time. Operands are `aligned` if they
     begin at multiples of 16 bytes. With `alternatives` each step has all its candidates.
     """
+    assert not plan.sliced, "a schedule is what runs for one slice, or before the slices"
     size = dict(plan.sizes)
     own = tuple(strides) if strides is not None else tuple([c_strides(term, size) for term in plan.inputs])
     plan = choose_layouts(plan, profile, strides)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from gpueinsum.costs.profile import Profile, device_profile
 from gpueinsum.errors import visible
 from gpueinsum.language.plan import Plan, check_is_plan
+from gpueinsum.language.slices import one_slice
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.schedule import ScheduledStep, schedule
 from gpueinsum.text import seconds_text
@@ -27,6 +28,7 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
     For a `device` ("h200", "a100", "cpu", the file of a profile, or a profile) it is the plan as that device runs it,
     which need not be there: layouts chosen and steps fused for it, each with its predicted time; and below, for each
     product of large arrays, the ways there are to run it, with what they copy and take, the one that is taken first.
+    A plan with sliced labels is shown by the steps of one slice, with the number of slices and what all of them take.
     Raises PlanError for what is no plan, ProfileError for what is no device.
 
     >>> from gpueinsum.api.einsum import einsum_plan
@@ -50,8 +52,8 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
         cells = [(*row.cells, f"{row.einsum}  {row.note}") for row in rows.steps]
         return _text(plan, rows, (*HEADINGS, "einsum"), cells)
     profile = device if isinstance(device, Profile) else device_profile(device)
-    made = schedule(plan, profile, alternatives=True)
-    rows = schedule_rows(made)
+    made = schedule(one_slice(plan), profile, alternatives=True)
+    rows = schedule_rows(made, plan)
     cells = [(*row.cells, seconds_text(row.seconds) if row.seconds else "-", row.einsum) for row in rows.steps]
     ways = [
         line

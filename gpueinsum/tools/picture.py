@@ -14,6 +14,7 @@ from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile, device_profile
 from gpueinsum.errors import visible
 from gpueinsum.language.plan import Plan, check_is_plan
+from gpueinsum.language.slices import one_slice
 from gpueinsum.language.strides import points
 from gpueinsum.schedule.schedule import schedule
 from gpueinsum.text import bytes_text, seconds_text
@@ -63,7 +64,8 @@ def _rows(plan: Plan, device: str | Profile | None) -> Rows:
     check_is_plan(plan)
     if device is None:
         return plan_rows(plan)
-    return schedule_rows(schedule(plan, device if isinstance(device, Profile) else device_profile(device)))
+    profile = device if isinstance(device, Profile) else device_profile(device)
+    return schedule_rows(schedule(one_slice(plan), profile), plan)
 
 
 def _fragment(plan: Plan, rows: Rows, measured: Sequence[float]) -> str:

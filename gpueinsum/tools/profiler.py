@@ -11,7 +11,7 @@ import numpy as np
 from gpueinsum.api.arguments import dtype_of, is_shape
 from gpueinsum.api.einsum import run_plan
 from gpueinsum.backends.select import backend_and_arrays
-from gpueinsum.errors import visible
+from gpueinsum.errors import PlanError, visible
 from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.schedule.problem import c_strides
 from gpueinsum.schedule.schedule import schedule
@@ -52,6 +52,8 @@ def measure(plan: Plan, operands: Sequence[Any], backend: str | None = None, run
     `run_plan` does, and MemoryError.
     """
     check_is_plan(plan)
+    if plan.sliced:
+        raise PlanError(f"the plan {plan.equation:.60} is run in slices, whose steps are not timed")
     device, _ = backend_and_arrays(backend, [operand for operand in operands if not is_shape(operand)])
     dtype, sizes = device.compute_dtype(dtype_of(plan.dtype)), dict(plan.sizes)
     plan = replace(plan, dtype=dtype.name)

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from gpueinsum.backends.footprint import schedule_bytes
-from gpueinsum.costs.counts import Cost, einsum_cost, peak_bytes, step_cost, step_costs
+from gpueinsum.costs.counts import Cost, einsum_cost, peak_bytes, step_cost, step_costs, total_flops
+from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import visible
 from gpueinsum.language.plan import Plan, duplicates
+from gpueinsum.language.slices import cut, one_slice
 from gpueinsum.language.steps import Contract, Reduce, Step
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label
@@ -17,7 +19,7 @@ from gpueinsum.schedule.candidate import Pass, Way
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.gemm import Product
 from gpueinsum.schedule.mapping import Gemm
-from gpueinsum.schedule.schedule import Schedule, ScheduledStep
+from gpueinsum.schedule.schedule import Schedule, ScheduledStep, schedule
 from gpueinsum.text import bytes_text, count_text, seconds_text
 
 HEADINGS = ("step", "kind", "batch", "rows", "columns", "summed", "flops", "moved", "result")
@@ -56,34 +58,36 @@ class Rows(NamedTuple):
 
 
 def plan_rows(plan: Plan) -> Rows:
-    """A plan as it is, for any device."""
-    size, operands, again = dict(plan.sizes), len(plan.inputs), plan.duplicates()
+    """A plan as it is, or one slice of it, for any device."""
+    size, operands, again, part = dict(plan.sizes), len(plan.inputs), plan.duplicates(), one_slice(plan)
     rows = [
         Row(register, step, cost, _cells(register, step, cost, size, step.is_view(size)), again=again.get(register))
-        for register, (step, cost) in enumerate(zip(plan.steps, step_costs(plan), strict=True), operands)
+        for register, (step, cost) in enumerate(zip(part.steps, step_costs(part), strict=True), operands)
     ]
     memory = [
         f"peak memory of intermediates and result: {bytes_text(peak_bytes(plan))}",
         "  (casts of operands, and copies of what fits no product as it lies, come on top)",
     ]
-    return Rows(plan, rows, [*_totals(plan, rows, memory), *_repeated(rows)])
+    return Rows(part, rows, [*_totals(part, rows, memory), *_repeated(rows), *_slices(plan)])
 
 
-def schedule_rows(made: Schedule) -> Rows:
-    """A plan as a device runs it."""
+def schedule_rows(made: Schedule, plan: Plan | None = None) -> Rows:
+    """A plan as a device runs it; of a plan with sliced labels `made` is one slice."""
     size, operands, profile = dict(made.sizes), len(made.inputs), made.profile
     again, rows = duplicates(operands, [step.step for step in made.steps]), []
     for register, step in enumerate(made.steps, operands):
         cost = _cost(step, size, made.dtype)
         cells = _cells(register, step.step, cost, size, step.is_view)
         rows.append(Row(register, step.step, cost, cells, step.seconds, _how(step), again.get(register)))
-    peak = schedule_bytes(made)
+    in_slices = plan if plan is not None and plan.sliced else None
+    peak = in_slices.peak_bytes(profile) if in_slices else schedule_bytes(made)
     place = "allocated" if profile.kind == "cuda" else "copies included"
     memory = [f"peak memory of intermediates and result, {place} on {profile.name}: {bytes_text(peak)}"]
     if peak > profile.memory_bytes:
         memory.append(f"  (more than its {bytes_text(profile.memory_bytes)})")
     predicted = f"predicted on {profile.name} ({profile.device}): {seconds_text(made.seconds)}"
-    return Rows(made, rows, [*_totals(made, rows, memory), *_repeated(rows), predicted])
+    slices = _slices(in_slices, profile) if in_slices else []
+    return Rows(made, rows, [*_totals(made, rows, memory), *_repeated(rows), predicted, *slices])
 
 
 def _cost(step: ScheduledStep, size: Mapping[Label, int], dtype: str) -> Cost:
@@ -123,6 +127,19 @@ def _totals(registers: Plan | Schedule, rows: Sequence[Row], memory: Sequence[st
 def _repeated(rows: Iterable[Row]) -> list[str]:
     recomputed = sum(row.cost.flops for row in rows if row.again is not None)
     return [f"computed again to save memory: {count_text(recomputed)} of the flops"] if recomputed else []
+
+
+def _slices(plan: Plan, profile: Profile | None = None) -> list[str]:
+    """How many there are, and what all of them take with what is computed once."""
+    slices, flops = cut(plan), count_text(total_flops(plan))
+    if not slices.count:
+        return []
+    labels = " ".join(f"{visible(label)}={size}" for label, size in slices.labels)
+    line = f"the steps are those of one of {slices.count} slices ({labels}), which take {flops} flops together"
+    if profile is None:
+        return [line]
+    once, each = (schedule(part, profile).seconds for part in (slices.once, slices.each))
+    return [f"{line}, predicted {seconds_text(once + slices.count * each)}"]
 
 
 # ---------------------------------------------------------------- how a device runs a step

@@ -161,6 +161,8 @@ def test_the_order_is_not_chosen_anew():
     tree = cotengra.ContractionTree.from_path(*NETWORK, path=path)
     assert Plan.from_tree(tree).steps[0].equation == "ij,lm->ijlm"
     assert ge.contract_path(CHAIN[0], *CHAIN[1], shapes=True, optimize=tree)[0] == list(tree.get_path())
+    operands = [np.ones(shape) for shape in CHAIN[1]]
+    assert ge.einsum_path(CHAIN[0], *operands, optimize=tree)[0] == ["einsum_path", *tree.get_path()]
 
 
 def test_labels_of_many_letters_become_letters_in_ascending_order():
@@ -194,37 +196,6 @@ def test_a_tree_that_changes_is_read_anew():
 
 
 # ---------------------------------------------------------------- what is refused
-
-
-def refusal_of_slices(call, *labels):
-    with pytest.raises(PlanError) as refused:
-        call()
-    message = str(refused.value)
-    assert message.startswith(f"the contraction tree slices {', '.join(map(repr, labels))}, and a plan has no slices")
-    assert "tree.contract(arrays, implementation=(ge.einsum, ge.tensordot))" in message
-    assert "tree.unslice_all()" in message
-
-
-def test_a_sliced_tree_is_refused_by_name_of_its_labels():
-    tree = sliced_chain("k", "i")
-    refusal_of_slices(lambda: Plan.from_tree(tree), *tree.sliced_inds)
-    refusal_of_slices(lambda: einsum_plan(CHAIN[0], *CHAIN[1], optimize=tree), *tree.sliced_inds)
-    refusal_of_slices(lambda: ge.contract_path(CHAIN[0], *CHAIN[1], shapes=True, optimize=tree), *tree.sliced_inds)
-    assert set(tree.sliced_inds) == {"k", "i"}
-    assert Plan.from_tree(tree.unslice_all()) == Plan.from_tree(sliced_chain())
-
-
-@pytest.mark.parametrize(
-    "options", [{"slicing_opts": {"target_slices": 7}}, {"slicing_reconf_opts": {"target_size": 10}}], ids=list
-)
-@pytest.mark.parametrize("kind", ["HyperOptimizer", "ReusableHyperOptimizer"])
-def test_slices_that_an_optimizer_finds_are_not_dropped(kind, options):
-    optimizer = getattr(cotengra, kind)(methods=["greedy"], max_repeats=2, parallel=False, **options)
-    with pytest.raises(PlanError, match=r"the contraction tree slices '[i-m]'"):
-        einsum_plan(CHAIN[0], *CHAIN[1], optimize=optimizer)
-    for options in ({}, {"slicing_opts": {"target_slices": 1}}):  # and where it finds none there is a plan
-        optimizer = getattr(cotengra, kind)(methods=["greedy"], max_repeats=2, parallel=False, **options)
-        assert len(einsum_plan(CHAIN[0], *CHAIN[1], optimize=optimizer).steps) == 3
 
 
 def test_what_is_no_whole_tree_is_refused():

@@ -14,6 +14,7 @@ from gpueinsum.backends.base import PLAIN, Mode
 from gpueinsum.backends.cpu import copies, pool
 from gpueinsum.backends.cpu.program import program, step_seconds
 from gpueinsum.backends.operands import host_array
+from gpueinsum.backends.slices import bind_slices
 from gpueinsum.backends.stopwatch import Call, host_seconds
 from gpueinsum.costs.machine import profile_for
 from gpueinsum.costs.profile import Profile
@@ -58,6 +59,9 @@ class CpuBackend:
 
     def _bound(self, plan: Plan, mode: Mode, is_single: bool) -> Callable[..., Any]:
         """A schedule of small steps serves operands of all strides, any other the strides that it was made for."""
+        if plan.sliced:
+            run = bind_slices(plan, self, mode)
+            return (lambda *arrays: run(*arrays)[0]) if is_single else run
         profile = self.profile
         choose = Tuner(self, choices_for("cpu")).choose if mode.autotune else cheapest
         if _is_small(plan):
@@ -107,6 +111,9 @@ class CpuBackend:
 
     def store(self, result: Array, out: Array) -> None:
         np.copyto(out, result, casting="unsafe")
+
+    def add(self, part: Array, out: Array) -> None:
+        np.add(out, part, out=out)
 
     def memory_bytes(self) -> int:
         """Bytes of memory of this machine, or those that its control group may take if they are fewer."""

@@ -66,6 +66,8 @@ def _box(result: Any, dimensions: int) -> Array:
 
 def _view(term: Term, out: Term) -> Call:
     """Labels that are lost or gained are of size 1."""
+    if term == out:  # of one slice, whose labels may all be sliced: numpy would hand out the bare object
+        return lambda x: x
     letters = {ord(label): letter for label, letter in zip(distinct(term), string.ascii_letters, strict=False)}
     if set(term) == set(out) and len(letters) == len(set(term)):
         return partial(loops.c_einsum, f"{term}->{out}".translate(letters))

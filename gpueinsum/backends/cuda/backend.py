@@ -29,6 +29,7 @@ from gpueinsum.backends.cuda.runtime import CupyRuntime, Memory
 from gpueinsum.backends.cuda.source import KERNELS
 from gpueinsum.backends.cuda.sums import sum_products
 from gpueinsum.backends.operands import host_array, on_device
+from gpueinsum.backends.slices import bind_slices
 from gpueinsum.backends.stopwatch import Call
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.machine import profile_for
@@ -175,6 +176,9 @@ class CudaBackend:
     def store(self, result: Array, out: Array) -> None:
         self.runtime.store(result, out)
 
+    def add(self, part: Array, out: Array) -> None:
+        self.runtime.add(part, out)
+
     def hand_back(self, result: Array, stays: bool) -> Any:
         """The result as the caller gets it: on the host again unless it `stays` on the device."""
         if stays:
@@ -261,6 +265,9 @@ class CudaBackend:
         precision, graph, deterministic, autotune = mode
         if graph and deterministic:
             raise ValueError("graph=True may give other bits than the first call, and deterministic=True refuses that")
+        if plan.sliced:
+            in_slices = bind_slices(plan, self, mode)
+            return lambda *_: lambda operands: in_slices(*operands)
 
         def load(_: Hashable, *strides: tuple[int, ...]) -> _Run:
             return self._without_refused(lambda: ways(strides))

@@ -156,6 +156,9 @@ class CupyRuntime:
         else:
             self.to_device(out)[...] = array
 
+    def add(self, part: Array, out: Array) -> None:
+        out += part.astype(out.dtype, copy=False)
+
     def prepare(self, work: Work) -> Callable[[Sequence[int]], None]:
         """A kernel or a product as a function of the addresses of a program's memories.
 

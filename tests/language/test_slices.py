@@ -1,0 +1,197 @@
+"""Plans with sliced labels as values: what they may be, what they are run by, and that nothing drops the labels."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from gpueinsum import Plan, PlanError, einsum_plan, explain
+from gpueinsum.costs.counts import total_flops
+from gpueinsum.costs.profile import profile
+from gpueinsum.language.plan import check_plan
+from gpueinsum.language.rewrite import deduplicate, fold_constants, prune, split
+from gpueinsum.language.slices import cut, one_slice
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce
+from gpueinsum.planning.batch import batch
+from gpueinsum.planning.checkpoint import checkpoint
+from gpueinsum.schedule.schedule import schedule
+
+CHAIN = einsum_plan("ij,jk,kl->il", (2, 3), (3, 5), (5, 7), optimize=[(1, 2), (0, 1)])
+SLICED = replace(CHAIN, sliced=("j",))
+SIZES = (("i", 2), ("j", 3), ("k", 3))
+
+
+def of_steps(inputs, steps, *outputs, sliced="j"):
+    return Plan(inputs, steps, outputs, SIZES, "float64", tuple(sliced))
+
+
+def test_a_plan_shows_its_slices():
+    assert str(SLICED).splitlines()[0] == "ij,jk,kl->il  float64  i=2 j=3 k=5 l=7  in slices of j=3"
+    assert SLICED.equation == CHAIN.equation
+
+
+def test_slices_survive_json_and_older_plans_have_none():
+    assert Plan.from_json(SLICED.to_json()) == SLICED
+    older = json.loads(CHAIN.to_json())
+    del older["sliced"]
+    assert Plan.from_json(json.dumps(older)) == CHAIN
+
+
+NO_SLICES = {
+    "a label without a size": (replace(CHAIN, sliced=("z",)), "sliced label 'z' has no size"),
+    "a label listed twice": (replace(CHAIN, sliced=("j", "j")), "sliced label 'j' has no size, or is listed twice"),
+    "no label": (replace(CHAIN, sliced=(3,)), "sliced label 3 has no size"),
+    "a product of two sums": (
+        of_steps(("j", "j"), (Reduce(0, "j", ""), Reduce(1, "j", ""), Contract(2, 3, "", "", "")), 4),
+        "step 2, ,->, cannot be run in slices of 'j': it needs a whole sum over the slices",
+    ),
+    "a sum times a part": (
+        of_steps(("ij", "ij"), (Reduce(0, "ij", "i"), Contract(2, 1, "i", "ij", "ij")), 3),
+        "step 1, i,ij->ij, cannot be run in slices of 'j': it needs a whole sum over the slices",
+    ),
+    "a sum spread along the label": (
+        of_steps(("ij",), (Reduce(0, "ij", "i"), Expand(1, "i", "ij")), 2),
+        "step 1, i->ij, cannot be run in slices of 'j': it needs a whole sum over the slices",
+    ),
+    "a sum and an array that is no term of it": (
+        of_steps(("ij", "i"), (Reduce(0, "ij", "i"), Add((1, 2), "i")), 3),
+        "step 1, i+i->i, cannot be run in slices of 'j': it needs a whole sum over the slices",
+    ),
+    "the label by another name": (
+        of_steps(("ij",), (Reduce(0, "ik", "i"),), 1),
+        "step 0, ik->i, cannot be run in slices of 'j': it reads 'ik' of register 0, which is 'ij'",
+    ),
+    "another label by its name": (
+        of_steps(("ik",), (Reduce(0, "ij", "i"),), 1),
+        "step 0, ij->i, cannot be run in slices of 'j': it reads 'ij' of register 0, which is 'ik'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("plan", "complaint"), NO_SLICES.values(), ids=NO_SLICES)
+def test_a_plan_that_is_no_sum_over_slices_is_refused(plan, complaint):
+    check_plan(replace(plan, sliced=()))
+    with pytest.raises(PlanError) as caught:
+        Plan.from_json(plan.to_json())
+    assert complaint in str(caught.value)
+
+
+def test_a_plan_in_slices_is_three_plans_without():
+    slices = cut(replace(CHAIN, sliced=("k", "i")))
+    assert (slices.labels, slices.count) == ((("k", 5), ("i", 2)), 10)
+    assert [step.equation for step in slices.zeros.steps] == ["0->il"]
+    assert [step.equation for step in slices.each.steps] == ["j,l->jl", "j,jl->l"]
+    assert (slices.once.steps, slices.summed, slices.repeated) == ((), (True,), ("",))
+
+
+def test_what_is_the_same_in_every_slice_is_computed_once():
+    slices = cut(replace(CHAIN, sliced=("i",)))
+    assert [step.equation for step in slices.once.steps] == ["jk,kl->jl"]
+    assert [step.equation for step in slices.each.steps] == ["j,jl->l"]
+    assert slices.summed == (False,)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_labels_of_one_value_or_none_are_not_cut_along(size):
+    plan = einsum_plan("ij,jk->ik", (2, size), (size, 5))
+    slices = cut(replace(plan, sliced=("j",)))
+    assert (slices.count, slices.once, slices.each.steps) == (0, plan, ())
+
+
+def test_one_slice_is_a_plan_without_its_labels():
+    plan = one_slice(replace(einsum_plan("iij,jk->kki", (2, 2, 3), (3, 5)), sliced=("i",)))
+    check_plan(plan)
+    assert (plan.equation, plan.sliced) == ("j,jk->kk", ())
+    assert one_slice(CHAIN) == CHAIN
+
+
+# ---------------------------------------------------------------- what it takes
+
+
+def test_the_flops_are_those_of_all_slices_and_of_what_is_computed_once():
+    whole, once = total_flops(CHAIN), 3 * 7 * (2 * 5 - 1)
+    assert total_flops(replace(CHAIN, sliced=("i",))) == whole
+    assert total_flops(SLICED) == whole - 2 * 7 * 2  # sums over the slices are not counted
+    assert total_flops(replace(CHAIN, sliced=("i", "l"))) == whole + once  # its right side for each value of `i`
+
+
+def test_the_peak_is_one_slice_and_the_results():
+    assert CHAIN.peak_bytes() == 8 * (3 * 7 + 2 * 7)
+    assert SLICED.peak_bytes() == 8 * (2 * 7 + 7 + 2 * 7)
+    assert replace(CHAIN, sliced=("i",)).peak_bytes() == 8 * (2 * 7 + 3 * 7 + 7)  # the right side stays
+    assert replace(CHAIN, sliced=("l",)).peak_bytes() == 8 * (2 * 7 + 3 + 2)
+
+
+def test_explain_shows_the_steps_of_one_slice():
+    text = explain(SLICED)
+    assert text.splitlines()[-1] == "the steps are those of one of 3 slices (j=3), which take 231 flops together"
+    assert " k,kl->l\n" in text
+    assert f"intermediates and result: {SLICED.peak_bytes()} B" in text
+    assert "slice" not in explain(CHAIN)
+
+
+def test_the_predicted_time_is_that_of_all_slices():
+    device, slices = profile("h200"), cut(SLICED)
+    each = schedule(slices.each, device).seconds
+    assert schedule(slices.once, device).seconds == 0
+    assert explain(SLICED, "h200").splitlines()[-1].endswith(f"231 flops together, predicted {3 * each * 1e6:.1f} µs")
+
+
+# ---------------------------------------------------------------- what keeps them
+
+
+def test_what_rewrites_plans_keeps_the_slices():
+    first, rest = split(SLICED, [0, 1, 2, 3])
+    for plan in (
+        deduplicate(SLICED),
+        prune(SLICED, [3]),
+        first,
+        rest,
+        batch(SLICED, [0], 4),
+        SLICED.vjp(),
+        SLICED.jvp(),
+    ):
+        check_plan(plan)
+        assert plan.sliced == ("j",)
+
+
+def test_derivatives_of_derivatives_hold_for_slices_of_all_labels():
+    sliced = replace(einsum_plan("iij,jk,kl,m->lli", (2, 2, 3), (3, 5), (5, 7), (2,)), sliced=tuple("lijmk"))
+    for plan in (sliced, sliced.vjp(), sliced.vjp().vjp(), sliced.jvp().vjp(), sliced.vjp().jvp()):
+        check_plan(plan)
+        assert plan.sliced == sliced.sliced
+
+
+def test_a_gradient_that_is_no_sum_over_slices_is_refused():
+    """Of the sum of an array, the same in every slice, and of its product with parts."""
+    plan = of_steps(("k", "jk"), (Reduce(0, "k", ""), Contract(0, 1, "k", "jk", "j"), Reduce(3, "j", "")), 2, 4)
+    check_plan(plan)
+    check_plan(plan.vjp(1))
+    with pytest.raises(
+        PlanError, match=r"k\+k->k, cannot be run in slices of 'j': it needs a whole sum over the slices"
+    ):
+        plan.vjp(0)
+
+
+def test_of_constant_parts_only_what_is_the_same_in_every_slice_is_kept():
+    first, rest = fold_constants(SLICED, (1, 2))
+    assert (first.steps, len(rest.steps)) == ((), 2)
+    first, rest = fold_constants(replace(CHAIN, sliced=("i",)), (1, 2))
+    assert (len(first.steps), len(rest.steps)) == (1, 1)
+
+
+def test_a_batch_that_would_lose_the_name_of_a_label_is_refused():
+    plan = Plan(("j",), (Expand(0, "j", "jj"),), (1, 0), SIZES, "float64", ("j",))
+    check_plan(batch(plan, [0], 4))
+    still = of_steps(("jj", "k"), (), 0, 1)
+    with pytest.raises(PlanError, match="cannot be run in slices of 'j'"):
+        cut(batch(still, [1], 4))
+
+
+def test_no_memory_limit_is_kept_beside_slices():
+    with pytest.raises(
+        PlanError, match="a plan in slices takes no memory_limit, here 200 B: slice more labels instead"
+    ):
+        checkpoint(SLICED.vjp(), 200)
+    with pytest.raises(PlanError, match="a plan in slices takes no memory_limit"):
+        SLICED.vjp(memory_limit=200)

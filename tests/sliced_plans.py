@@ -1,0 +1,17 @@
+"""Plans with random sliced labels, the same ones for the same plan."""
+
+from dataclasses import replace
+from random import Random
+
+from gpueinsum import Plan
+from gpueinsum.language.plan import check_plan
+
+
+def in_slices(plan: Plan) -> Plan:
+    """The plan in slices of each of its labels, of any size, with a chance of one half."""
+    rng = Random(str(plan))
+    labels = [label for label, _ in plan.sizes if rng.random() < 0.5]
+    rng.shuffle(labels)
+    sliced = replace(plan, sliced=tuple(labels))
+    check_plan(sliced)
+    return sliced
