@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cache, lru_cache
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +17,7 @@ from gpueinsum.backends.cuda.cublas import WORKSPACE, Cublas, CublasError
 from gpueinsum.backends.cuda.installation import find_cuda
 from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
 from gpueinsum.backends.cuda.source import Kernel, kernel_text
+from gpueinsum.backends.cuda.streams import borrowing, current
 from gpueinsum.backends.operands import on_device
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.language.subscripts import Shape
@@ -31,16 +33,6 @@ class Memory(Protocol):
     @property
     def ptr(self) -> int:
         """The address of the first."""
-
-
-class _Stream:
-    """Another library's stream by its address, as CUDA's protocol for streams has it."""
-
-    def __init__(self, address: int) -> None:
-        self._address = address
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, self._address
 
 
 class CupyRuntime:
@@ -109,18 +101,11 @@ class CupyRuntime:
         thread = threading.get_ident() if stream.ptr == _PER_THREAD_STREAM else None  # another stream in every thread
         return self.device(), stream, thread
 
-    @contextlib.contextmanager
-    def borrowing(self, device: int, stream: int, allocate: Callable[[int], tuple[int, object]]) -> Iterator[None]:
+    def borrowing(
+        self, device: int, stream: int, allocate: Callable[[int], tuple[int, object]]
+    ) -> AbstractContextManager[None]:
         """Another library's device, stream (its address) and memory: from bytes to an address and what owns them."""
-        cuda = self._cupy.cuda
-
-        def memory(nbytes: int) -> Any:
-            address, owner = allocate(nbytes)
-            return cuda.MemoryPointer(cuda.UnownedMemory(address, nbytes, owner, device), 0)
-
-        borrowed = cuda.Stream.from_external(_Stream(stream))
-        with cuda.Device(device), self._current(borrowed), cuda.using_allocator(memory):
-            yield
+        return borrowing(self._cupy.cuda, device, stream, allocate)
 
     def is_capturing(self) -> bool:
         """Whether the current stream is being captured: what is launched there runs later, and maybe often."""
@@ -285,7 +270,7 @@ class CupyRuntime:
         has_products = any(isinstance(work, Product) for work in program.work)
         stream = self._cupy.cuda.Stream(non_blocking=True)
         workspace = self._workspace(self.context()) if has_products else None
-        with self._current(stream), self._attach(workspace):
+        with current(self._cupy.cuda, stream), self._attach(workspace):
             stream.begin_capture()
             try:
                 for launch in launches:
@@ -314,19 +299,6 @@ class CupyRuntime:
                 yield
             finally:
                 cublas.detach()
-
-    @contextlib.contextmanager
-    def _current(self, stream: Any) -> Iterator[None]:
-        """This stream as the current one, and then the one before.
-
-        CuPy's own `with` forgets what `use()` made current: see cupy/cupy#8377.
-        """
-        before = self._cupy.cuda.get_current_stream()
-        stream.use()
-        try:
-            yield
-        finally:
-            before.use()
 
 
 _STREAMS = 4  # whose workspaces are kept, 128 MiB in all
