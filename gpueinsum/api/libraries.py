@@ -52,7 +52,7 @@ def library_of(operands: Sequence[Any], wanted: str | None = None) -> Library | 
 
     `wanted` is opt_einsum's `backend`: with "numpy" it is none, and for "torch" or "jax" another one is refused.
     """
-    if wanted in ("numpy", "object"):
+    if wanted in ("numpy", "object") or set(map(type, operands)) == {np.ndarray}:
         return None
     tensor, cupys = _class("torch", "Tensor"), _class("cupy", "ndarray")
     found: dict[str, tuple[int, Any]] = {}  # by name the first operand of each, and its array-API names
