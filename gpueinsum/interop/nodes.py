@@ -93,9 +93,7 @@ class _Node(torch.autograd.Function):
             ]
             values = tuple([result_of(value, passes.forward.result) for value in outputs[kept:]])
         ctx.function, ctx.wrt, ctx.passes = function, wrt, passes
-        ctx.unread = {}
-        if len(passes.reads) < len(tensors):
-            ctx.unread = {k: (x.shape, x.dtype, device) for k, x in enumerate(tensors) if k not in passes.reads}
+        ctx.unread = {k: (x.shape, x.dtype, device) for k, x in enumerate(tensors) if k not in passes.reads}
         ctx.save_for_backward(*[tensors[position] for position in passes.reads], *intermediates)
         return values
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -132,6 +133,7 @@ def backend_on(device: torch.device) -> Backend:
     return HOST if _is_host(device) else cuda_backend()
 
 
+@cache
 def _is_host(device: torch.device) -> bool:
     """Whether it is a CPU, or CUDA's. Raises OperandError for others."""
     if device.type not in ("cpu", "cuda"):
