@@ -7,49 +7,69 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
 
-from gpueinsum.interop.functions import Function, Vjp, from_text, to_text
+from gpueinsum.interop.functions import Function, Jvp, Vjp, from_text, to_text
 from gpueinsum.interop.tensors import batched, device_of, run
+
+_NAME = "gpueinsum::run"
+torch.library.define(_NAME, "(str function, Tensor[] tensors) -> Tensor[]", tags=torch.Tag.pt2_compliant_tag)
 
 
 def run_operator(function: Function, *tensors: Tensor) -> Sequence[Tensor]:
     """The function of tensors as one operator of torch's, with derivatives and batches that are such operators."""
-    return _operator(to_text(function), list(tensors))  # type: ignore[no-any-return]  # torch's
+    return torch.ops.gpueinsum.run(to_text(function), list(tensors))  # type: ignore[no-any-return]  # torch's
 
 
+@torch.library.impl(_NAME, ("cpu", "cuda"))
 def _run(function: str, tensors: list[Tensor]) -> list[Tensor]:
     return [result.contiguous() for result in run(from_text(function), *tensors)]  # as was promised without values
 
 
-_operator = torch.library.custom_op(
-    "gpueinsum::run", _run, mutates_args=(), schema="(str function, Tensor[] tensors) -> Tensor[]"
-)
-
-
-@_operator.register_fake
+@torch.library.register_fake(_NAME)
 def _without_values(function: str, tensors: list[Tensor]) -> list[Tensor]:
     device_of(tensors)  # refuses several
     shapes = from_text(function).shapes([tuple(tensor.shape) for tensor in tensors])
     return [tensors[0].new_empty(shape) for shape in shapes]
 
 
-def _keep(ctx: Any, inputs: tuple[str, list[Tensor]], output: list[Tensor]) -> None:
-    ctx.function, tensors = inputs
-    ctx.save_for_backward(*tensors)
+class _Node(torch.autograd.Function):
+    """The operator as torch derives it, also forward: torch.library.register_autograd would drop the tangents."""
+
+    @staticmethod
+    def forward(function: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return tuple(torch.ops.gpueinsum.run(function, list(tensors)))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.function, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        _, *needed = ctx.needs_input_grad
+        wrt = tuple([position for position, is_needed in enumerate(needed) if is_needed])
+        gradients = run_operator(Vjp(from_text(ctx.function), wrt), *ctx.saved_tensors, *cotangents)
+        found = dict(zip(wrt, gradients, strict=True))
+        return (None, *[found.get(position) for position in range(len(needed))])
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        moved = {position: tangent for position, tangent in enumerate(tangents) if tangent is not None}
+        jvp = Jvp(from_text(ctx.function), tuple(moved))
+        return tuple(run_operator(jvp, *ctx.saved_tensors, *moved.values()))
 
 
-def _pull(ctx: Any, cotangents: list[Tensor]) -> tuple[None, list[Tensor | None]]:
-    tensors = ctx.saved_tensors
-    wrt = tuple([k for k, tensor in enumerate(tensors) if ctx.needs_input_grad[1][k]])
-    gradients = run_operator(Vjp(from_text(ctx.function), wrt), *tensors, *cotangents)
-    found = dict(zip(wrt, gradients, strict=True))
-    return None, [found.get(position) for position in range(len(tensors))]
+@torch.library.impl(_NAME, "Autograd")
+def _derived(function: str, tensors: list[Tensor]) -> list[Tensor]:
+    """Below torch.func, whose layers have been taken off: past what `_Node.apply` asks of them."""
+    with enable_single_level_autograd_function():
+        return list(super(torch.autograd.Function, _Node).apply(function, *tensors))
 
 
-_operator.register_autograd(_pull, setup_context=_keep)
-
-
-@_operator.register_vmap
+@torch.library.register_vmap(_NAME)
 def _batch(info: Any, in_dims: tuple[Any, ...], function: str, tensors: list[Tensor]) -> tuple[list[Tensor], list[int]]:
     many, *moved = batched(from_text(function), tensors, in_dims[1])
     results = list(run_operator(many, *moved))

@@ -14,7 +14,6 @@ from torch.func import functional_call, grad, vmap  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 from gpueinsum.interop.functions import Batch, Einsum, Jvp, Planned, Settings, Vjp, from_text, to_text  # noqa: E402
-from gpueinsum.interop.operator import _operator as operator  # noqa: E402
 from gpueinsum.torch import einsum as drop_in  # noqa: E402
 
 # torch's own, where it looks at functions that it knows
@@ -167,6 +166,48 @@ def test_functional_calls(x):
     torch.testing.assert_close(gradient, x.detach().sum(0)[:, None].expand(5, 7))
 
 
+WEIGHTS = torch.arange(25.0).reshape(5, 5).sin()
+
+
+def quadratic(row):
+    return ge.einsum("i,ij,j->", row, WEIGHTS, row)
+
+
+def image(row):
+    return ge.einsum("i,ij->j", row, WEIGHTS)
+
+
+DERIVED = {
+    "grad": (lambda row: torch.func.grad(quadratic)(row), lambda row: (WEIGHTS + WEIGHTS.T) @ row),
+    "vjp": (lambda row: torch.func.vjp(image, row)[1](row)[0], lambda row: WEIGHTS @ row),
+    "jvp": (lambda row: torch.func.jvp(image, (row,), (row,))[1], lambda row: row @ WEIGHTS),
+    "jacfwd": (lambda row: torch.func.jacfwd(image)(row), lambda row: WEIGHTS.T),
+    "jacrev": (lambda row: torch.func.jacrev(image)(row), lambda row: WEIGHTS.T),
+    "hessian": (lambda row: torch.func.hessian(quadratic)(row), lambda row: WEIGHTS + WEIGHTS.T),
+    "vmap": (lambda row: vmap(image)(torch.stack([row, row]))[1], lambda row: row @ WEIGHTS),
+    "vmap of grad": (
+        lambda row: vmap(grad(quadratic))(torch.stack([row, row]))[1],
+        lambda row: (WEIGHTS + WEIGHTS.T) @ row,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_transforms_within_a_compiled_function(name):
+    function, wanted = DERIVED[name]
+    row = torch.randn(5)
+    torch.testing.assert_close(compiled(function)(row), wanted(row))
+
+
+def test_forward_mode_through_the_operator():
+    row, along = torch.randn(5), torch.randn(5)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(row, along)
+        [result] = torch.ops.gpueinsum.run(to_text(Einsum("i,ij->j", 2, Settings())), [dual, WEIGHTS])
+        tangent = torch.autograd.forward_ad.unpack_dual(result).tangent
+    torch.testing.assert_close(tangent, along @ WEIGHTS)
+
+
 def test_traces_record_the_operator(x, w):
     def function(x, w):
         return ge.einsum("ij,jk->ik", x, w)
@@ -201,6 +242,6 @@ def test_functions_are_read_as_they_were_written(name):
     function, shapes = WRITTEN[name]
     assert to_text(from_text(to_text(function))) == to_text(function)
     tensors = [torch.randn(shape, requires_grad=True) for shape in shapes]
-    wanted = [result.shape for result in operator(to_text(function), tensors)]
+    wanted = [result.shape for result in torch.ops.gpueinsum.run(to_text(function), tensors)]
     assert function.shapes(shapes) == list(map(tuple, wanted))
-    torch.library.opcheck(operator, (to_text(function), tensors))
+    torch.library.opcheck(torch.ops.gpueinsum.run.default, (to_text(function), tensors))

@@ -38,6 +38,9 @@ class device(types.SimpleNamespace):  # noqa: N801  # torch's name
     def __init__(self, type, index=None):
         super().__init__(type=type, index=index)
 
+    def __hash__(self):
+        return hash((self.type, self.index))
+
     def __str__(self):
         return self.type if self.index is None else f"{self.type}:{self.index}"
 
@@ -156,14 +159,6 @@ class Function:
         return results
 
 
-def _custom_op(name, function, **how):
-    """An operator that nobody calls."""
-    return types.SimpleNamespace(
-        **dict.fromkeys(("register_fake", "register_vmap"), lambda function: function),
-        register_autograd=lambda function, setup_context: None,
-    )
-
-
 def modules():
     """torch's modules by their names."""
     vars(STATE).update(stream=TorchStream(is_default=True), allocations=[], follows=True)
@@ -179,7 +174,7 @@ def modules():
     vars(torch).update({kind.name: kind for kind in DTYPES.values()})
     vars(torch).update(
         **{"Tensor": Tensor, "dtype": dtype, "device": device, "strided": "strided"},
-        **{"empty": empty, "from_dlpack": from_dlpack},
+        **{"empty": empty, "from_dlpack": from_dlpack, "Tag": types.SimpleNamespace(pt2_compliant_tag=None)},
         is_grad_enabled=lambda: STATE.follows,
         is_autocast_enabled=lambda kind: False,
         get_float32_matmul_precision=lambda: "highest",
@@ -190,7 +185,10 @@ def modules():
     torch._C._are_functorch_transforms_active = lambda: False
     module("cuda", current_stream=lambda device: STATE.stream)
     module("compiler", is_compiling=lambda: False)
-    module("library", custom_op=_custom_op)
+    registers = {name: lambda *_: lambda function: function for name in ("impl", "register_fake", "register_vmap")}
+    module("library", define=lambda *_, **__: None, **registers)  # of an operator that nobody calls
+    module("_functorch")
+    module("_functorch.utils", enable_single_level_autograd_function=None)
     module("nn", Parameter=type("Parameter", (Tensor,), {}))
     module("autograd", Function=Function)
     module("autograd.forward_ad", _current_level=-1)
