@@ -1,7 +1,9 @@
 """Einsum on GPUs: opt_einsum chooses the order, cuBLAS and CUDA kernels do the work, or numpy without a GPU."""
 
+import importlib
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gpueinsum.api.contract import ContractExpression, contract, contract_expression
@@ -59,10 +61,17 @@ def __dir__() -> list[str]:
     return sorted([*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"])
 
 
+_FRONTS = "torch", "jax", "testing"  # modules for those who have torch, JAX, pytest
+
 if not TYPE_CHECKING:  # a type checker would take every name for one of these
 
-    def __getattr__(name: str) -> Callable[..., Any]:
-        """What autoray looks up here, where it is in use."""
+    def __getattr__(name: str) -> ModuleType | Callable[..., Any]:
+        """A module of `_FRONTS`, imported when it is asked for; what autoray looks up here, where it is in use."""
+        if name in _FRONTS:
+            try:
+                return importlib.import_module(f"{__name__}.{name}")
+            except ModuleNotFoundError as error:
+                raise AttributeError(f"{__name__}.{name} cannot be imported: {error}") from error
         if name in ARRAY_FUNCTIONS and "autoray" in sys.modules:
             return array_function(name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

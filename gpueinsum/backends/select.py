@@ -45,9 +45,10 @@ def as_array(backend: Backend, name: str, operand: object) -> Array:
     except (DtypeError, OperandError) as error:
         raise type(error)(f"{name}: {error}") from error
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        is_several = isinstance(operand, list | tuple) and any(hasattr(part, "shape") for part in operand)
-        hint = " (operands are passed one by one: *operands)" if is_several else ""
-        raise OperandError(f"{name} is no array: {error}{hint}") from error
+        if isinstance(operand, list | tuple) and any(hasattr(part, "shape") for part in operand):
+            error_text = f"{name} is a {type(operand).__name__} of arrays: operands are passed one by one, *operands"
+            raise OperandError(error_text) from error
+        raise OperandError(f"{name} is no array: {error}") from error
 
 
 def backend_for(requested: str | None, operands: Sequence[object]) -> Backend:

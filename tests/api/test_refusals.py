@@ -52,7 +52,7 @@ REFUSED = [
     (lambda: ge.einsum("ij", {1: 2}), TypeError, "operand 0: a dict is no array of numbers"),
     (lambda: ge.einsum("ij->ji", Sparse()), TypeError, r"a Sparse is no array .* convert it first \(x.toarray\(\)\)"),
     (lambda: ge.einsum("ij", [[1, 2], [3]]), ValueError, "operand 0 is no array: setting an array element"),
-    (lambda: ge.einsum("ij,j", [np.ones((2, 3)), np.ones(3)]), TypeError, r"passed one by one: \*operands"),
+    (lambda: ge.einsum("ij,j", [np.ones((2, 3)), np.ones(3)]), TypeError, r"passed one by one, \*operands"),
     (lambda: ge.einsum("i,i", np.ones(2), ["a", "b"]), TypeError, "operand 1: elements of dtype <U1"),
     (lambda: ge.einsum(np.ones(2), [0], np.ones(2)), TypeError, "the last argument, needs a list of hashable|1 labels"),
     (lambda: ge.einsum(np.ones((2, 2)), [0, 1], np.ones((2, 2))), TypeError, "each operand is followed by its labels"),
