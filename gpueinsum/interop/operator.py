@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd.function import _SingleLevelFunction
 
 from gpueinsum.interop.functions import Function, Jvp, Vjp, from_text, to_text
 from gpueinsum.interop.tensors import batched, device_of, run
@@ -33,8 +34,11 @@ def _without_values(function: str, tensors: list[Tensor]) -> list[Tensor]:
     return [tensors[0].new_empty(shape) for shape in shapes]
 
 
-class _Node(torch.autograd.Function):
-    """The operator as torch derives it, also forward: torch.library.register_autograd would drop the tangents."""
+class _Node(_SingleLevelFunction):
+    """The operator as torch derives it, also forward: torch.library.register_autograd would drop the tangents.
+
+    Of a class for one layer of torch.func's, since an operator meets each layer by itself.
+    """
 
     @staticmethod
     def forward(function: str, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -64,9 +68,8 @@ class _Node(torch.autograd.Function):
 
 @torch.library.impl(_NAME, "Autograd")
 def _derived(function: str, tensors: list[Tensor]) -> list[Tensor]:
-    """Below torch.func, whose layers have been taken off: past what `_Node.apply` asks of them."""
     with enable_single_level_autograd_function():
-        return list(super(torch.autograd.Function, _Node).apply(function, *tensors))
+        return list(_Node.apply(function, *tensors))
 
 
 @torch.library.register_vmap(_NAME)

@@ -192,6 +192,7 @@ def modules():
     module("nn", Parameter=type("Parameter", (Tensor,), {}))
     module("autograd", Function=Function)
     module("autograd.forward_ad", _current_level=-1)
+    module("autograd.function", _SingleLevelFunction=Function)
     return made
 
 
