@@ -110,10 +110,18 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class Vjp:
+class _Derived:
+    of: Function
+
+    @property
+    def settings(self) -> Settings:
+        return self.of.settings
+
+
+@dataclass(frozen=True, slots=True)
+class Vjp(_Derived):
     """From the inputs of a function and a cotangent of each output to the gradients of the inputs in `wrt`."""
 
-    of: Function
     wrt: tuple[int, ...]
 
     @property
@@ -124,10 +132,6 @@ class Vjp:
     def outputs(self) -> int:
         return len(self.wrt)
 
-    @property
-    def settings(self) -> Settings:
-        return self.of.settings
-
     def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
         return [inputs[position] for position in self.wrt]
 
@@ -137,10 +141,9 @@ class Vjp:
 
 
 @dataclass(frozen=True, slots=True)
-class Jvp:
+class Jvp(_Derived):
     """From the inputs of a function and a tangent of each input in `wrt` to the tangents of the outputs."""
 
-    of: Function
     wrt: tuple[int, ...]
 
     @property
@@ -151,10 +154,6 @@ class Jvp:
     def outputs(self) -> int:
         return self.of.outputs
 
-    @property
-    def settings(self) -> Settings:
-        return self.of.settings
-
     def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
         return self.of.shapes(inputs[: self.of.inputs])
 
@@ -163,10 +162,9 @@ class Jvp:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(_Derived):
     """A function of inputs of which those at `positions`, at least one, have a new first axis, as all outputs do."""
 
-    of: Function
     positions: tuple[int, ...]
 
     @property
@@ -176,10 +174,6 @@ class Batch:
     @property
     def outputs(self) -> int:
         return self.of.outputs
-
-    @property
-    def settings(self) -> Settings:
-        return self.of.settings
 
     def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
         size = inputs[self.positions[0]][0]
