@@ -46,8 +46,8 @@ def as_array(backend: Backend, name: str, operand: object) -> Array:
         raise type(error)(f"{name}: {error}") from error
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(operand, list | tuple) and any(hasattr(part, "shape") for part in operand):
-            error_text = f"{name} is a {type(operand).__name__} of arrays: operands are passed one by one, *operands"
-            raise OperandError(error_text) from error
+            kind = type(operand).__name__
+            raise OperandError(f"{name} is a {kind} of arrays: operands are passed one by one, *operands") from error
         raise OperandError(f"{name} is no array: {error}") from error
 
 

@@ -39,7 +39,7 @@ REFUSED = [
     (lambda: ge.vjp(GRADIENTS, A, B, A @ B, casting="X"), ValueError, "casting='X' is none of"),
     (lambda: ge.vjp("ij,jk->ik", A, B, wrt={0, 1}), ge.OperandError, "wrt={0, 1} does not list positions"),
     (lambda: ge.einsum_plan("ij,jk->ik", A, B).vjp([]), ge.OperandError, "wrt=[] lists no operand"),
-    (lambda: ge.run_plan(GRADIENTS, [A, B], A @ B), ge.OperandError, "operands are passed one by one: *operands"),
+    (lambda: ge.run_plan(GRADIENTS, [A, B], A @ B), ge.OperandError, "operands are passed one by one, *operands"),
     (lambda: ge.einsum_plan("ij->i", A, memory_limit="4GiB"), ge.PlanError, "elements (bytes are for gradients)"),
     (
         lambda: ge.vjp("ij->i", A)[1](np.ones(3)),

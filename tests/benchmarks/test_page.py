@@ -54,7 +54,8 @@ def committed():
 @pytest.fixture(scope="module")
 def everything(committed):
     """The committed run, and all that can go wrong."""
-    first, gradients = committed.rows[0], committed.rows[-1]
+    first = committed.rows[0]
+    gradients = [row for row in committed.rows if row.table == "gradients" and row.outcome != "lost"][-1]
     ours = first.seconds["gpueinsum"]
     return dataclasses.replace(
         committed,
