@@ -99,12 +99,13 @@ def _tensors(job: Job) -> Sequence[Call]:
 
 
 def _torch(job: Job) -> Sequence[Call]:
-    return _autograd(job, getattr(libraries.torch(), "einsum", ge.einsum))
+    return _autograd(job)
 
 
-def _autograd(job: Job, einsum: Callable[..., Array]) -> Sequence[Call]:
-    """An einsum of PyTorch's tensors, and their gradients by its autograd."""
+def _autograd(job: Job, einsum: Callable[..., Array] | None = None) -> Sequence[Call]:
+    """An einsum of PyTorch's tensors, its own by default, and their gradients by its autograd."""
     sets, torch = job.torch_sets, libraries.torch()  # the former says so where PyTorch is missing
+    einsum = einsum or torch.einsum
 
     def call(leaves: Sequence[Array], cotangent: Array) -> tuple[Array, ...]:
         value = einsum(job.workload.equation, *leaves)

@@ -7,7 +7,6 @@ import math
 import operator
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
-from functools import cache
 from numbers import Number
 from typing import Any, NamedTuple
 from weakref import ref
@@ -78,8 +77,7 @@ class Options(NamedTuple):
             raise PlanError(f"memory_limit={limit!r} is not a number of elements")
         if dtype is not None:
             dtype = dtype_of(dtype)
-            if dtype.name not in NUMBERS:
-                check_kind(dtype)
+            check_kind(dtype)
             if not dtype.isnative:
                 dtype = dtype.newbyteorder("=")
         modes = precision, bool(deterministic), bool(autotune), limit, graph if graph is None else bool(graph)
@@ -186,12 +184,9 @@ def dtype_of(name: Any) -> Dtype:
         raise DtypeError(f"dtype={name!r} is no dtype") from error
 
 
-_is_number = cache(lambda dtype: dtype.name in NUMBERS)
-
-
 def check_kind(dtype: Dtype, owner: str = "") -> None:
     """Raise DtypeError for a dtype whose elements are no numbers."""
-    if not _is_number(dtype):
+    if dtype.name not in NUMBERS:
         raise DtypeError(f"{owner}elements of dtype {dtype} cannot be multiplied and added")
 
 

@@ -1,11 +1,9 @@
 """Arrays of any library that has array-API names, by the library that has nothing else: results are its arrays."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 from call_checks import assert_passes
+from matrix_products import PRODUCTS
 from random_gradients import Call, arguments_of, random_plain_call, wide
 
 import gpueinsum as ge
@@ -13,19 +11,6 @@ import gpueinsum as ge
 strict = pytest.importorskip(
     "array_api_strict", reason="array-api-strict is not installed: its arrays are not computed with"
 )
-
-CALLS: dict[str, Callable[..., Any]] = {
-    "einsum": lambda a, b: ge.einsum("ij,jk->ik", a, b),
-    "interleaved": lambda a, b: ge.einsum(a, [0, 1], b, [1, 2], [0, 2]),
-    "contract": lambda a, b: ge.contract("ij,jk->ik", a, b),
-    "expression": lambda a, b: ge.contract_expression("ij,jk->ik", a.shape, b.shape)(a, b),
-    "constant": lambda a, b: ge.contract_expression("ij,jk->ik", a, b.shape, constants=[0])(b),
-    "run_plan": lambda a, b: ge.run_plan(ge.einsum_plan("ij,jk->ik", a, b), a, b),
-    "tensordot": lambda a, b: ge.tensordot(a, b, 1),
-    "transpose": lambda a, b: ge.transpose(ge.einsum("ij,jk->ki", a, b), (1, 0)),
-    "vjp": lambda a, b: ge.vjp("ij,jk->ik", a, b)[0],
-    "jvp": lambda a, b: ge.jvp("ij,jk->ik", (a, b), (a, None))[1],
-}
 
 
 @pytest.fixture
@@ -39,10 +24,10 @@ def assert_is(result, expected):
     assert np.asarray(result).dtype == expected.dtype
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", PRODUCTS)
 def test_results_are_arrays_of_the_library(name, matrices):
     a, b = matrices
-    assert_is(CALLS[name](strict.asarray(a), strict.asarray(b)), a @ b)
+    assert_is(PRODUCTS[name](strict.asarray(a), strict.asarray(b)), a @ b)
 
 
 def test_gradients_are_arrays_of_the_library(matrices):

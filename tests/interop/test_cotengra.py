@@ -14,8 +14,9 @@ from gpueinsum.language.steps import Contract
 cotengra = pytest.importorskip("cotengra", reason="cotengra is not installed")
 autoray = pytest.importorskip("autoray", reason="autoray is not installed")
 
-CHAIN = "ij,jk,kl,lm->im", [(2, 3), (3, 5), (5, 7), (7, 11)]
-NETWORK = ["ij", "jk", "kl", "lm"], "im", {"i": 2, "j": 3, "k": 5, "l": 7, "m": 11}  # the same
+from cotengra_trees import CHAIN, arrays_of, sliced_chain  # noqa: E402  # which import it
+
+NETWORK = ["ij", "jk", "kl", "lm"], "im", {"i": 2, "j": 3, "k": 5, "l": 7, "m": 11}  # the same as CHAIN
 EXPRESSIONS = {
     "a chain": CHAIN,
     "a label of three operands": ("ij,jk,jl,m->ikm", [(2, 3), (3, 5), (3, 7), (2,)]),
@@ -32,17 +33,6 @@ OURS = pytest.mark.parametrize(
     "ours", [{"implementation": (ge.einsum, ge.tensordot)}, {"backend": "gpueinsum"}], ids=["implementation", "backend"]
 )
 EXPRESSION = pytest.mark.parametrize(("equation", "shapes"), EXPRESSIONS.values(), ids=EXPRESSIONS)
-
-
-def arrays_of(shapes, rng):
-    return [rng.standard_normal(shape) for shape in shapes]
-
-
-def sliced_chain(*labels):
-    tree = cotengra.einsum_tree(CHAIN[0], *CHAIN[1])
-    for label in labels:
-        tree.remove_ind_(label)
-    return tree
 
 
 def pairs_of_plan(plan):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matrix_products import PRODUCTS
 
 import gpueinsum as ge
 
@@ -19,17 +20,8 @@ import gpueinsum.jax  # noqa: E402
 from gpueinsum.interop.primitive import EAGER  # noqa: E402
 
 CALLS: dict[str, Callable[..., Any]] = {
-    "einsum": lambda a, b: ge.einsum("ij,jk->ik", a, b),
-    "interleaved": lambda a, b: ge.einsum(a, [0, 1], b, [1, 2], [0, 2]),
-    "contract": lambda a, b: ge.contract("ij,jk->ik", a, b),
-    "expression": lambda a, b: ge.contract_expression("ij,jk->ik", a.shape, b.shape)(a, b),
-    "constant": lambda a, b: ge.contract_expression("ij,jk->ik", a, b.shape, constants=[0])(b),
+    **PRODUCTS,
     "constants": lambda a, b: ge.contract_expression("ij,jk->ik", a, b, constants=[0, 1])(),
-    "run_plan": lambda a, b: ge.run_plan(ge.einsum_plan("ij,jk->ik", a, b), a, b),
-    "tensordot": lambda a, b: ge.tensordot(a, b, 1),
-    "transpose": lambda a, b: ge.transpose(ge.einsum("ij,jk->ki", a, b)),
-    "vjp": lambda a, b: ge.vjp("ij,jk->ik", a, b)[0],
-    "jvp": lambda a, b: ge.jvp("ij,jk->ik", (a, b), (a, None))[1],
     "drop-in": lambda a, b: gpueinsum.jax.einsum("ij,jk->ik", a, b),
 }
 
