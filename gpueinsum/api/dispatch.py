@@ -32,7 +32,7 @@ from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term, parse,
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Optimize, Path, SlicedPath, find_order
 from gpueinsum.planning.search import cheapest_plan
-from gpueinsum.schedule.schedule import schedule
+from gpueinsum.schedule.schedule import predicted_seconds
 
 _MAX_DIMENSIONS = 64  # numpy's
 
@@ -287,7 +287,7 @@ def _plan(
 ) -> Plan:
     subscripts = resolve(expression, shapes)
     if optimize in ("auto", True, None) and memory_limit in (None, -1):
-        return cheapest_plan(subscripts, dtype.name, profile, lambda plan: schedule(plan, profile).seconds, runs)
+        return cheapest_plan(subscripts, dtype.name, profile, partial(predicted_seconds, profile=profile), runs)
     sizes, sliced = dict(subscripts.sizes), tuple[Label, ...]()
     if isinstance(optimize, SlicedPath):
         optimize, sliced = optimize.path, optimize.labels(subscripts.inputs)
@@ -298,7 +298,7 @@ def _plan(
         sliced += found
         return path
 
-    return replace(lower(subscripts, order, dtype.name), sliced=sliced)
+    return replace(lower(subscripts, order, dtype.name), sliced=tuple([(label, 1) for label in sliced]))
 
 
 def resolve(expression: Expression, shapes: tuple[Shape, ...]) -> Subscripts:

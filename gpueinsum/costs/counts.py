@@ -77,7 +77,7 @@ def total_flops(plan: Plan) -> int:
     """Operations on real numbers of all steps, in all slices; the sums over these are not counted."""
     if plan.sliced:
         slices = cut(plan)
-        return total_flops(slices.once) + slices.count * total_flops(slices.each)
+        return total_flops(slices.once) + sum(count * total_flops(each) for each, count in slices.kinds())
     return sum(cost.flops for cost in step_costs(plan))
 
 
