@@ -155,7 +155,7 @@ class FakeDevice:
 def modules():
     """CuPy's modules by their names, on a simulated device of their own; the first is CuPy itself."""
     simulated = FakeArray.simulated = SimulatedRuntime()
-    streams.CURRENT.__init__()
+    streams.forget()
     fake = _module("cupy", Served("cupy"))
     fake.ndarray, fake.__version__ = FakeArray, VERSION
     fake.array, fake.asarray, fake.asnumpy = arrays.array, arrays.asarray, arrays.asnumpy

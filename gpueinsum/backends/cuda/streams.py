@@ -55,20 +55,25 @@ class CopyStream:
 
     def mark(self) -> Any:
         """An event: what was launched so far is done."""
-        return self._computing.record(self._cuda.Event(disable_timing=True))
+        return self._record(self._computing)
 
     def upload(self, out: int, source: np.ndarray[Any, Any], after: Any) -> Any:
         """Copy an array without gaps to an address after an event; later launches wait. An event: it is copied."""
         self._copying.wait_event(after)
         address = source.__array_interface__["data"][0]
         self._cuda.runtime.memcpyAsync(out, address, source.nbytes, _HOST_TO_DEVICE, self._copying.ptr)
-        copied = self._copying.record(self._cuda.Event(disable_timing=True))
+        copied = self._record(self._copying)
         self._computing.wait_event(copied)
         return copied
 
     def synchronize(self) -> None:
         """Wait for all copies."""
         self._copying.synchronize()
+
+    def _record(self, stream: Any) -> Any:
+        event = self._cuda.Event(disable_timing=True)
+        event.record(stream)
+        return event
 
 
 _HOST_TO_DEVICE = 1  # cudaMemcpyKind
