@@ -13,7 +13,7 @@ from oracle import assert_agrees, reference
 from random_expressions import random_case
 from random_gradients import operands_of, random_call
 from simulated import GUARD, SimulatedRuntime, streams
-from simulated.cupy import stand_in
+from simulated.cupy import FakeArray, stand_in
 from sliced_plans import in_slices
 
 import gpueinsum as ge
@@ -176,7 +176,7 @@ def test_the_largest_operands_stay_until_there_is_room_for_the_others():
 
 
 def test_free_memory_decides_where_no_limit_is_given(cupy, monkeypatch):
-    operands, calls = arrays_for(CHAIN), cupy.ndarray.simulated.calls
+    operands, calls = arrays_for(CHAIN), FakeArray.simulated.calls
     ge.run_plan(IN_SLICES, *operands, backend="cuda")
     assert not [name for name, *_ in calls if name == "upload"]
     monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (0, 5 << 30))
@@ -206,7 +206,7 @@ def run_on(stream, operands, plan=IN_SLICES):
 
 
 def test_a_slice_is_copied_while_the_one_before_is_computed(cupy):
-    operands, calls = arrays_for(CHAIN), cupy.ndarray.simulated.calls
+    operands, calls = arrays_for(CHAIN), FakeArray.simulated.calls
     run_on(cupy.cuda.Stream(non_blocking=True), operands, replace(CHAIN, sliced=(("j", 1),)))
     names = [name for name, *_ in calls]
     _zeros, first_slice, *_ = [number for number, name in enumerate(names) if name != "upload"]
@@ -282,7 +282,7 @@ def test_without_pinned_memory_copies_are_plain_ones(cupy, monkeypatch):
 
     monkeypatch.setattr(cupy.cuda, "alloc_pinned_memory", refuse)
     assert is_right(cupy)
-    names = {name for name, *_ in cupy.ndarray.simulated.calls}
+    names = {name for name, *_ in FakeArray.simulated.calls}
     assert "pageable upload" in names
     assert "upload" not in names
 
