@@ -164,7 +164,7 @@ class _Model:
         for label in self._candidates(state):
             if not self._can_slice(label):
                 continue
-            trial = self._with(state, label, -(-state.blocks[label] // 2))
+            trial = self._with(state, label, _half(self.size[label], state.blocks[label]))
             saved, cost = before - measure(trial.alive, limit), math.log(trial.total / state.total)
             score = ((cost / saved if saved > _NOTHING else math.inf) + noise(), cost)
             if score < lowest:
@@ -291,6 +291,12 @@ def _parts(step: Any, plan: Plan) -> tuple[str, str, str, str]:
         return step.batch, step.left, step.right, step.summed
     sources = [plan.term(source) for source in step.sources]
     return sources[0] if sources else "", step.out, "", ""
+
+
+def _half(size: int, block: int) -> int:
+    """About half a block: what divides the size if that is near, so that few slices have another size than the others."""
+    half = -(-block // 2)
+    return next((smaller for smaller in range(half, half // 2, -1) if size % smaller == 0), half)
 
 
 def _silence() -> float:
