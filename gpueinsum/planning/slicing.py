@@ -294,9 +294,9 @@ def _parts(step: Any, plan: Plan) -> tuple[str, str, str, str]:
 
 
 def _half(size: int, block: int) -> int:
-    """About half a block: what divides the size if that is near, so that few slices have another size than the others."""
+    """About half a block: what divides the size if that is near, so that few slices differ in size from the others."""
     half = -(-block // 2)
-    return next((smaller for smaller in range(half, half // 2, -1) if size % smaller == 0), half)
+    return next((smaller for smaller in range(half, max(half // 2, half - 32), -1) if size % smaller == 0), half)
 
 
 def _silence() -> float:
