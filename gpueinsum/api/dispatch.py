@@ -32,7 +32,7 @@ from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term, parse,
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Optimize, Path, SlicedPath, find_order
 from gpueinsum.planning.search import cheapest_plan
-from gpueinsum.schedule.schedule import predicted_seconds
+from gpueinsum.schedule.slices import predicted_seconds
 
 _MAX_DIMENSIONS = 64  # numpy's
 

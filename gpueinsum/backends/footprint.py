@@ -14,6 +14,7 @@ from gpueinsum.costs.profile import Profile, device_profile
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.slices import cut
 from gpueinsum.schedule.schedule import Schedule, schedule
+from gpueinsum.schedule.slices import schedule_slices
 
 
 def peak_bytes(plan: Plan, device: str | Profile | None = None) -> int:
@@ -21,9 +22,11 @@ def peak_bytes(plan: Plan, device: str | Profile | None = None) -> int:
     if device is None:
         return counts.peak_bytes(plan)
     profile = device if isinstance(device, Profile) else device_profile(device)
-    if plan.sliced:
-        return counts.peak_in_slices(plan, lambda part: peak_bytes(part, profile))
-    return schedule_bytes(schedule(plan, profile))
+    if not plan.sliced:
+        return schedule_bytes(schedule(plan, profile))
+    made = schedule_slices(plan, profile)
+    once, each = schedule_bytes(made.once), schedule_bytes(made.each)
+    return counts.peak_in_slices(plan, once, each, lambda part: peak_bytes(part, profile))
 
 
 def schedule_bytes(made: Schedule) -> int:
