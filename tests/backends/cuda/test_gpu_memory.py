@@ -13,7 +13,7 @@ from single_steps import bound
 import gpueinsum as ge
 from gpueinsum.backends.base import Mode
 from gpueinsum.backends.cuda.backend import CudaBackend
-from gpueinsum.backends.footprint import copied_bytes
+from gpueinsum.backends.footprint import run_bytes
 from gpueinsum.costs.counts import peak_bytes
 from gpueinsum.language.steps import Add
 from gpueinsum.schedule import select as candidates
@@ -166,6 +166,6 @@ def test_slices_stream_over_what_stays_on_the_host(cupy, stream):
     cupy.testing.assert_array_equal(first, second)
     expected = functools.reduce(np.matmul, operands)
     assert np.abs(first.get() - expected).max() < 1e-4 * np.abs(expected).max()
-    foreseen = plan.peak_bytes(backend.profile) + copied_bytes(plan, [operand.dtype for operand in operands], {0, 1})
+    foreseen = run_bytes(plan, backend.profile, [operand.dtype for operand in operands], frozenset({0, 1}))
     foreseen += z.nbytes + first.nbytes
     assert 0.95 * foreseen <= peak.bytes <= 1.05 * foreseen
