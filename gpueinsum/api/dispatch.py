@@ -49,8 +49,9 @@ class Call:
 
     def load(self, backend: Backend, arrays: Sequence[Array]) -> Sequence[Array]:
         """What `Backend.check` gave as `run` takes it."""
-        is_there = backend is HOST or self.in_slices
-        return self.cast(arrays if is_there else [*map(backend.asarray, arrays)])
+        if backend is HOST or self.in_slices:
+            return self.cast(arrays)
+        return self.cast([backend.asarray(array) if isinstance(array, np.ndarray) else array for array in arrays])
 
     def cast(self, arrays: Sequence[Array]) -> Sequence[Array]:
         compute = self.compute
