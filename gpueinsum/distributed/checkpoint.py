@@ -81,7 +81,7 @@ class Checkpoint:
             above = {(node[0] + up, node[1] >> up) for up in range(1, self._run["batches"].bit_length() + 1)}
             if not above & self._saved:
                 sums.insert(node, self._read(node, sums))
-                self._saved.add(node)
+            self._saved.add(node)
         return sums
 
     def save(self, sums: Sums) -> None:

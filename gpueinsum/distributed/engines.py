@@ -101,7 +101,8 @@ def answers(
     sends, lacking, submitted = worker_count(executor), set[Hashable](), 0
     try:
         while waiting or under_way:
-            while waiting and len(under_way) < _AHEAD * worker_count(executor):
+            room = _room(executor)  # which may change
+            while waiting and len(under_way) < room:
                 one = waiting.popleft()
                 if not one.sent and (is_free or sends > 0):
                     one, sends = one._replace(sent=large), sends - 1
@@ -113,7 +114,7 @@ def answers(
                 answer = _answer(future, is_last=one.number == _TRIES)
                 if answer is None:
                     ship.cache_clear()  # what was shipped may be lost with a worker
-                    waiting.appendleft(_Try(one.batch, one.number + 1))
+                    waiting.appendleft(one._replace(number=one.number + 1))
                     continue
                 if answer.error is not None:
                     raise answer.error
@@ -128,6 +129,11 @@ def answers(
     finally:
         for future in under_way:
             future.cancel()
+
+
+def _room(executor: Executor) -> int:
+    """How many batches may be under way."""
+    return 1 if isinstance(executor, Here) else _AHEAD * worker_count(executor)
 
 
 def worker_count(executor: Executor) -> int:

@@ -25,7 +25,7 @@ from gpueinsum.distributed.engines import Here, answers, device_numbers, on_devi
 from gpueinsum.distributed.operands import digest, mapped_file
 from gpueinsum.distributed.parts import Parts, Sums, batch_of, count_slices, summed_arrays
 from gpueinsum.distributed.worker import Work, forget
-from gpueinsum.errors import OperandError
+from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.language.plan import Plan, check_takes
 from gpueinsum.language.slices import Slices, cut
 from gpueinsum.progress import Progress, reports
@@ -92,13 +92,16 @@ def run_in_batches(
 
 
 def _host_arrays(plan: Plan, operands: Sequence[Any], options: Options) -> list[Array]:
-    """The operands as numpy's arrays, checked as `run_plan` does. Raises OperandError for those that live elsewhere."""
+    """The operands as numpy's arrays, checked as `run_plan` does. Refuses those that live elsewhere, and objects."""
     library = library_of(operands)
     for number, operand in enumerate(operands):
         if library is not None or on_device(operand):
             where = f"of {library.name}" if library is not None else "on a GPU"
             raise OperandError(f"operand {number} is {where}, and workers take numpy's arrays: convert it")
     arrays = [as_array(HOST, f"operand {number}", operand) for number, operand in enumerate(operands)]
+    for number, array in enumerate(arrays):
+        if "object" in (array.dtype, plan.dtype):
+            raise DtypeError(f"operand {number} is of Python's objects, which workers and checkpoints do not take")
     check_takes(plan, tuple([array.shape for array in arrays]))
     call_dtypes([dtype for _, dtype in signature(arrays)], None, options, HOST)
     check_dimensions(plan)
