@@ -13,14 +13,15 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch):
+def to_terminal(monkeypatch):
+    """In a test, since pytest puts an own one in place when its fixtures are made."""
     monkeypatch.setattr(sys, "stderr", Terminal())
     return sys.stderr
 
 
-def test_a_bar_is_shown_on_a_terminal(terminal, monkeypatch):
+def test_a_bar_is_shown_on_a_terminal(monkeypatch):
     pytest.importorskip("tqdm", reason="tqdm is not installed: no bars")
+    terminal = to_terminal(monkeypatch)
     monkeypatch.setattr(progress, "_BAR_AFTER", 0.0)
     assert list(progress.track(range(50), "slices")) == list(range(50))
     with progress.reports(8000, "slices", None, done=2000) as report:
@@ -31,7 +32,8 @@ def test_a_bar_is_shown_on_a_terminal(terminal, monkeypatch):
     assert any("5.00k/8.00k" in bar and "slices/s" in bar for bar in bars)
 
 
-def test_no_bar_is_shown_of_short_work_or_without_a_terminal_or_tqdm(terminal, monkeypatch):
+def test_no_bar_is_shown_of_short_work_or_without_a_terminal_or_tqdm(monkeypatch):
+    terminal = to_terminal(monkeypatch)
     assert list(progress.track(range(50), "slices")) == list(range(50))
     with progress.asking(False):
         assert progress.track(range(50), "slices") == range(50)
@@ -43,8 +45,8 @@ def test_no_bar_is_shown_of_short_work_or_without_a_terminal_or_tqdm(terminal, m
         assert progress.track(range(50), "slices") == range(50)
 
 
-def test_a_function_is_told_what_is_done_after_each(terminal):
-    told = []
+def test_a_function_is_told_what_is_done_after_each(monkeypatch):
+    terminal, told = to_terminal(monkeypatch), []
     with progress.asking(lambda done, total: told.append((done, total))):
         for number in progress.track(range(3), "slices"):
             assert len(told) == number

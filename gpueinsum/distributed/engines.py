@@ -5,15 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from functools import cache
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -175,7 +167,7 @@ def _answer(future: Future[Answer], is_last: bool) -> Answer | None:
     """What came of a task; None where the executor failed it, and it is to be tried again."""
     try:
         return future.result()
-    except (Exception, CancelledError) as error:
+    except Exception as error:
         if is_last or isinstance(error, BrokenExecutor):  # which has no workers any more
             raise _failed(error) from error
         return None

@@ -37,7 +37,7 @@ _SAVE_AFTER = 30.0  # seconds: as much work is lost at most when this process is
 _BATCH_SECONDS = 0.5
 _MOST_BATCHES = 1 << 14
 # What a task takes on its way to a worker and back, and the largest share of a batch's time that it may be.
-_TASK_SECONDS, _BYTES_PER_SECOND, _MOST_OVERHEAD = 5e-3, 1e9, 0.1
+TASK_SECONDS, _BYTES_PER_SECOND, _MOST_OVERHEAD = 5e-3, 1e9, 0.1
 
 
 def run_in_batches(
@@ -114,7 +114,7 @@ def batch_count(plan: Plan, profile: Profile) -> int:
     # Of a result that is a sum each batch may give all, of others its own part.
     results = [register for register, is_sum in zip(slices.zeros.outputs, slices.summed, strict=True) if is_sum]
     nbytes = sum(math.prod(slices.zeros.shape(register)) for register in results) * item_bytes(slices.zeros.dtype)
-    least = max(_BATCH_SECONDS, (_TASK_SECONDS + nbytes / _BYTES_PER_SECOND) / _MOST_OVERHEAD)
+    least = max(_BATCH_SECONDS, (TASK_SECONDS + nbytes / _BYTES_PER_SECOND) / _MOST_OVERHEAD)
     return max(1, min(slices.count, math.floor(min(predicted_seconds(plan, profile) / least, _MOST_BATCHES))))
 
 

@@ -131,8 +131,7 @@ def test_a_full_disk_is_told_and_what_was_saved_is_kept(tmp_path, monkeypatch):
     assert_same_bits(found, wanted())
 
 
-def test_a_disk_that_is_full_in_fact(tmp_path, monkeypatch):
-    monkeypatch.setattr("batches.PLAN", PLAN)
+def test_a_disk_that_is_full_in_fact(tmp_path):
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], capture_output=True, check=False
     )

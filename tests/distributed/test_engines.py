@@ -26,20 +26,25 @@ def wanted():
 
 @pytest.fixture
 def client():
-    distributed = pytest.importorskip("distributed", reason="distributed is not installed: not run on Dask")
+    pytest.importorskip("distributed.client", reason="distributed is not installed: not run on Dask")
+    import distributed
+
     cluster = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with distributed.LocalCluster(**cluster) as cluster, distributed.Client(cluster) as client:
         yield client
 
 
-def test_dask_survives_the_death_of_a_worker(client, wanted, tmp_path):
+@pytest.mark.parametrize("number", [1, 2])
+def test_dask_survives_the_death_of_workers(client, wanted, number):
+    """Even of all, and with them of the operands that were sent."""
     processes = client.run(os.getpid)
     assert len(processes) == 2
 
     def kill(done, total):
         told.append(done)
         if len(told) == 5:
-            os.kill(next(iter(processes.values())), signal.SIGKILL)
+            for process in [*processes.values()][:number]:
+                os.kill(process, signal.SIGKILL)
 
     told = []
     with client.get_executor() as executor:
