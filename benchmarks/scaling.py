@@ -18,7 +18,7 @@ import numpy as np
 
 import gpueinsum as ge
 from benchmarks.road import simplex
-from gpueinsum.costs.machine import machine
+from gpueinsum.costs.machine import machine, profile_for
 from gpueinsum.distributed import run
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.slices import cut
@@ -30,13 +30,14 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "GPUEINSUM_T
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    parser.add_argument("--size", type=int, default=10, help="values of each label; by default 10")
+    parser.add_argument("--size", type=int, default=11, help="values of each label; by default 11")
     parser.add_argument("--repeats", type=int, default=3, help="the median counts; by default of 3")
     given = parser.parse_args(arguments)
     plan = replace(simplex(given.size), sliced=(("d", 1), ("h", 1)))
     operands = _operands(plan)
     print(f"{machine('cpu').name}; a thread for each worker; {plan.equation}, {given.size} values of each label")
-    print(f"{cut(plan).count} slices; seconds are medians of {given.repeats}\n")
+    print(f"{cut(plan).count} slices in {_batches(plan)} batches; seconds are medians of {given.repeats}")
+    print(f"two processes without any engine do {_ceiling(plan, operands, given.repeats):.2f} times as much as one\n")
     print("| engine | 1 worker | 2 workers | speed-up | each batch |\n| --- | ---: | ---: | ---: | ---: |")
     for name, engine in _ENGINES.items():
         try:
@@ -66,6 +67,22 @@ def _processes(workers: int) -> Executor:
 
 Engine = Callable[[int], contextlib.AbstractContextManager[Executor]]
 _ENGINES: dict[str, Engine] = {"threads": ThreadPoolExecutor, "processes": _processes, "Dask": _dask}
+
+
+def _batches(plan: Plan) -> int:
+    return run.batch_count(plan, profile_for("cpu"))
+
+
+def _ceiling(plan: Plan, operands: Sequence[np.ndarray], repeats: int) -> float:
+    """What this machine's cores do at the same time, over what one does: with all else that runs on it, at that."""
+    found: dict[int, list[float]] = {1: [], 2: []}
+    with mock.patch.dict(os.environ, _ONE_THREAD), _processes(2) as executor:
+        for processes in (2, *(1, 2) * repeats):
+            start = time.perf_counter()
+            for each in [executor.submit(ge.run_plan, plan, *operands) for _ in range(processes)]:
+                each.result()
+            found[processes].append(time.perf_counter() - start)
+    return 2 * median(found[1]) / median(found[2][1:])  # the first started the processes
 
 
 def _operands(plan: Plan) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """What runs on workers is measured, and predicted for a thousand of them."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,15 @@ def test_the_road_is_that_of_the_plan(capsys, tmp_path):
     assert "256 slices" in shown
     assert "1 batches" in shown
     assert shown.count("\n| ") == 7
+
+
+def test_the_road_is_shown():
+    page = Path(__file__).parents[2] / "docs" / "distributed.md"
+    if not page.exists():
+        pytest.skip("the pages are in a checkout only")
+    found, text = road.Road(road.simplex(), profile("h200"), 25e9), page.read_text(encoding="utf-8")
+    assert "\n".join(found.facts()) in text
+    assert found.table() in text
 
 
 def test_a_run_on_workers_is_timed(monkeypatch, capsys):

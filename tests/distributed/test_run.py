@@ -198,7 +198,7 @@ def test_batches_take_half_a_second_and_are_no_more_than_a_process_can_add_up(mo
     assert run.batch_count(replace(large, sliced=tuple((x, 1) for x in "abcdef")), h200) == 1 << 14
     wide = replace(ge.einsum_plan("ik,kj->ij", (20_000, 9999), (9999, 20_000)), sliced=(("k", 1),))
     monkeypatch.setattr(run, "predicted_seconds", lambda *given: 1000.0)
-    assert run.batch_count(wide, h200) == 1000 // (3.2 / 0.1 + 0.05)  # results of 3.2 GB
+    assert run.batch_count(wide, h200) == 1000 // (3.2 / 0.1 + 0.08)  # results of 3.2 GB
 
 
 def test_progress_is_told_after_each_batch(tmp_path, processes):
