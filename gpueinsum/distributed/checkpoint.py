@@ -18,7 +18,7 @@ from gpueinsum.files import replacement
 from gpueinsum.language.subscripts import Shape
 
 _VERSION = 1
-_SUM = re.compile(r"sum-(\d+)-(\d+)\.npz")
+_SUM = re.compile(r"sum-(\d{1,2})-(\d{1,9})\.npz")
 _UNFINISHED = re.compile(rf"\.(run\.json|{_SUM.pattern})\.[0-9a-f]+")  # of a process that was killed while it wrote
 
 
