@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -24,10 +25,20 @@ class BoundSlices:
 
     def __init__(self, plan: Plan, backend: Backend, mode: Mode = PLAIN) -> None:
         self.plan, self.slices = plan, cut(plan)
-        self._backend = backend
+        self._backend, self._memory, self._dtype = backend, mode.memory, np.dtype(plan.dtype)
         self.zeros = backend.bind(self.slices.zeros, mode._replace(graph=False))
         self._once = backend.bind(self.slices.once, mode._replace(graph=False))
         self._each = lru_cache(maxsize=None)(lambda *lengths: backend.bind(self.slices.of_lengths(*lengths), mode))
+
+    def place(self, operands: Sequence[Array]) -> list[Array]:
+        """Operands of any dtype, each on the host or the device, as the other methods take them.
+
+        What slices take parts of is cast part by part, and stays on the host if the device has no room for it.
+        """
+        backend, late = self._backend, self.slices.late
+        streamed = backend.streamed(self.plan, operands, self._memory)
+        moved = [operand if k in streamed else backend.asarray(operand) for k, operand in enumerate(operands)]
+        return [operand if k in late else operand.astype(self._dtype, copy=False) for k, operand in enumerate(moved)]
 
     def once(self, operands: Sequence[Array]) -> tuple[Array, ...]:
         """What is the same in every slice."""
@@ -43,25 +54,36 @@ class BoundSlices:
         slices, backend, results = self.slices, self._backend, self.slices.zeros
         written = [*zip(map(results.term, results.outputs), slices.summed, slices.repeated, strict=True)]
         late, needed = slices.late, len(slices.each.inputs) - len(slices.late)
-        for number in numbers:
-            blocks = slices.blocks_of(number)
-            parts = [label.part(block) for label, block in zip(slices.labels, blocks, strict=True)]
-            at: Place = {
-                label.label: part.start if label.block == 1 else part
-                for label, part in zip(slices.labels, parts, strict=True)
-            }
-            first = "".join([label.label for label, block in zip(slices.labels, blocks, strict=True) if not block])
-            run = self._each(*[part.stop - part.start for part in parts])
-            outputs = run(*[operands[k][place(self.plan.inputs[k], at)] for k in late], *kept[:needed])
-            for result, (term, is_summed, repeated), output in zip(made, written, outputs, strict=True):
-                if set(repeated) <= set(first):
-                    (backend.add if is_summed else backend.store)(output, result[place(term, at)])
-            del outputs, output  # before the next slice needs their memory
+        nbytes = [math.prod(shape) * self._dtype.itemsize for shape in slices.part_shapes().values()]
+        places: list[tuple[object, ...] | None] = [None] * len(late)
+        loaded: list[Array] = [None] * len(late)
+        with backend.loader(self._dtype, nbytes) as load:
+            for number in numbers:
+                at, lengths, first = self._slice(number)
+                for position, operand in enumerate(late):
+                    here = place(self.plan.inputs[operand], at)
+                    if here != places[position]:
+                        loaded[position] = None  # before the next part needs its memory
+                        places[position], loaded[position] = here, load(position, operands[operand][here])
+                outputs = self._each(*lengths)(*loaded, *kept[:needed])
+                for result, (term, is_summed, repeated), output in zip(made, written, outputs, strict=True):
+                    if set(repeated) <= set(first):
+                        (backend.add if is_summed else backend.store)(output, result[place(term, at)])
+                del outputs, output  # before the next slice needs their memory
+
+    def _slice(self, number: int) -> tuple[Place, list[int], Term]:
+        """Where a slice is, how long its blocks are, and the labels of which it has the first block."""
+        labels, blocks = self.slices.labels, self.slices.blocks_of(number)
+        parts = [label.part(block) for label, block in zip(labels, blocks, strict=True)]
+        at: Place = {
+            label.label: part.start if label.block == 1 else part for label, part in zip(labels, parts, strict=True)
+        }
+        first = "".join([label.label for label, block in zip(labels, blocks, strict=True) if not block])
+        return at, [part.stop - part.start for part in parts], first
 
     def outputs(self, operands: Sequence[Array], kept: Sequence[Array], made: Sequence[Array]) -> tuple[Array, ...]:
         """The plan's outputs, of results to which all slices are added."""
-        dtype = np.dtype(self.plan.dtype)
-        arrays = [*operands, *[result.astype(dtype, copy=False) for result in made], *kept]
+        arrays = [*operands, *[result.astype(self._dtype, copy=False) for result in made], *kept]
         return tuple([arrays[number] for number in self.slices.outputs])
 
 
@@ -69,7 +91,8 @@ def bind_slices(plan: Plan, backend: Backend, mode: Mode) -> Callable[..., tuple
     """`Backend.bind` for a plan with sliced labels."""
     bound = BoundSlices(plan, backend, mode)
 
-    def run(*operands: Array) -> tuple[Array, ...]:
+    def run(*given: Array) -> tuple[Array, ...]:
+        operands = bound.place(given)
         made, kept = bound.zeros(), bound.once(operands)
         bound.add(track(range(bound.slices.count), "slices"), operands, kept, made)
         return bound.outputs(operands, kept, made)

@@ -13,7 +13,7 @@ from gpueinsum.language.dependence import Dependence, dependences, labels_in_sli
 from gpueinsum.language.plan import HALVES, Plan
 from gpueinsum.language.rewrite import split
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, without
-from gpueinsum.language.subscripts import Label, Term
+from gpueinsum.language.subscripts import Label, Shape, Term
 
 
 class SlicedLabel(NamedTuple):
@@ -91,6 +91,10 @@ class Slices:
         """`each` for blocks of these lengths."""
         length = dict(zip([label for label, _, _ in self.labels], lengths, strict=True))
         return replace(self.each, sizes=tuple([(label, length.get(label, size)) for label, size in self.each.sizes]))
+
+    def part_shapes(self) -> dict[int, Shape]:
+        """The shape of the largest part of each late operand, by its number."""
+        return {operand: self.each.shape(k) for k, operand in enumerate(self.late)}
 
     def kinds(self) -> Iterator[tuple[Plan, int]]:
         """`each` in all its sizes, and how often it is run in each."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpueinsum.costs.counts import item_bytes, most_alive
 from gpueinsum.costs.profile import Profile
-from gpueinsum.costs.seconds import pass_seconds
 from gpueinsum.language.plan import Plan, Registers, last_uses
-from gpueinsum.language.slices import cut
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label, Term
@@ -143,20 +140,6 @@ def schedule(
         layouts.append(made.taken.strides)
         is_operand.append(made.is_view and is_operand[made.sources[0]])
     return Schedule(plan.inputs, own, tuple(scheduled), outputs, plan.sizes, plan.dtype, profile, precision)
-
-
-def predicted_seconds(plan: Plan, profile: Profile) -> float:
-    """Of a run of the plan; of one in slices with what is computed once, and what puts their results together."""
-    if not plan.sliced:
-        return schedule(plan, profile).seconds
-    slices, item = cut(plan), item_bytes(plan.dtype)
-    total = schedule(slices.once, profile).seconds
-    for each, count in slices.kinds():
-        parts = [math.prod(each.shape(output)) * item for output in each.outputs]
-        # read, and written to a result or added to it
-        adding = [pass_seconds(profile, (2 + is_sum) * own) for own, is_sum in zip(parts, slices.summed, strict=True)]
-        total += count * (schedule(each, profile).seconds + sum(adding))
-    return total
 
 
 def _small(step: Step | Fused, size: dict[Label, int], dtype: str, profile: Profile) -> ScheduledStep | None:

@@ -19,7 +19,8 @@ from gpueinsum.schedule.candidate import Pass, Way
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.gemm import Product
 from gpueinsum.schedule.mapping import Gemm
-from gpueinsum.schedule.schedule import Schedule, ScheduledStep, predicted_seconds
+from gpueinsum.schedule.schedule import Schedule, ScheduledStep
+from gpueinsum.schedule.slices import predicted_seconds
 from gpueinsum.text import bytes_text, count_text, seconds_text
 
 HEADINGS = ("step", "kind", "batch", "rows", "columns", "summed", "flops", "moved", "result")

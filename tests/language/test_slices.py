@@ -15,7 +15,8 @@ from gpueinsum.language.slices import cut, one_slice
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce
 from gpueinsum.planning.batch import batch
 from gpueinsum.planning.checkpoint import checkpoint
-from gpueinsum.schedule.schedule import predicted_seconds, schedule
+from gpueinsum.schedule.schedule import schedule
+from gpueinsum.schedule.slices import predicted_seconds
 
 CHAIN = einsum_plan("ij,jk,kl->il", (2, 3), (3, 5), (5, 7), optimize=[(1, 2), (0, 1)])
 SLICED = replace(CHAIN, sliced=(("j", 1),))
