@@ -16,7 +16,7 @@ from gpueinsum.distributed.parts import summed_arrays
 from gpueinsum.distributed.run import TASK_SECONDS, batch_count
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.slices import cut
-from gpueinsum.schedule.schedule import predicted_seconds
+from gpueinsum.schedule.slices import predicted_seconds
 from gpueinsum.text import bytes_text, count_text, seconds_text
 
 _GPUS = (1, 8, 64, 512, 1000)

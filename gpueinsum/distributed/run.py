@@ -29,7 +29,7 @@ from gpueinsum.errors import DtypeError, OperandError
 from gpueinsum.language.plan import Plan, check_takes
 from gpueinsum.language.slices import Slices, cut
 from gpueinsum.progress import Progress, reports
-from gpueinsum.schedule.schedule import predicted_seconds
+from gpueinsum.schedule.slices import predicted_seconds
 
 _SAVE_AFTER = 30.0  # seconds: as much work is lost at most when this process is killed
 # A batch takes half a second, longer if its results are large, or if there would be more than one process can add up:

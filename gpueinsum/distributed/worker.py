@@ -14,7 +14,7 @@ import numpy as np
 
 from gpueinsum.api.dispatch import plan_options
 from gpueinsum.backends.base import Array, Backend
-from gpueinsum.backends.select import as_array, backend_for
+from gpueinsum.backends.select import backend_for
 from gpueinsum.backends.slices import BoundSlices
 from gpueinsum.distributed.operands import MappedFile, Sent
 from gpueinsum.distributed.parts import Part, Parts, boxes
@@ -82,11 +82,9 @@ class _Run:
         return Answer(name, tuple(parts))
 
     def _bind(self, backend: Backend) -> tuple[BoundSlices, Sequence[Array], Sequence[Array]]:
-        dtype = backend.compute_dtype(np.dtype(self.work.plan.dtype))
-        arrays = [as_array(backend, f"operand {number}", operand) for number, operand in enumerate(self.operands)]
-        operands = [array.astype(dtype, copy=False) for array in arrays]
-        plan = replace(self.work.plan, dtype=dtype.name)
+        plan = replace(self.work.plan, dtype=backend.compute_dtype(np.dtype(self.work.plan.dtype)).name)
         bound = BoundSlices(plan, backend, plan_options(plan, *self.work.modes).mode)
+        operands = bound.place([*map(backend.check, self.operands)])
         return bound, operands, bound.once(operands)
 
 
