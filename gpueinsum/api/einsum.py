@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from functools import lru_cache
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,7 @@ from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.language.subscripts import Shape, alphabet
 from gpueinsum.planning.path import Optimize
 from gpueinsum.planning.search import MANY_RUNS
+from gpueinsum.progress import Progress, asking
 
 _AUTO = "auto"
 
@@ -159,24 +162,44 @@ def run_plan(
     deterministic: bool = False,
     autotune: bool = False,
     memory_limit: int | str | None = None,
+    executor: Executor | None = None,
+    devices: str | Sequence[int] | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    progress: Progress = None,
 ) -> Any:
     """The result of a plan for operands of its shapes, which are cast to its dtype; a tuple if it has several outputs.
 
-    Within a `memory_limit`, as `einsum` has it, a plan without sliced labels is run in slices if it must be.
+    Args are `einsum`'s; within a `memory_limit` a plan without slices is run in slices if it must be. With one of
+    `executor`, `devices` and `checkpoint` the slices of a plan are run in batches, of operands on the host, and give the
+    same bits on any number of workers:
+        executor: Any `concurrent.futures.Executor`: Python's, Dask's `client.get_executor()`, mpi4py's
+            `MPIPoolExecutor`.
+        devices: "all" or a list of numbers: the GPUs of this machine, each with a thread. The CPU where "all" are none.
+        checkpoint: A folder for what is done. The same call after a crash goes on from there.
+        progress: A function that is called with how many slices are done, and how many there are. None for a bar on
+            the terminal, if tqdm is there and the slices take longer than two seconds; False for none.
 
     >>> run_plan(Plan.from_json(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).to_json()), np.ones((2, 3)), np.ones((3, 5)))
     array([[3., 3., 3., 3., 3.],
            [3., 3., 3., 3., 3.]])
 
-    Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
+    Raises PlanError if the operands are not those of the plan or of the checkpoint, DtypeError for a cast of another
+    kind, RuntimeError for an executor that fails, OSError for a checkpoint that cannot be written.
     """
     check_is_plan(plan)
-    if backend is precision is memory_limit is None and not (deterministic or autotune):
+    is_plain = backend is precision is memory_limit is None and not (deterministic or autotune)
+    is_here = executor is devices is checkpoint is None
+    if is_plain and is_here and progress is None:
         kinds = array_kinds(operands)
         if kinds:
             return cached_plan_call(plan, *kinds)(*operands)
     options = plan_options(plan, backend, precision, deterministic, autotune, memory_limit)
-    return evaluate_plan(plan, operands, options)
+    if not is_here:
+        from gpueinsum.distributed.run import run_in_batches  # which is made of calls
+
+        return run_in_batches(plan, operands, options, executor, devices, checkpoint, progress)
+    with asking(progress):
+        return evaluate_plan(plan, operands, options)
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:
