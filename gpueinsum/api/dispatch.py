@@ -340,6 +340,8 @@ def expression_within(plan: Plan, room: Room, runs: int) -> Plan:
 
 def plan_within(plan: Plan, room: Room, runs: int) -> Plan:
     """Any plan in slices, or with parts computed again, that keeps to the room. One that has slices keeps them."""
+    copies = [plan.shape(plan.outputs[position]) for position in plan.borrowed_outputs()]  # memory of their own
+    room = room.less(result_bytes(copies, np.dtype(plan.dtype)))
     if plan.sliced:
         return room.check(plan, "in its own slices")
     return fit_plan(plan, room.bytes, room.profile, room.peak, room.seconds, runs)

@@ -170,8 +170,8 @@ def run_plan(
     """The result of a plan for operands of its shapes, which are cast to its dtype; a tuple if it has several outputs.
 
     Args are `einsum`'s; within a `memory_limit` a plan without slices is run in slices if it must be. With one of
-    `executor`, `devices` and `checkpoint` the slices of a plan are run in batches, of operands on the host, and give the
-    same bits on any number of workers:
+    `executor`, `devices` and `checkpoint` the slices of a plan are run in batches, of operands on the host, and give
+    the same bits on any number of workers:
         executor: Any `concurrent.futures.Executor`: Python's, Dask's `client.get_executor()`, mpi4py's
             `MPIPoolExecutor`.
         devices: "all" or a list of numbers: the GPUs of this machine, each with a thread. The CPU where "all" are none.
@@ -188,7 +188,7 @@ def run_plan(
     """
     check_is_plan(plan)
     is_plain = backend is precision is memory_limit is None and not (deterministic or autotune)
-    is_here = executor is devices is checkpoint is None
+    is_here = executor is None and devices is None and checkpoint is None
     if is_plain and is_here and progress is None:
         kinds = array_kinds(operands)
         if kinds:
