@@ -67,6 +67,7 @@ def contract(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    optimize_seconds: float | None = None,
 ) -> Array:
     """opt_einsum's `contract`: `einsum` with its argument names.
 
@@ -82,7 +83,8 @@ def contract(
     """
     expression, arrays = hashable_form(subscripts, operands)
     chosen = _backend(backend)
-    options = Options(dtype, order, casting, optimize, chosen, precision, deterministic, autotune, memory_limit).check()
+    modes = precision, deterministic, autotune, memory_limit
+    options = Options(dtype, order, casting, optimize, chosen, *modes, optimize_seconds=optimize_seconds).check()
     library = library_of(arrays, backend) or (library_named("jax") if backend == "jax" else None)
     if library is not None:
         return library.evaluate(expression, arrays, out, options)
@@ -105,6 +107,7 @@ def contract_expression(
     deterministic: bool = False,
     autotune: bool = False,
     graph: bool | None = None,
+    optimize_seconds: float | None = None,
     out: None = None,
     backend: None = None,
 ) -> ContractExpression:
@@ -132,8 +135,8 @@ def contract_expression(
     core = resolve(expression, dimensions)
     is_auto = optimize in (True, "auto") and memory_limit is None
     path = "auto" if is_auto else order_of(core, optimize, memory_limit)
-    modes = precision, deterministic, autotune
-    options = Options(dtype, order, casting, path, None, *modes, graph=graph, runs=MANY_RUNS).check()
+    modes = precision, deterministic, autotune, None, graph, MANY_RUNS, optimize_seconds
+    options = Options(dtype, order, casting, path, None, *modes).check()
     if order in ("A", "a") and layout(order, list(fixed.values())) == "C":
         options = options._replace(order="C")  # whatever the other operands are
     return ContractExpression(expression, dimensions, fixed, options)

@@ -46,6 +46,7 @@ def vjp(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    optimize_seconds: float | None = None,
 ) -> tuple[Any, Pullback]:
     """The value of an einsum, and its pullback: a function from the value's cotangent to the operands' gradients.
 
@@ -61,8 +62,9 @@ def vjp(
         memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for casts of operands, intermediates,
             value and gradients together. What of the forward pass does not fit is computed again in the backward pass.
             What a step takes for itself (a copy of what fits no product as it lies, or a conjugate) comes on top.
-        dtype, order, casting, optimize, backend, precision, deterministic, autotune: As in `einsum`; `order` is that of
-            the gradients, too. Up to three may be planned anew, by `optimize` if it is a name, else by "auto".
+        dtype, order, casting, optimize, backend, precision, deterministic, autotune, optimize_seconds: As in `einsum`;
+            `order` is that of the gradients, too. Up to three may be planned anew, by `optimize` if it is a name, else
+            by "auto".
 
     Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays
     (of one for one operand), each of its operand's shape and dtype. A cotangent with one more axis, its first, is a
@@ -80,7 +82,9 @@ def vjp(
            [50., 60.]]), array([31., 42.]))
     """
     asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
-    options = _options(asked, Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune))
+    modes = precision, deterministic, autotune
+    given_options = Options(dtype, order, casting, optimize, backend, *modes, optimize_seconds=optimize_seconds)
+    options = _options(asked, given_options)
     library = library_of(given)
     if library is not None:
         value, pullback = library.vjp(asked, given, wrt, options, memory_limit)
@@ -180,6 +184,7 @@ def jvp(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    optimize_seconds: float | None = None,
 ) -> tuple[Any, Any]:
     """The value of an einsum and its tangent: how it changes as the operands change by their tangents.
 
@@ -198,7 +203,9 @@ def jvp(
     """
     given = check_list(operands, None, "operands")
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
-    options = _options(asked, Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune))
+    modes = precision, deterministic, autotune
+    given_options = Options(dtype, order, casting, optimize, backend, *modes, optimize_seconds=optimize_seconds)
+    options = _options(asked, given_options)
     along = check_list(tangents, len(given), "tangents")
     library = library_of([*given, *along])
     if library is not None:
@@ -234,6 +241,10 @@ def _options(asked: Expression | Plan, options: Options) -> Options:
     if isinstance(asked, Plan):
         if options.dtype is not None:
             raise PlanError(f"dtype={options.dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
+        if options.optimize_seconds is not None:
+            raise PlanError(
+                f"optimize_seconds={options.optimize_seconds!r:.60} is given with a plan, which has an order"
+            )
         casting = "same_kind" if options.casting == "safe" else options.casting
         options = options._replace(dtype=dtype_of(asked.dtype), casting=casting)
     return options._replace(runs=MANY_RUNS).check()

@@ -272,7 +272,8 @@ def plan_for(
     expression: Expression, shapes: tuple[Shape, ...], dtype: Dtype, options: Options, profile: Profile
 ) -> Plan:
     """The plan of an expression in its hashable form, for such a device, from the cache if it is there."""
-    return _plan(expression, shapes, dtype, options.optimize, options.memory_limit, profile, options.runs)
+    how = options.optimize, options.memory_limit, profile, options.runs, options.optimize_seconds
+    return _plan(expression, shapes, dtype, *how)
 
 
 @lru_cache(maxsize=4096)
@@ -284,10 +285,12 @@ def _plan(
     memory_limit: int | str | None,
     profile: Profile,
     runs: int,
+    search_seconds: float | None,
 ) -> Plan:
     subscripts = resolve(expression, shapes)
     if optimize in ("auto", True, None) and memory_limit in (None, -1):
-        return cheapest_plan(subscripts, dtype.name, profile, lambda plan: schedule(plan, profile).seconds, runs)
+        price = dtype.name, profile, lambda plan: schedule(plan, profile).seconds
+        return cheapest_plan(subscripts, *price, runs, search_seconds)
     sizes, sliced = dict(subscripts.sizes), tuple[Label, ...]()
     if isinstance(optimize, SlicedPath):
         optimize, sliced = optimize.path, optimize.labels(subscripts.inputs)

@@ -54,6 +54,7 @@ def einsum(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    optimize_seconds: float | None = None,
 ) -> Array:
     """Einstein summation of numpy or CuPy arrays, in numpy's notation and with numpy's semantics.
 
@@ -78,6 +79,9 @@ def einsum(
             then share nothing with other streams. On the CPU, and of kernels, that always holds.
         autotune: True to time the few ways there are to run each product of large arrays, once on this device with
             these libraries, and to remember the fastest on disk; by default the one predicted to be is taken.
+        optimize_seconds: Seconds for which `optimize="auto"` may search for an order of contraction, the first time
+            that the expression is met with these shapes; 0 for no search. By default the search takes a share of the
+            time that the order which is at hand is predicted to take.
 
     Returns the result, a view of the operand if it is only a transposition or a diagonal of it.
 
@@ -91,14 +95,16 @@ def einsum(
            [2, 4]])
     """
     has_defaults = out is dtype is backend is precision is None and optimize is _AUTO and order == "K"
-    if has_defaults and casting == "safe" and not (deterministic or autotune) and type(subscripts) is str:
+    has_defaults = has_defaults and casting == "safe" and optimize_seconds is None
+    if has_defaults and not (deterministic or autotune) and type(subscripts) is str:
         kinds = array_kinds(operands)
         if kinds:
             return cached_call(subscripts, *kinds)(*operands)
         if operands:
             return evaluate(subscripts, operands, None, DEFAULT)
     expression, arrays = hashable_form(subscripts, operands)
-    options = Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune)
+    modes = precision, deterministic, autotune
+    options = Options(dtype, order, casting, optimize, backend, *modes, optimize_seconds=optimize_seconds)
     return evaluate(expression, arrays, out, options.check())
 
 
@@ -108,6 +114,7 @@ def einsum_plan(
     dtype: Any = None,
     optimize: Optimize = "auto",
     memory_limit: int | str | None = None,
+    optimize_seconds: float | None = None,
 ) -> Plan:
     """The plan of an expression, from arrays or from shapes (tuples); needs no GPU and touches no data.
 
@@ -125,7 +132,9 @@ def einsum_plan(
     if dtype is None:
         dtypes = [array_dtype(operand) for operand in operands_or_shapes if not is_shape(operand)]
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-    options = Options(dtype, optimize=optimize, memory_limit=memory_limit, runs=MANY_RUNS).check()
+    options = Options(
+        dtype, optimize=optimize, memory_limit=memory_limit, runs=MANY_RUNS, optimize_seconds=optimize_seconds
+    ).check()
     device = "cuda" if any(map(on_device, operands_or_shapes)) else "cpu"
     return plan_for(expression, shapes, options.dtype, options, profile_for(device))
 

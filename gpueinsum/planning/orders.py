@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from random import Random
 from time import perf_counter
 
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.planning.path import Path
-from gpueinsum.planning.refine import anneal, refine_tree
+from gpueinsum.planning.refine import OUTER, anneal, refine_tree
 from gpueinsum.planning.starts import greedy_path, linear_path
-from gpueinsum.planning.tree import Price, Tree
+from gpueinsum.planning.tree import KEPT, Price, Tree
 
 # Moves at each node in the first round, and how many times as many each round has: of a circuit of 207 tensors the best
 # order of a search of 1, 3 and 10 s took 3.0, 2.5 and 2.1 s.
@@ -21,19 +22,25 @@ _FRESH = 4  # one in so many rounds starts anew, the others from the best order 
 
 
 def orders(
-    inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int], price: Price, end: float, seed: int = 0
+    inputs: Sequence[Term],
+    output: Term,
+    sizes: Mapping[Label, int],
+    price: Price,
+    end: float,
+    seed: int = 0,
+    start: Path | None = None,
 ) -> Iterator[Path]:
     """Paths of few seconds by `price`, a pair's by its sizes of batch, rows, columns and sum; not the best first.
 
-    Terms have distinct labels. The search ends at `end`, a time of `time.perf_counter`, but gives one path at least.
-    What it gives by then is the same for the same seed.
+    Terms have distinct labels. The first path is `start` refined. The search ends at `end`, a time of
+    `time.perf_counter`, but gives one path at least. What it gives by then is the same for the same seed.
     """
-    rng, best, fewest, sweeps = Random(seed), Path(), math.inf, float(_SWEEPS)
+    rng, best, fewest, sweeps = Random(seed), start or Path(), math.inf, float(_SWEEPS)
+    price = lru_cache(KEPT)(price)
+    fresh = _fresh_paths(inputs, output, sizes, rng, start)
     for number in itertools.count():
-        start = best
-        if number < 2 or number % _FRESH == 0:
-            start = (linear_path if number % 2 else greedy_path)(inputs, output, sizes, rng)
-        tree = Tree(inputs, output, sizes, start, price)
+        is_fresh = number < 2 or number % _FRESH == 0
+        tree = Tree(inputs, output, sizes, next(fresh) if is_fresh else best, price)
         if number > 1:
             anneal(tree, rng, int(sweeps), end)
             sweeps *= _GROWTH
@@ -42,5 +49,14 @@ def orders(
         if seconds < fewest:
             best, fewest = path, seconds
         yield path
-        if perf_counter() > end:
-            return
+        if perf_counter() > end or len(inputs) <= OUTER:
+            return  # in time, or with the best of all
+
+
+def _fresh_paths(
+    inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int], rng: Random, start: Path | None
+) -> Iterator[Path]:
+    yield start or greedy_path(inputs, output, sizes, 1.0)
+    while True:
+        yield linear_path(inputs, output, sizes, rng)
+        yield greedy_path(inputs, output, sizes, rng.random(), 10 ** rng.uniform(-3, 0), rng)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from random import Random
 from time import perf_counter
 
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.planning.path import Path
-from gpueinsum.planning.tree import Labels, PairSeconds, Price, Tree
+from gpueinsum.planning.tree import KEPT, Labels, PairSeconds, Price, Tree
 
 # Subtrees of 8 leaves took an Ising model of 288 tensors from 2.4 s to 0.24 s, in 0.8 s of search; of 6 to 0.28 s in
 # 0.13 s, of 10 to 0.23 s in 2.8 s. Outer products between any leaves: half the speed, and no order that was better.
-_LEAVES, _OUTER = 8, 6
+_LEAVES, OUTER = 8, 6
 _NOISE = 1e-9  # of a sum in another order of the same seconds
 # Of the temperature: from 0.5 to 0.1 gave the best orders of a circuit, a graph and a PEPS, beside 2, 1, 0.25 and 0.03.
 _HOT, _COLD = 0.5, 0.1
@@ -26,7 +27,7 @@ def refine(
 
     Terms have distinct labels. The search ends at `end`, a time of `time.perf_counter`, if not before.
     """
-    tree = Tree(inputs, output, sizes, path, price)
+    tree = Tree(inputs, output, sizes, path, lru_cache(KEPT)(price))
     refine_tree(tree, end)
     return tree.path()
 
@@ -94,7 +95,7 @@ def _best_sides(labels: Sequence[Labels], pair_seconds: PairSeconds, limit: floa
     Of many leaves that share labels no outer products are tried.
     """
     count = len(labels).bit_length() - 1
-    has_outer = count <= _OUTER or not _is_connected([labels[1 << leaf] for leaf in range(count)])
+    has_outer = count <= OUTER or not _is_connected([labels[1 << leaf] for leaf in range(count)])
     seconds, sides = [math.inf] * len(labels), [0] * len(labels)
     for leaves in range(1, len(labels)):
         others = rhs = leaves & leaves - 1

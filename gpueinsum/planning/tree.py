@@ -13,7 +13,7 @@ Labels = int  # a set of labels, a bit for each
 Price = Callable[[int, int, int, int], float]  # seconds of a pair by its sizes of batch, rows, columns and sum
 PairSeconds = Callable[[Labels, Labels, Labels], float]  # of both sides and the result
 
-_KEPT = 1 << 16  # pairs whose seconds are remembered
+KEPT = 1 << 16  # pairs whose seconds are remembered, and sizes of pairs
 _MOST = 1 << 200  # elements that a role counts as; a float holds the product of three
 
 
@@ -43,8 +43,8 @@ class Tree:
         terms = [sum(bits[label] for label in term) for term in inputs]
         self.labels = _needed_labels(terms, sum(bits.get(label, 0) for label in output), self.children)
         self._groups = _labels_by_size({bit: sizes[label] for label, bit in bits.items()})
-        self._price = lru_cache(_KEPT)(price)
-        self.pair_seconds: PairSeconds = lru_cache(_KEPT)(self._pair_seconds)
+        self._price = price
+        self.pair_seconds: PairSeconds = lru_cache(KEPT)(self._pair_seconds)
 
     @property
     def root(self) -> int:
