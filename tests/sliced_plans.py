@@ -8,10 +8,10 @@ from gpueinsum.language.plan import check_plan
 
 
 def in_slices(plan: Plan) -> Plan:
-    """The plan in slices of each of its labels, of any size, with a chance of one half."""
+    """The plan in slices of each of its labels, in blocks of any size, with a chance of one half."""
     rng = Random(str(plan))
-    labels = [label for label, _ in plan.sizes if rng.random() < 0.5]
-    rng.shuffle(labels)
-    sliced = replace(plan, sliced=tuple(labels))
+    sliced = [(label, rng.randint(1, max(1, size))) for label, size in plan.sizes if rng.random() < 0.5]
+    rng.shuffle(sliced)
+    sliced = replace(plan, sliced=tuple(sliced))
     check_plan(sliced)
     return sliced

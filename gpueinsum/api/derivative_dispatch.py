@@ -76,7 +76,7 @@ def both_passes(
         first = replace(plan, outputs=(*first.outputs, *plan.outputs))
     else:
         first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
-    kept, owner = first.outputs[: len(first.outputs) - values], first.owners()
+    in_slices, kept, owner = bool(plan.sliced), first.outputs[: len(first.outputs) - values], first.owners()
     check_dimensions(both)
 
     def batched(positions: tuple[int, ...], size: int) -> Callable[..., tuple[Array, ...]]:
@@ -85,8 +85,8 @@ def both_passes(
         return bind_with_own_outputs(many, backend, options.mode)
 
     return BothPasses(
-        Call(bind_with_own_outputs(first, backend, options.mode, len(kept)), compute, target, False),
-        Call(bind_with_own_outputs(rest, backend, options.mode), compute, None, False),
+        Call(bind_with_own_outputs(first, backend, options.mode, len(kept)), compute, target, False, in_slices),
+        Call(bind_with_own_outputs(rest, backend, options.mode), compute, None, False, in_slices),
         lru_cache(maxsize=4)(batched),
         tuple([register if register < len(plan.inputs) else None for register in kept]),
         _read_by(prune(both, both.outputs[values:]), len(plan.inputs)),
@@ -105,7 +105,7 @@ def tangent_pass(
     plan, compute, target = _plan_to_derive(asked, operands, wrt, options, backend)
     both = grad.jvp(plan, wrt)
     check_dimensions(both)
-    return Call(bind_with_own_outputs(both, backend, options.mode), compute, target, False)
+    return Call(bind_with_own_outputs(both, backend, options.mode), compute, target, False, bool(both.sliced))
 
 
 def backward_plan(

@@ -103,7 +103,7 @@ def evaluate_vjp(
     chosen, arrays = backend_and_arrays(options.backend, given)
     limit = bytes_limit(memory_limit, chosen)
     call = both_passes(asked, signature(arrays), positions_of(wrt, len(given)), options, limit, chosen)
-    outputs = call.forward.run(*call.forward.cast(arrays))
+    outputs = call.forward.run(*call.forward.load(chosen, arrays))
     order, stays = layout(options.order, given), stays_on_device(chosen, given)
     finish = partial(finish_result, order=order, backend=chosen, stays=stays)
     values = [finish(value, call.forward.result) for value in outputs[len(call.kept) :]]
@@ -166,7 +166,7 @@ class Pullback:
             batches[k] = arrays[k].shape[: arrays[k].ndim - len(shape)]
         size = batch_of(batches)
         run = call.batched(tuple(batches), *size) if size else call.backward.run
-        kept = map(backend.asarray, self._kept)  # refused here if they are on another device than the current one
+        kept = map(backend.check, self._kept)  # refused here if they are on another device than the current one
         gradients = run(*call.backward.cast(arrays), *kept)
         return tuple(map(self._finish, gradients, call.dtypes))
 
@@ -226,7 +226,7 @@ def evaluate_jvp(
             check_differentiable(kind, f"operand {k}")
             moved[k] = fit(tangent, f"tangent {k}", "its operand", shape, kind, chosen, stays)
     call = tangent_pass(asked, kinds, tuple(moved), options, chosen)
-    outputs = call.run(*call.cast([*arrays, *moved.values()]))
+    outputs = call.run(*call.load(chosen, [*arrays, *moved.values()]))
     order = layout(options.order, given)
     handed = [finish_result(output, call.result, order, chosen, stays) for output in outputs]
     middle = len(handed) // 2

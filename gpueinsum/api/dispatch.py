@@ -32,7 +32,7 @@ from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term, parse,
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Optimize, Path, SlicedPath, find_order
 from gpueinsum.planning.search import cheapest_plan
-from gpueinsum.schedule.schedule import schedule
+from gpueinsum.schedule.slices import predicted_seconds
 
 _MAX_DIMENSIONS = 64  # numpy's
 
@@ -45,10 +45,18 @@ class Call:
     compute: Dtype | None  # the dtype to cast operands to first; None if none needs it
     result: Dtype | None  # the dtype to cast the result to; None if it has it
     is_scalar: bool  # whether the result has no axes: numpy's functions return it as a scalar
+    in_slices: bool = False  # whether `run` itself moves and casts operands, part by part
+
+    def load(self, backend: Backend, arrays: Sequence[Array]) -> Sequence[Array]:
+        """What `Backend.check` gave as `run` takes it."""
+        is_there = backend is HOST or self.in_slices
+        return self.cast(arrays if is_there else [*map(backend.asarray, arrays)])
 
     def cast(self, arrays: Sequence[Array]) -> Sequence[Array]:
         compute = self.compute
-        return arrays if compute is None else [array.astype(compute, copy=False) for array in arrays]
+        if compute is None or self.in_slices:
+            return arrays
+        return [array.astype(compute, copy=False) for array in arrays]
 
 
 def evaluate(expression: Expression, operands: Sequence[Any], out: Array | None, options: Options) -> Array:
@@ -65,7 +73,7 @@ def evaluate_arrays(expression: Expression, operands: Sequence[Any], out: Array 
     if out is not None:
         check_out(out, operands, backend)
     call = _call(expression, signature(arrays), out_kind(out), options, backend)
-    return finish_call(call, backend, call.run(*call.cast(arrays)), operands, out, options)
+    return finish_call(call, backend, call.run(*call.load(backend, arrays)), operands, out, options)
 
 
 def array_kinds(operands: Sequence[Any]) -> list[Any]:
@@ -125,7 +133,7 @@ def evaluate_plan_arrays(plan: Plan, operands: Sequence[Any], options: Options) 
 
 
 def _plan_results(call: Call, backend: Backend, arrays: Sequence[Array], stays: bool) -> Any:
-    results = call.run(*call.cast(arrays))
+    results = call.run(*call.load(backend, arrays))
     return one_or_all([finish_result(result, call.result, "K", backend, stays) for result in results])
 
 
@@ -208,13 +216,15 @@ def _new_call(
     """The call for operands of any strides, or of these (in bytes) on the current device."""
     plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend)
     casts = needed_casts(operands, compute, target)
-    run = backend.bind_single(plan, options.mode, strides if casts[0] is None else None)
     output, is_borrowed = plan.term(plan.outputs[0]), len(operands) == 1 and bool(plan.borrowed_outputs())
+    if is_borrowed:
+        plan = replace(plan, sliced=())  # a view takes no memory
+    run = backend.bind_single(plan, options.mode, strides if casts[0] is None else None)
     as_it_is = out is None and (options.dtype is None or options.dtype == operands[0][1])
     if is_borrowed and as_it_is and set(plan.inputs[0]) == set(output):  # numpy returns a view, too
         return Call(run if plan.steps else operator.methodcaller("view"), None, None, not output)
     own = (lambda *arrays: run(*arrays).copy()) if is_borrowed else run
-    return Call(own, *casts, not output)
+    return Call(own, *casts, not output, bool(plan.sliced))
 
 
 def plan_and_dtypes(
@@ -238,13 +248,16 @@ def _plan_call(plan: Plan, operands: Signature, options: Options, backend: Backe
     target, compute = call_dtypes([dtype for _, dtype in operands], None, options, backend)
     check_dimensions(plan)
     run = bind_with_own_outputs(replace(plan, dtype=compute.name), backend, options.mode)
-    return Call(run, *needed_casts(operands, compute, target), False)
+    return Call(run, *needed_casts(operands, compute, target), False, bool(plan.sliced))
 
 
 def bind_with_own_outputs(
     plan: Plan, backend: Backend, mode: Mode, borrowing: int = 0
 ) -> Callable[..., tuple[Array, ...]]:
-    """`bind` with outputs that are memory of their own, each, but for the first `borrowing`."""
+    """`bind` with outputs that are memory of their own, each, but for the first `borrowing`.
+
+    Of those an output in slices that is an operand is the operand itself, wherever it is and of whatever dtype.
+    """
     run = backend.bind(plan, mode)
     copied = [position for position in plan.borrowed_outputs() if position >= borrowing]
     if not copied:
@@ -253,7 +266,10 @@ def bind_with_own_outputs(
     def run_and_copy(*arrays: Array) -> tuple[Array, ...]:
         results = list(run(*arrays))
         for position in copied:
-            results[position] = results[position].copy()
+            result = results[position]
+            if plan.sliced:
+                result = backend.asarray(result).astype(plan.dtype, copy=False)
+            results[position] = result.copy()
         return tuple(results)
 
     return run_and_copy
@@ -289,7 +305,7 @@ def _plan(
 ) -> Plan:
     subscripts = resolve(expression, shapes)
     if optimize in ("auto", True, None) and memory_limit in (None, -1):
-        price = dtype.name, profile, lambda plan: schedule(plan, profile).seconds
+        price = dtype.name, profile, partial(predicted_seconds, profile=profile)
         return cheapest_plan(subscripts, *price, runs, search_seconds)
     sizes, sliced = dict(subscripts.sizes), tuple[Label, ...]()
     if isinstance(optimize, SlicedPath):
@@ -301,7 +317,7 @@ def _plan(
         sliced += found
         return path
 
-    return replace(lower(subscripts, order, dtype.name), sliced=sliced)
+    return replace(lower(subscripts, order, dtype.name), sliced=tuple([(label, 1) for label in sliced]))
 
 
 def resolve(expression: Expression, shapes: tuple[Shape, ...]) -> Subscripts:

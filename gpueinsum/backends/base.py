@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,16 +24,22 @@ class Mode(NamedTuple):
 
     `precision` of products, as in `einsum`. With `graph` the plan is replayed as a CUDA graph, with None where that is
     worth it. `deterministic` refuses whatever may give other bits when it is done again. With `autotune` ways to run a
-    step are chosen by the clock.
+    step are chosen by the clock. `memory` is how many bytes of a GPU a run in slices may take, with the operands that
+    it brings there; None means all that are free.
     """
 
     precision: str | None = None
     graph: bool | None = False
     deterministic: bool = False
     autotune: bool = False
+    memory: int | None = None
 
 
 PLAIN = Mode()
+
+# From the number of an operand and a view of it to this part as an array of the backend's, in the loader's dtype. The
+# array may be used until the operand's next part is loaded.
+Load = Callable[[int, Array], Array]
 
 
 class RefusedError(DeviceError):
@@ -57,6 +64,9 @@ class Backend(Protocol):
 
     def __hash__(self) -> int: ...
 
+    def check(self, operand: object) -> Array:
+        """The operand as an array of numpy's or of the backend's, where it is. Raises OperandError and DtypeError."""
+
     def asarray(self, operand: object) -> Array:
         """The operand as an array of the backend's. Raises OperandError and DtypeError."""
 
@@ -67,7 +77,11 @@ class Backend(Protocol):
         """What an array that is kept can be used with only: a device and a stream."""
 
     def bind(self, plan: Plan, mode: Mode = PLAIN) -> Callable[..., tuple[Array, ...]]:
-        """A function of operands of the plan's shapes and dtype, which gives the plan's outputs."""
+        """A function of operands of the plan's shapes and dtype, which gives the plan's outputs.
+
+        For a plan with sliced labels operands are of any dtype, and may be on the host. An output that is an operand is
+        returned as it is.
+        """
 
     def bind_single(
         self, plan: Plan, mode: Mode = PLAIN, strides: Sequence[tuple[int, ...]] | None = None
@@ -91,6 +105,12 @@ class Backend(Protocol):
 
     def random(self, shape: Shape, strides: Strides, dtype: str) -> Array:
         """An array of random numbers with these strides, in elements. Raises MemoryError."""
+
+    def streamed(self, plan: Plan, operands: Sequence[Array], memory: int | None) -> Collection[int]:
+        """The operands of a plan with sliced labels that stay on the host; `memory` is a `Mode`'s."""
+
+    def loader(self, dtype: np.dtype[Any], nbytes: Sequence[int]) -> AbstractContextManager[Load]:
+        """What loads parts of operands, each of at most so many bytes in this dtype, until the context ends."""
 
     def arrange(self, result: Array, order: str) -> Array:
         """The result in C or F order, copied only if it is not."""

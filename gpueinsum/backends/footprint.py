@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
 from gpueinsum.costs import counts
+from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile, device_profile
 from gpueinsum.language.plan import Plan
+from gpueinsum.language.slices import cut
 from gpueinsum.schedule.schedule import Schedule, schedule
+from gpueinsum.schedule.slices import schedule_slices
 
 
 def peak_bytes(plan: Plan, device: str | Profile | None = None) -> int:
@@ -13,9 +22,11 @@ def peak_bytes(plan: Plan, device: str | Profile | None = None) -> int:
     if device is None:
         return counts.peak_bytes(plan)
     profile = device if isinstance(device, Profile) else device_profile(device)
-    if plan.sliced:
-        return counts.peak_in_slices(plan, lambda part: peak_bytes(part, profile))
-    return schedule_bytes(schedule(plan, profile))
+    if not plan.sliced:
+        return schedule_bytes(schedule(plan, profile))
+    made = schedule_slices(plan, profile)
+    once, each = schedule_bytes(made.once), schedule_bytes(made.each)
+    return counts.peak_in_slices(plan, once, each, lambda part: peak_bytes(part, profile))
 
 
 def schedule_bytes(made: Schedule) -> int:
@@ -30,3 +41,17 @@ def schedule_bytes(made: Schedule) -> int:
     if made.profile.kind == "cpu" or foreseen > made.profile.memory_bytes:
         return foreseen
     return assemble(made).bytes
+
+
+def copied_bytes(plan: Plan, dtypes: Sequence[np.dtype[Any]], streamed: Collection[int] = ()) -> int:
+    """Of what a run keeps of operands of these dtypes beside them, on top of `peak_bytes`.
+
+    That is their casts to the plan's dtype, one part at a time of what slices take parts of; and two buffers for parts
+    of each operand that is `streamed` from the host.
+    """
+    item, parts = item_bytes(plan.dtype), cut(plan).part_shapes()
+    taken = 0
+    for k, dtype in enumerate(dtypes):
+        is_cast = dtype.name != plan.dtype or not dtype.isnative
+        taken += math.prod(parts.get(k, plan.shape(k))) * item * (2 if k in streamed else is_cast)
+    return taken

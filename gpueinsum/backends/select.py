@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,14 @@ _NUMPY = {np.ndarray}
 
 
 def backend_and_arrays(requested: str | None, operands: Sequence[object]) -> tuple[Backend, Sequence[Array]]:
-    """The backend that `backend_for` chooses for these operands, and the operands as its arrays."""
+    """The backend that `backend_for` chooses for these operands, and the operands as `Backend.check` gives them.
+
+    Raises OperandError and DtypeError, which name the operand.
+    """
     if requested is None and set(map(type, operands)) == _NUMPY:
         return HOST, operands  # most calls
     backend = backend_for(requested, operands)
-    return backend, [as_array(backend, f"operand {number}", operand) for number, operand in enumerate(operands)]
+    return backend, [_named(backend.check, f"operand {number}", operand) for number, operand in enumerate(operands)]
 
 
 def kinds_on_device(operands: Sequence[object]) -> list[Any]:
@@ -40,8 +43,12 @@ def kinds_on_device(operands: Sequence[object]) -> list[Any]:
 
 def as_array(backend: Backend, name: str, operand: object) -> Array:
     """An operand of a call as the backend's array. Raises OperandError and DtypeError, which name it."""
+    return _named(backend.asarray, name, operand)
+
+
+def _named(convert: Callable[[object], Array], name: str, operand: object) -> Array:
     try:
-        return backend.asarray(operand)
+        return convert(operand)
     except (DtypeError, OperandError) as error:
         raise type(error)(f"{name}: {error}") from error
     except (BufferError, RuntimeError, TypeError, ValueError) as error:

@@ -77,26 +77,30 @@ def total_flops(plan: Plan) -> int:
     """Operations on real numbers of all steps, in all slices; the sums over these are not counted."""
     if plan.sliced:
         slices = cut(plan)
-        return total_flops(slices.once) + slices.count * total_flops(slices.each)
+        return total_flops(slices.once) + sum(count * total_flops(each) for each, count in slices.kinds())
     return sum(cost.flops for cost in step_costs(plan))
 
 
 def peak_bytes(plan: Plan) -> int:
     """Bytes of intermediates and results alive at once, at the most; operands and scratch memory are not counted."""
     if plan.sliced:
-        return peak_in_slices(plan, peak_bytes)
+        slices = cut(plan)
+        return peak_in_slices(plan, peak_bytes(slices.once), peak_bytes(slices.each), peak_bytes)
     nbytes = [cost.result_bytes for cost in step_costs(plan)]
     return most_alive(plan.owners(), len(plan.inputs), nbytes, [0] * len(nbytes), plan.last_uses())
 
 
-def peak_in_slices(plan: Plan, peak: Callable[[Plan], int]) -> int:
-    """The peak of a plan with sliced labels, by that of plans without: its results stay from the start on."""
+def peak_in_slices(plan: Plan, first: int, each: int, peak: Callable[[Plan], int]) -> int:
+    """The peak of a plan with sliced labels, whose results stay from the start on.
+
+    It is `first` of what is computed once, `each` of a slice, and `peak` of other plans without sliced labels.
+    """
     slices = cut(plan)
     once, owners, item = slices.once, slices.once.owners(), item_bytes(plan.dtype)
     kept = {owners[register] for register in once.outputs if owners[register] >= len(once.inputs)}
     kept_bytes = sum(math.prod(once.shape(register)) for register in kept) * item
     cast = peak(replace(slices.zeros, dtype=plan.dtype)) if slices.zeros.dtype != plan.dtype else 0
-    return peak(slices.zeros) + max(peak(once), kept_bytes + max(peak(slices.each), cast))
+    return peak(slices.zeros) + max(first, kept_bytes + max(each, cast))
 
 
 def most_alive(

@@ -44,7 +44,9 @@ def tree_of_plan(plan: Plan) -> Tree:
     terms = [tuple(term) for term in expression.inputs]
     sizes = dict(expression.sizes)
     tree = cotengra.ContractionTree.from_path(terms, tuple(expression.output), sizes, ssa_path=pairs)
-    for label in plan.sliced:
-        if label in sizes:  # else no array has it
+    for label, block in plan.sliced:
+        if 1 < block < sizes.get(label, 0):
+            raise PlanError(f"a tree has slices of one value each, and the plan has {block} of {label!r}")
+        if label in sizes and block == 1:  # else no array has it
             tree.remove_ind_(label)
     return tree

@@ -230,7 +230,7 @@ def call_of(function: Function, operands: Signature, backend: Backend) -> Call:
     plan = function.plan(tuple([shape for shape, _ in operands]), compute, backend.profile)
     check_dimensions(plan)
     run = bind_with_own_outputs(plan, backend, function.settings.options.mode)
-    return Call(run, *needed_casts(operands, compute, dtype), False)
+    return Call(run, *needed_casts(operands, compute, dtype), False, bool(plan.sliced))
 
 
 @lru_cache(maxsize=1024)

@@ -80,7 +80,7 @@ def _evaluate(*arrays: Any, function: Function) -> Sequence[Any]:
 
 
 def _results(call: Call, backend: Backend, stays: bool, *arrays: Array) -> tuple[Array, ...]:
-    results = call.run(*call.cast(list(map(backend.asarray, arrays))))
+    results = call.run(*call.load(backend, list(map(backend.check, arrays))))
     return tuple([finish_result(result, call.result, "K", backend, stays) for result in results])
 
 

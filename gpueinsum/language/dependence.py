@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Dependence(Enum):
-    """What a run of one slice, for one value of the label, holds of a register."""
+    """What a run of one slice, for some values of the label, holds of a register."""
 
     NONE = "the register itself"
-    OPEN = "its part at that value, as the register has the label"
-    SUMMED = "one of the terms whose sum over all values is the register"
+    OPEN = "its part at these values, as the register has the label"
+    SUMMED = "one of the terms whose sum over all slices is the register"
 
 
 def dependences(plan: Plan, label: Label) -> list[Dependence]:
@@ -44,9 +44,9 @@ def dependences(plan: Plan, label: Label) -> list[Dependence]:
 
 
 def labels_in_slices(plan: Plan) -> Term:
-    """The sliced labels that a plan is cut along: those of one value, or of none, leave nothing to save."""
+    """The sliced labels that a plan is cut along: those whose values are all in one slice leave nothing to save."""
     size = dict(plan.sizes)
-    return "".join([label for label in plan.sliced if size[label] > 1])
+    return "".join([label for label, block in plan.sliced if size[label] > block])
 
 
 def whole_registers(plan: Plan) -> set[int]:

@@ -51,9 +51,9 @@ class Plan(Registers):
 
     `dtype` is the name of the dtype of every register, `sizes` the size of every label.
 
-    To save memory the steps are run once for each combination of values of the `sliced` labels, on the parts of the
-    operands there. Outputs that have such a label are written part by part, others are the sums over the slices. What
-    depends on no sliced label is computed once.
+    To save memory the steps are run slice by slice: `sliced` lists labels, and how many of its values a slice has of
+    each, the last slice perhaps fewer. A slice takes the parts of the operands there. Outputs that have such a label
+    are written part by part, others are the sums over the slices. What depends on no sliced label is computed once.
     """
 
     inputs: tuple[Term, ...]
@@ -61,7 +61,7 @@ class Plan(Registers):
     outputs: tuple[int, ...]
     sizes: tuple[tuple[Label, int], ...]
     dtype: str
-    sliced: tuple[Label, ...] = ()
+    sliced: tuple[tuple[Label, int], ...] = ()
 
     def duplicates(self) -> dict[int, int]:
         """The registers that hold what an earlier one held, by the first that did: computed again to save memory."""
@@ -158,7 +158,8 @@ class Plan(Registers):
             return " ".join(f"{label}={size[label]}" for label in labels) or "-"
 
         first = self.duplicates()
-        slices = f"  in slices of {sized(''.join(self.sliced))}" if self.sliced else ""
+        parts = " ".join(f"{label}={block}/{size[label]}" for label, block in self.sliced)
+        slices = f"  in slices of {parts}" if self.sliced else ""
         lines = [f"{self.equation}  {self.dtype}  {sized(distinct(''.join(self.inputs)))}{slices}"]
         for register, step in enumerate(self.steps, len(self.inputs)):
             sources = ", ".join(f"%{source}" for source in step.sources)
@@ -228,8 +229,9 @@ class Plan(Registers):
             for step in data["steps"]:
                 step |= {name: tuple(value) for name, value in step.items() if isinstance(value, list)}
             data["steps"] = tuple(kinds[step.pop("step")](**step) for step in data["steps"])
-            data["sizes"] = tuple((label, size) for label, size in data["sizes"])
-            plan = Plan(**data | {name: tuple(data[name]) for name in ("inputs", "outputs", "sliced")})
+            for name in ("sizes", "sliced"):
+                data[name] = tuple((label, number) for label, number in data[name])
+            plan = Plan(**data | {name: tuple(data[name]) for name in ("inputs", "outputs")})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanError(f"not a plan: {error!r}") from error
         check_plan(plan)
@@ -274,7 +276,7 @@ def check_plan(plan: Plan) -> None:
     for holds, complaint in _conditions(plan):
         if not holds:
             raise PlanError(complaint)
-    for label in plan.sliced:
+    for label, _ in plan.sliced:
         dependences(plan, label)
 
 
@@ -327,9 +329,11 @@ def _conditions(plan: Plan) -> Iterator[tuple[bool, str]]:
         is_known = type(register) is int and 0 <= register < len(terms)
         yield is_known, f"output register {register!r} is not there"
     yield len(plan.outputs) > 0, "a plan needs an output"
-    for label in plan.sliced:
-        is_one = isinstance(label, str) and label in size and plan.sliced.count(label) == 1
+    labels = [label for label, _ in plan.sliced]
+    for label, block in plan.sliced:
+        is_one = isinstance(label, str) and label in size and labels.count(label) == 1
         yield is_one, f"sliced label {label!r} has no size, or is listed twice"
+        yield type(block) is int and block > 0, f"slices have {block!r} values of label {label!r}, not at least one"
 
 
 def _repeats(term: Term) -> bool:

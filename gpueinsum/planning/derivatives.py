@@ -259,6 +259,6 @@ class _Growing:
 
     def plan(self, outputs: Sequence[int]) -> Plan:
         plan = replace(self.start, steps=tuple(self.steps), outputs=tuple(outputs))
-        for label in plan.sliced:
+        for label, _ in plan.sliced:
             dependences(plan, label)  # raises PlanError where an output that is the same in every slice met a sum
         return plan

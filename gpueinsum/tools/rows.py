@@ -19,7 +19,8 @@ from gpueinsum.schedule.candidate import Pass, Way
 from gpueinsum.schedule.fusion import Fused
 from gpueinsum.schedule.gemm import Product
 from gpueinsum.schedule.mapping import Gemm
-from gpueinsum.schedule.schedule import Schedule, ScheduledStep, schedule
+from gpueinsum.schedule.schedule import Schedule, ScheduledStep
+from gpueinsum.schedule.slices import predicted_seconds
 from gpueinsum.text import bytes_text, count_text, seconds_text
 
 HEADINGS = ("step", "kind", "batch", "rows", "columns", "summed", "flops", "moved", "result")
@@ -134,12 +135,11 @@ def _slices(plan: Plan, profile: Profile | None = None) -> list[str]:
     slices, flops = cut(plan), count_text(total_flops(plan))
     if not slices.count:
         return []
-    labels = " ".join(f"{visible(label)}={size}" for label, size in slices.labels)
-    line = f"the steps are those of one of {slices.count} slices ({labels}), which take {flops} flops together"
+    labels = " ".join(f"{visible(label)}={block}/{size}" for label, size, block in slices.labels)
+    line = f"the steps are those of the first of {slices.count} slices ({labels}), which take {flops} flops together"
     if profile is None:
         return [line]
-    once, each = (schedule(part, profile).seconds for part in (slices.once, slices.each))
-    return [f"{line}, predicted {seconds_text(once + slices.count * each)}"]
+    return [f"{line}, predicted {seconds_text(predicted_seconds(plan, profile))}"]
 
 
 # ---------------------------------------------------------------- how a device runs a step

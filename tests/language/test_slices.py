@@ -8,6 +8,7 @@ import pytest
 from gpueinsum import Plan, PlanError, einsum_plan, explain
 from gpueinsum.costs.counts import total_flops
 from gpueinsum.costs.profile import profile
+from gpueinsum.costs.seconds import pass_seconds
 from gpueinsum.language.plan import check_plan
 from gpueinsum.language.rewrite import deduplicate, fold_constants, prune, split
 from gpueinsum.language.slices import cut, one_slice
@@ -15,18 +16,19 @@ from gpueinsum.language.steps import Add, Contract, Expand, Reduce
 from gpueinsum.planning.batch import batch
 from gpueinsum.planning.checkpoint import checkpoint
 from gpueinsum.schedule.schedule import schedule
+from gpueinsum.schedule.slices import predicted_seconds
 
 CHAIN = einsum_plan("ij,jk,kl->il", (2, 3), (3, 5), (5, 7), optimize=[(1, 2), (0, 1)])
-SLICED = replace(CHAIN, sliced=("j",))
+SLICED = replace(CHAIN, sliced=(("j", 1),))
 SIZES = (("i", 2), ("j", 3), ("k", 3))
 
 
 def of_steps(inputs, steps, *outputs, sliced="j"):
-    return Plan(inputs, steps, outputs, SIZES, "float64", tuple(sliced))
+    return Plan(inputs, steps, outputs, SIZES, "float64", tuple((label, 1) for label in sliced))
 
 
 def test_a_plan_shows_its_slices():
-    assert str(SLICED).splitlines()[0] == "ij,jk,kl->il  float64  i=2 j=3 k=5 l=7  in slices of j=3"
+    assert str(SLICED).splitlines()[0] == "ij,jk,kl->il  float64  i=2 j=3 k=5 l=7  in slices of j=1/3"
     assert SLICED.equation == CHAIN.equation
 
 
@@ -38,9 +40,13 @@ def test_slices_survive_json_and_older_plans_have_none():
 
 
 NO_SLICES = {
-    "a label without a size": (replace(CHAIN, sliced=("z",)), "sliced label 'z' has no size"),
-    "a label listed twice": (replace(CHAIN, sliced=("j", "j")), "sliced label 'j' has no size, or is listed twice"),
-    "no label": (replace(CHAIN, sliced=(3,)), "sliced label 3 has no size"),
+    "a label without a size": (replace(CHAIN, sliced=(("z", 1),)), "sliced label 'z' has no size"),
+    "a label listed twice": (
+        replace(CHAIN, sliced=(("j", 1), ("j", 1))),
+        "sliced label 'j' has no size, or is listed twice",
+    ),
+    "no value": (replace(CHAIN, sliced=(("j", 0),)), "slices have 0 values of label 'j', not at least one"),
+    "no label": (replace(CHAIN, sliced=((3, 1),)), "sliced label 3 has no size"),
     "a product of two sums": (
         of_steps(("j", "j"), (Reduce(0, "j", ""), Reduce(1, "j", ""), Contract(2, 3, "", "", "")), 4),
         "step 2, ,->, cannot be run in slices of 'j': it needs a whole sum over the slices",
@@ -77,15 +83,15 @@ def test_a_plan_that_is_no_sum_over_slices_is_refused(plan, complaint):
 
 
 def test_a_plan_in_slices_is_three_plans_without():
-    slices = cut(replace(CHAIN, sliced=("k", "i")))
-    assert (slices.labels, slices.count) == ((("k", 5), ("i", 2)), 10)
+    slices = cut(replace(CHAIN, sliced=(("k", 1), ("i", 1))))
+    assert (slices.labels, slices.count) == ((("k", 5, 1), ("i", 2, 1)), 10)
     assert [step.equation for step in slices.zeros.steps] == ["0->il"]
     assert [step.equation for step in slices.each.steps] == ["j,l->jl", "j,jl->l"]
     assert (slices.once.steps, slices.summed, slices.repeated) == ((), (True,), ("",))
 
 
 def test_what_is_the_same_in_every_slice_is_computed_once():
-    slices = cut(replace(CHAIN, sliced=("i",)))
+    slices = cut(replace(CHAIN, sliced=(("i", 1),)))
     assert [step.equation for step in slices.once.steps] == ["jk,kl->jl"]
     assert [step.equation for step in slices.each.steps] == ["j,jl->l"]
     assert slices.summed == (False,)
@@ -94,12 +100,12 @@ def test_what_is_the_same_in_every_slice_is_computed_once():
 @pytest.mark.parametrize("size", [0, 1])
 def test_labels_of_one_value_or_none_are_not_cut_along(size):
     plan = einsum_plan("ij,jk->ik", (2, size), (size, 5))
-    slices = cut(replace(plan, sliced=("j",)))
+    slices = cut(replace(plan, sliced=(("j", 1),)))
     assert (slices.count, slices.once, slices.each.steps) == (0, plan, ())
 
 
 def test_one_slice_is_a_plan_without_its_labels():
-    plan = one_slice(replace(einsum_plan("iij,jk->kki", (2, 2, 3), (3, 5)), sliced=("i",)))
+    plan = one_slice(replace(einsum_plan("iij,jk->kki", (2, 2, 3), (3, 5)), sliced=(("i", 1),)))
     check_plan(plan)
     assert (plan.equation, plan.sliced) == ("j,jk->kk", ())
     assert one_slice(CHAIN) == CHAIN
@@ -110,31 +116,51 @@ def test_one_slice_is_a_plan_without_its_labels():
 
 def test_the_flops_are_those_of_all_slices_and_of_what_is_computed_once():
     whole, once = total_flops(CHAIN), 3 * 7 * (2 * 5 - 1)
-    assert total_flops(replace(CHAIN, sliced=("i",))) == whole
+    assert total_flops(replace(CHAIN, sliced=(("i", 1),))) == whole
     assert total_flops(SLICED) == whole - 2 * 7 * 2  # sums over the slices are not counted
-    assert total_flops(replace(CHAIN, sliced=("i", "l"))) == whole + once  # its right side for each value of `i`
+    assert (
+        total_flops(replace(CHAIN, sliced=(("i", 1), ("l", 1)))) == whole + once
+    )  # its right side for each value of `i`
 
 
 def test_the_peak_is_one_slice_and_the_results():
     assert CHAIN.peak_bytes() == 8 * (3 * 7 + 2 * 7)
     assert SLICED.peak_bytes() == 8 * (2 * 7 + 7 + 2 * 7)
-    assert replace(CHAIN, sliced=("i",)).peak_bytes() == 8 * (2 * 7 + 3 * 7 + 7)  # the right side stays
-    assert replace(CHAIN, sliced=("l",)).peak_bytes() == 8 * (2 * 7 + 3 + 2)
+    assert replace(CHAIN, sliced=(("i", 1),)).peak_bytes() == 8 * (2 * 7 + 3 * 7 + 7)  # the right side stays
+    assert replace(CHAIN, sliced=(("l", 1),)).peak_bytes() == 8 * (2 * 7 + 3 + 2)
 
 
 def test_explain_shows_the_steps_of_one_slice():
     text = explain(SLICED)
-    assert text.splitlines()[-1] == "the steps are those of one of 3 slices (j=3), which take 231 flops together"
+    assert (
+        text.splitlines()[-1] == "the steps are those of the first of 3 slices (j=1/3), which take 231 flops together"
+    )
     assert " k,kl->l\n" in text
     assert f"intermediates and result: {SLICED.peak_bytes()} B" in text
     assert "slice" not in explain(CHAIN)
 
 
-def test_the_predicted_time_is_that_of_all_slices():
+def test_the_predicted_time_is_that_of_all_slices_and_of_adding_them_up():
     device, slices = profile("h200"), cut(SLICED)
-    each = schedule(slices.each, device).seconds
+    each = schedule(slices.each, device).seconds + pass_seconds(device, 3 * 8 * 2 * 7)
     assert schedule(slices.once, device).seconds == 0
+    assert predicted_seconds(SLICED, device) == 3 * each
     assert explain(SLICED, "h200").splitlines()[-1].endswith(f"231 flops together, predicted {3 * each * 1e6:.1f} µs")
+
+
+def test_the_last_block_of_a_label_may_be_smaller():
+    plan = replace(CHAIN, sliced=(("k", 2), ("i", 1)))
+    slices = cut(plan)
+    assert [slices.blocks_of(number) for number in range(slices.count)] == [[k, i] for k in range(3) for i in range(2)]
+    assert [label.part(label.blocks - 1) for label in slices.labels] == [slice(4, 5), slice(1, 2)]
+    assert [(each.equation, dict(each.sizes)["k"], count) for each, count in slices.kinds()] == [
+        ("j,jk,kl->l", 2, 4),
+        ("j,jk,kl->l", 1, 2),
+    ]
+    rows = [[step.equation for step in each.steps] for each, _ in slices.kinds()]
+    assert rows == [["jk,kl->jl", "j,jl->l"]] * 2
+    assert plan.peak_bytes() == 8 * (2 * 7 + 3 * 7 + 7)
+    assert Plan.from_json(plan.to_json()) == plan
 
 
 # ---------------------------------------------------------------- what keeps them
@@ -152,11 +178,13 @@ def test_what_rewrites_plans_keeps_the_slices():
         SLICED.jvp(),
     ):
         check_plan(plan)
-        assert plan.sliced == ("j",)
+        assert plan.sliced == (("j", 1),)
 
 
 def test_derivatives_of_derivatives_hold_for_slices_of_all_labels():
-    sliced = replace(einsum_plan("iij,jk,kl,m->lli", (2, 2, 3), (3, 5), (5, 7), (2,)), sliced=tuple("lijmk"))
+    sliced = replace(
+        einsum_plan("iij,jk,kl,m->lli", (2, 2, 3), (3, 5), (5, 7), (2,)), sliced=tuple((label, 1) for label in "lijmk")
+    )
     for plan in (sliced, sliced.vjp(), sliced.vjp().vjp(), sliced.jvp().vjp(), sliced.vjp().jvp()):
         check_plan(plan)
         assert plan.sliced == sliced.sliced
@@ -176,12 +204,12 @@ def test_a_gradient_that_is_no_sum_over_slices_is_refused():
 def test_of_constant_parts_only_what_is_the_same_in_every_slice_is_kept():
     first, rest = fold_constants(SLICED, (1, 2))
     assert (first.steps, len(rest.steps)) == ((), 2)
-    first, rest = fold_constants(replace(CHAIN, sliced=("i",)), (1, 2))
+    first, rest = fold_constants(replace(CHAIN, sliced=(("i", 1),)), (1, 2))
     assert (len(first.steps), len(rest.steps)) == (1, 1)
 
 
 def test_a_batch_that_would_lose_the_name_of_a_label_is_refused():
-    plan = Plan(("j",), (Expand(0, "j", "jj"),), (1, 0), SIZES, "float64", ("j",))
+    plan = Plan(("j",), (Expand(0, "j", "jj"),), (1, 0), SIZES, "float64", (("j", 1),))
     check_plan(batch(plan, [0], 4))
     still = of_steps(("jj", "k"), (), 0, 1)
     with pytest.raises(PlanError, match="cannot be run in slices of 'j'"):

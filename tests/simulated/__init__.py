@@ -32,12 +32,16 @@ class SimulatedRuntime:
         self.entry = host.entry  # how a kernel is run; `sectors.count` puts one that counts in its place
         self._allocations = weakref.WeakValueDictionary()  # address -> Allocation
         self.used = self.peak = 0  # bytes of `allocate`, now and at the most
+        self.size, self.held = 1 << 30, 0  # bytes of memory, and of all arrays in it
         self.allocations = 0
         self._owners = {}  # address given out by `pointer` -> weak reference to the array that owns the memory
         self._latest = lambda: None  # the latest owner that was searched for, or nothing
 
     def memory(self):
-        return 1 << 30
+        return self.size
+
+    def free_bytes(self):
+        return self.size - self.held
 
     def is_capturing(self):
         return False
@@ -49,8 +53,7 @@ class SimulatedRuntime:
         return 0
 
     def allocate(self, nbytes):
-        memory = Allocation.of(nbytes)
-        self._allocations[memory.first] = memory
+        memory = self._take(nbytes)
         self._owners[memory.first] = weakref.ref(memory)
         self.allocations += 1
         self.used += nbytes
@@ -60,6 +63,19 @@ class SimulatedRuntime:
 
     def _release(self, nbytes):
         self.used -= nbytes
+
+    def _take(self, nbytes):
+        """Memory for `allocate` and for arrays of operands."""
+        if self.held + nbytes > self.size:
+            raise MemoryError(f"{nbytes} bytes of {self.size}, where {self.held} are taken")
+        memory = Allocation.of(nbytes)
+        self._allocations[memory.first] = memory
+        self.held += nbytes
+        weakref.finalize(memory, self._give_back, nbytes)
+        return memory
+
+    def _give_back(self, nbytes):
+        self.held -= nbytes
 
     def array(self, shape, dtype, memory, strides):
         return np.ndarray(shape, dtype, memory, memory.first - host.address(memory), strides)
@@ -115,8 +131,7 @@ class SimulatedRuntime:
     def empty(self, shape, dtype):
         """An array full of NaN, -1 or true, between guards."""
         dtype = np.dtype(dtype)
-        memory = Allocation.of(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
-        self._allocations[memory.first] = memory
+        memory = self._take(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         return np.ndarray(shape, dtype, memory, memory.first - host.address(memory))
 
     def to_device(self, operand):
@@ -132,6 +147,15 @@ class SimulatedRuntime:
         copy = np.ndarray(array.shape, array.dtype, memory, shift + host.address(array) - first, array.strides)
         copy[...] = array
         return copy
+
+    def on_host(self, array):
+        return not isinstance(self.owner_of(array), Allocation)
+
+    def pinned(self, nbytes):
+        return np.full(nbytes, UNWRITTEN_BYTE, np.uint8)
+
+    def copy_stream(self):
+        return CopyStream(self.calls)
 
     def context(self):
         return None
@@ -226,6 +250,25 @@ class SimulatedRuntime:
                 self._latest = reference
                 return owner
         raise AssertionError(f"no living array whose pointer was asked for holds {address:#x}")
+
+
+class CopyStream:
+    """Copies at once; `calls` shows when each is launched. The stand-in for CuPy has late ones."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def mark(self):
+        return len(self.calls)
+
+    def upload(self, out, source, after):
+        assert source.flags.c_contiguous
+        self.calls.append(("upload", source.nbytes, after))
+        ctypes.memmove(out, host.address(source), source.nbytes)
+        return self
+
+    def synchronize(self):
+        self.calls.append(("wait", "copies"))
 
 
 def bounds(owner):

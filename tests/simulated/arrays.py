@@ -146,9 +146,10 @@ class FakeArray:
         return (self[place] for place in range(len(self)))
 
     def __getitem__(self, places):
-        settle()
         if not isinstance(places, tuple):
             places = (places,)
+        if not all(place is None or place is Ellipsis or isinstance(place, int | slice) for place in places):
+            settle()  # before it is copied
         if not any(place is Ellipsis for place in places):
             places = (*places, Ellipsis)  # so that a single element is an array, too, and a view
         return on_device(self.host[_on_host(places)], [self])

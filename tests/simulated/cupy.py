@@ -11,6 +11,7 @@ import itertools
 import sys
 import time
 import types
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from gpueinsum.backends.cuda import installation
 from gpueinsum.backends.cuda import runtime as runtime_module
 from gpueinsum.backends.cuda.source import KERNELS, kernel_text
 
-from . import SimulatedRuntime, arrays, borrowed, host, streams
+from . import Allocation, SimulatedRuntime, arrays, borrowed, bounds, host, streams
 from .arrays import FakeArray, Served
 from .cublas_library import FakeCublas
 from .streams import Capture, Event, Stream
@@ -154,7 +155,7 @@ class FakeDevice:
 def modules():
     """CuPy's modules by their names, on a simulated device of their own; the first is CuPy itself."""
     simulated = FakeArray.simulated = SimulatedRuntime()
-    streams.CURRENT.__init__()
+    streams.forget()
     fake = _module("cupy", Served("cupy"))
     fake.ndarray, fake.__version__ = FakeArray, VERSION
     fake.array, fake.asarray, fake.asnumpy = arrays.array, arrays.asarray, arrays.asnumpy
@@ -165,9 +166,36 @@ def modules():
     pool = arrays.Pool(simulated)
 
     def copy(out, source, nbytes, kind, stream):
+        if kind == 1:
+            upload(out, source, nbytes, streams.at(stream))
+            return
         current = fake.cuda.get_current_stream()
         assert (kind, stream) == (3, current.ptr)
         current.do(lambda: simulated.copy(out, source, nbytes), *simulated.owners(out, source))
+
+    def upload(out, source, nbytes, stream):
+        """From the host: late out of pinned memory, which the caller keeps; out of other memory at once."""
+        assert nbytes <= simulated.extent(out)[1] - out
+        is_pinned = lies_in_pinned_memory(source, nbytes)
+        simulated.calls.append(("upload" if is_pinned else "pageable upload", nbytes))
+
+        def copy():
+            assert lies_in_pinned_memory(source, nbytes) == is_pinned, "what was to be copied is gone"
+            ctypes.memmove(out, source, nbytes)
+
+        stream.do(copy, *simulated.owners(out))
+        if not is_pinned:
+            stream.synchronize()
+
+    def lies_in_pinned_memory(address, nbytes):
+        return any(first <= address <= address + nbytes <= end for first, end in map(bounds, pinned.values()))
+
+    def alloc_pinned_memory(size):
+        memory = Allocation.of(size)
+        pinned[memory.first] = memory
+        return memory[memory.first - host.address(memory) :]
+
+    pinned = weakref.WeakValueDictionary()  # as CuPy's, kept by who uses it, and not by copies that wait
 
     fake.cuda = _module("cupy.cuda")
     fake.cuda.runtime = _module(
@@ -189,6 +217,7 @@ def modules():
     fake.cuda.nvtx = _module("cupy.cuda.nvtx", RangePush=lambda message: None, RangePop=lambda: None)
     fake.cuda.Device, fake.cuda.device = FakeDevice, _module("cupy.cuda.device", get_cublas_handle=lambda: None)
     fake.cuda.MemoryHook = arrays.MemoryHook
+    fake.cuda.alloc_pinned_memory = alloc_pinned_memory
     fake.cuda.alloc = lambda size: borrowed.allocator(pool.malloc)(size)
     fake.cuda.using_allocator, fake.cuda.UnownedMemory = borrowed.using_allocator, borrowed.UnownedMemory
     fake.cuda.MemoryPointer, fake.from_dlpack = borrowed.memory_pointer, borrowed.from_dlpack

@@ -109,6 +109,12 @@ class _Current(threading.local):
 CURRENT = _Current()
 
 
+def forget():
+    """Streams and their work, as on a device of a new process."""
+    CURRENT.__init__()
+    _UNFINISHED.clear()
+
+
 class Mark:
     """A place in a stream's queue."""
 

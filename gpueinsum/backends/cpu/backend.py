@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from gpueinsum.backends.autotune import Tuner, choices_for, random_numbers
-from gpueinsum.backends.base import PLAIN, Mode
+from gpueinsum.backends.base import PLAIN, Load, Mode
 from gpueinsum.backends.cpu import copies, pool
 from gpueinsum.backends.cpu.program import program, step_seconds
 from gpueinsum.backends.operands import host_array
@@ -39,8 +40,10 @@ class CpuBackend:
     def profile(self) -> Profile:
         return profile_for("cpu")
 
-    def asarray(self, operand: object) -> Array:
+    def check(self, operand: object) -> Array:
         return host_array(operand)
+
+    asarray = check
 
     def compute_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         return _compute_dtype(dtype)
@@ -101,6 +104,13 @@ class CpuBackend:
     def seconds(self, call: Call, count: int) -> float:
         """Seconds of so many calls, one after the other."""
         return host_seconds(call, count)
+
+    def streamed(self, plan: Plan, operands: Sequence[Array], memory: int | None) -> tuple[int, ...]:
+        """None: all operands are where they are used."""
+        return ()
+
+    def loader(self, dtype: np.dtype[Any], nbytes: Sequence[int]) -> AbstractContextManager[Load]:
+        return nullcontext(lambda _, view: view.astype(dtype, copy=False))
 
     def arrange(self, result: Array, order: str) -> Array:
         source = result if order == "C" else result.T

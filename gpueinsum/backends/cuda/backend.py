@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -19,15 +20,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gpueinsum.backends.autotune import Tuner, choices_for, random_numbers
-from gpueinsum.backends.base import PLAIN, Mode, RefusedError
+from gpueinsum.backends.base import PLAIN, Load, Mode, RefusedError
+from gpueinsum.backends.cuda.cublas import WORKSPACE
 from gpueinsum.backends.cuda.events import step_seconds
 from gpueinsum.backends.cuda.geometry import Source
-from gpueinsum.backends.cuda.graph import Launches, forget_graphs, is_worth_a_graph, launch_or_replay
+from gpueinsum.backends.cuda.graph import forget_graphs, is_worth_a_graph, launch_or_replay
 from gpueinsum.backends.cuda.lower import assemble
-from gpueinsum.backends.cuda.program import Address, Product, Program
-from gpueinsum.backends.cuda.runtime import CupyRuntime, Memory
+from gpueinsum.backends.cuda.program import Address, Program
+from gpueinsum.backends.cuda.runner import Run, launcher, runner
+from gpueinsum.backends.cuda.runtime import CupyRuntime
 from gpueinsum.backends.cuda.source import KERNELS
+from gpueinsum.backends.cuda.streaming import choose_streamed, part_loader
 from gpueinsum.backends.cuda.sums import sum_products
+from gpueinsum.backends.footprint import peak_bytes
 from gpueinsum.backends.operands import host_array, on_device
 from gpueinsum.backends.slices import bind_slices
 from gpueinsum.backends.stopwatch import Call
@@ -104,12 +109,12 @@ class CudaBackend:
         """Give back to CuPy's pool what CUDA graphs and cuBLAS hold between calls; how many bytes that is."""
         return forget_graphs() + self.runtime.free_memory()
 
-    def asarray(self, operand: object) -> Array:
-        """The operand on the current device; what CUDA cannot hold is refused before it goes there."""
+    def check(self, operand: object) -> Array:
+        """The operand as an array on the current device if it is on one, else as numpy's, if CUDA can hold it."""
         if type(operand) is not self.runtime.array_type and not on_device(operand):
-            operand = host_array(operand)
-            self.compute_dtype(operand.dtype)
-            operand = operand.astype(operand.dtype.newbyteorder("="), copy=False)
+            array = host_array(operand)
+            self.compute_dtype(array.dtype)
+            return array.astype(array.dtype.newbyteorder("="), copy=False)
         array = self.runtime.to_device(operand)
         item = array.dtype.itemsize
         misaligned = self.runtime.pointer(array) % item  # complex ones are read whole, too
@@ -118,6 +123,10 @@ class CudaBackend:
         if misaligned:
             raise OperandError(f"{array.dtype} elements lie at addresses that are no multiples of {item}")
         return array
+
+    def asarray(self, operand: object) -> Array:
+        """The operand on the current device; what CUDA cannot hold is refused before it goes there."""
+        return self.runtime.to_device(self.check(operand))
 
     def kinds(self, arrays: Sequence[Array]) -> list[Any]:
         """Of CuPy's own arrays the shape and the dtype of each in turn, then in a tuple backend, device and strides.
@@ -153,6 +162,17 @@ class CudaBackend:
     def memory_bytes(self) -> int:
         """What the current device has."""
         return self.runtime.memory()
+
+    def streamed(self, plan: Plan, operands: Sequence[Array], memory: int | None) -> Collection[int]:
+        runtime = self.runtime
+        on_host = [number for number, operand in enumerate(operands) if runtime.on_host(operand)]
+        if not on_host:
+            return ()
+        room = runtime.free_bytes() - WORKSPACE if memory is None else memory
+        return choose_streamed(plan, operands, on_host, room - _peak_bytes(plan, self.profile))
+
+    def loader(self, dtype: np.dtype[Any], nbytes: Sequence[int]) -> AbstractContextManager[Load]:
+        return part_loader(self.runtime, dtype, nbytes)
 
     def arrange(self, result: Array, order: str) -> Array:
         """In C or F order, copied only if it is not: by a kernel of ours, since CuPy's copy of a transpose is slow."""
@@ -231,7 +251,7 @@ class CudaBackend:
     def load(self, schedule: Schedule) -> Callable[..., tuple[Array, ...]]:
         """A schedule as a function of operands that lie as it says, each at a multiple of 16 bytes."""
         program = assemble(schedule, self.runtime.processors)
-        run = _runner(program, self.runtime, _launcher(program, self.runtime))
+        run = runner(program, self.runtime, launcher(program, self.runtime))
         return lambda *operands: run(operands)
 
     def step_seconds(self, schedule: Schedule, operands: Sequence[Array]) -> list[float]:
@@ -260,19 +280,19 @@ class CudaBackend:
         """Seconds that the device takes for so many calls, one after the other."""
         return self.runtime.seconds(call, count)
 
-    def _load(self, plan: Plan, mode: Mode) -> Callable[..., _Run]:
+    def _load(self, plan: Plan, mode: Mode) -> Callable[..., Run]:
         """A function of the device and the operands' strides, which keeps what it loaded last."""
-        precision, graph, deterministic, autotune = mode
+        precision, graph, deterministic, autotune, _ = mode
         if graph and deterministic:
             raise ValueError("graph=True may give other bits than the first call, and deterministic=True refuses that")
         if plan.sliced:
             in_slices = bind_slices(plan, self, mode)
             return lambda *_: lambda operands: in_slices(*operands)
 
-        def load(_: Hashable, *strides: tuple[int, ...]) -> _Run:
+        def load(_: Hashable, *strides: tuple[int, ...]) -> Run:
             return self._without_refused(lambda: ways(strides))
 
-        def ways(strides: Sequence[tuple[int, ...]]) -> _Run:
+        def ways(strides: Sequence[tuple[int, ...]]) -> Run:
             """For operands that begin at a pack, and for others."""
             program, run = ready(strides, aligned=True)
             packed, pointer = program.packed_operands, self.runtime.pointer
@@ -285,66 +305,19 @@ class CudaBackend:
                 anywhere() if any(pointer(operands[number]) % PACK_BYTES for number in packed) else run
             )(operands)
 
-        def ready(strides: Sequence[tuple[int, ...]], aligned: bool) -> tuple[Program, _Run]:
+        def ready(strides: Sequence[tuple[int, ...]], aligned: bool) -> tuple[Program, Run]:
             program = self.program(plan, strides, precision, autotune, aligned)
-            launched = _launcher(program, self.runtime)
+            launched = launcher(program, self.runtime)
             if program.work and (graph or (graph is None and not deterministic and is_worth_a_graph(program))):
                 launched = launch_or_replay(program, self.runtime, launched, warns=bool(graph))
-            return program, _runner(program, self.runtime, launched)
+            return program, runner(program, self.runtime, launched)
 
         return lru_cache(maxsize=_KEPT)(load)
+
+
+_peak_bytes = lru_cache(maxsize=256)(peak_bytes)
 
 
 @lru_cache(maxsize=8)
 def _profile_without(profile: Profile, lacks: tuple[str, ...]) -> Profile:
     return replace(profile, lacks=lacks) if lacks else profile
-
-
-_CAPTURING = (
-    "this stream is being captured, and the memory for intermediates would not live until the graph is launched: "
-    "contract_expression(..., graph=True) captures a graph of its own"
-)
-_Run = Callable[[Sequence[Array]], tuple[Array, ...]]
-
-
-def _runner(program: Program, runtime: CupyRuntime, launched: Launches) -> _Run:
-    """The program as a function of its operands: their addresses, the launches, and arrays in the results' memories."""
-    pointer, array, strided = runtime.pointer, runtime.array, runtime.strided
-    dtype, outputs, results = np.dtype(program.dtype), program.outputs, len(program.operands)
-
-    def run(operands: Sequence[Array]) -> tuple[Array, ...]:
-        memories = launched([*map(pointer, operands)])
-        return tuple(
-            [
-                array(shape, dtype, memories[memory - results], strides)
-                if memory >= results
-                else strided(operands[memory], shape, strides)
-                for memory, shape, strides in outputs
-            ]
-        )
-
-    return run
-
-
-def _launcher(program: Program, runtime: CupyRuntime) -> Launches:
-    """From the operands' addresses to the results' memories, everything launched in turn.
-
-    Raises DeviceError while the caller captures the stream, if it needs memory that would not live until the replay.
-    """
-    launches = [runtime.prepare(work) for work in program.work]
-    allocate, sizes = runtime.allocate, program.results
-    if program.workspace:
-        sizes = (*sizes, program.workspace)
-
-    borrows = bool(program.workspace) or any(isinstance(work, Product) for work in program.work)
-
-    def launch_all(addresses: Sequence[int]) -> Sequence[Memory]:
-        if borrows and runtime.is_capturing():
-            raise DeviceError(_CAPTURING)
-        memories = [allocate(size) for size in sizes]
-        places = [*addresses, *[memory.ptr for memory in memories]]
-        for launch in launches:
-            launch(places)
-        return memories
-
-    return launch_all

@@ -17,7 +17,7 @@ from gpueinsum.backends.cuda.cublas import WORKSPACE, Cublas, CublasError
 from gpueinsum.backends.cuda.installation import find_cuda
 from gpueinsum.backends.cuda.program import Launch, Product, Program, Work
 from gpueinsum.backends.cuda.source import Kernel, kernel_text
-from gpueinsum.backends.cuda.streams import borrowing, current
+from gpueinsum.backends.cuda.streams import CopyStream, borrowing, current
 from gpueinsum.backends.operands import on_device
 from gpueinsum.errors import DeviceError, OperandError
 from gpueinsum.language.subscripts import Shape
@@ -59,6 +59,23 @@ class CupyRuntime:
     def memory(self) -> int:
         """Bytes of memory that the current device has."""
         return int(self._cupy.cuda.runtime.memGetInfo()[1])
+
+    def free_bytes(self) -> int:
+        """Those that are free, or that CuPy's pool keeps unused."""
+        return int(self._cupy.cuda.runtime.memGetInfo()[0] + self._cupy.get_default_memory_pool().free_bytes())
+
+    def on_host(self, array: Array) -> bool:
+        return isinstance(array, np.ndarray)
+
+    def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
+        """Bytes of the host that a device reads while the host goes on; plain ones if no more can be had of these."""
+        try:
+            return np.frombuffer(self._cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
+        except RuntimeError:  # CUDA's own
+            return np.empty(nbytes, np.uint8)
+
+    def copy_stream(self) -> CopyStream:
+        return CopyStream(self._cupy.cuda)
 
     def to_device(self, operand: Any) -> Array:
         """The operand as an array on the current device."""

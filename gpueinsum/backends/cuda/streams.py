@@ -1,10 +1,12 @@
-"""CuPy's current stream, device and allocator, others for a while."""
+"""CuPy's current stream, device and allocator, others for a while; and a stream for copies beside the current one."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -42,3 +44,36 @@ class _Stream:
 
     def __cuda_stream__(self) -> tuple[int, int]:
         return 0, self._address
+
+
+class CopyStream:
+    """A stream for copies from the host, beside the one that is current when this is made, which computes."""
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda = cuda
+        self._computing, self._copying = cuda.get_current_stream(), cuda.Stream(non_blocking=True)
+
+    def mark(self) -> Any:
+        """An event: what was launched so far is done."""
+        return self._record(self._computing)
+
+    def upload(self, out: int, source: np.ndarray[Any, Any], after: Any) -> Any:
+        """Copy an array without gaps to an address after an event; later launches wait. An event: it is copied."""
+        self._copying.wait_event(after)
+        address = source.__array_interface__["data"][0]
+        self._cuda.runtime.memcpyAsync(out, address, source.nbytes, _HOST_TO_DEVICE, self._copying.ptr)
+        copied = self._record(self._copying)
+        self._computing.wait_event(copied)
+        return copied
+
+    def synchronize(self) -> None:
+        """Wait for all copies."""
+        self._copying.synchronize()
+
+    def _record(self, stream: Any) -> Any:
+        event = self._cuda.Event(disable_timing=True)
+        event.record(stream)
+        return event
+
+
+_HOST_TO_DEVICE = 1  # cudaMemcpyKind
