@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,10 @@ _DELAY = 2.0  # seconds before a bar is shown
 
 def bar(total: float, unit: str) -> AbstractContextManager[Any]:
     """A bar as a context whose value has `update(number)`, shown in a terminal if tqdm is there."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return nullcontext(SimpleNamespace(update=lambda number: None))
-    shown: AbstractContextManager[Any] = tqdm(total=total, unit=unit, disable=None, delay=_DELAY, leave=False)
-    return shown
+    if sys.stderr is not None and sys.stderr.isatty():
+        with suppress(ImportError):
+            from tqdm import tqdm
+
+            shown: AbstractContextManager[Any] = tqdm(total=total, unit=unit, delay=_DELAY, leave=False)
+            return shown
+    return nullcontext(SimpleNamespace(update=lambda number: None))

@@ -35,22 +35,29 @@ def orders(
     Terms have distinct labels. The first path is `start` refined. The search ends at `end`, a time of
     `time.perf_counter`, but gives one path at least. What it gives by then is the same for the same seed.
     """
-    rng, best, fewest, sweeps = Random(seed), start or Path(), math.inf, float(_SWEEPS)
+    rng, best, fewest = Random(seed), start or Path(), math.inf
     price = lru_cache(KEPT)(price)
     fresh = _fresh_paths(inputs, output, sizes, rng, start)
+    sweeps, pace, refining = float(_SWEEPS), 0.0, 0.0  # the seconds of a sweep and of the last refinement
     for number in itertools.count():
-        is_fresh = number < 2 or number % _FRESH == 0
+        is_fresh, is_last = number < 2 or number % _FRESH == 0, False
         tree = Tree(inputs, output, sizes, next(fresh) if is_fresh else best, price)
+        begin = perf_counter()
         if number > 1:
-            anneal(tree, rng, int(sweeps), end)
+            affordable = (end - begin - refining) / pace if pace else math.inf
+            is_last = affordable < sweeps
+            anneal(tree, rng, int(min(sweeps, affordable)), end)
+            pace = (perf_counter() - begin) / sweeps
             sweeps *= _GROWTH
+        annealed = perf_counter()
         refine_tree(tree, end)
+        refining = perf_counter() - annealed
         path, seconds = tree.path(), tree.seconds()
         if seconds < fewest:
             best, fewest = path, seconds
         yield path
-        if perf_counter() > end or len(inputs) <= OUTER:
-            return  # in time, or with the best of all
+        if is_last or perf_counter() > end or len(inputs) <= OUTER:
+            return  # a tree of few leaves is solved
 
 
 def _fresh_paths(

@@ -26,7 +26,7 @@ Seconds = Callable[[Plan], float]  # predicted, of a plan on a device
 MANY_RUNS, _MOST_SECONDS = 100, 10.0
 # It ends earlier if it has found nothing better for this share of those runs' time, and for that of finding so many
 # orders in one pass each; or if it has found nothing better in so many refined orders.
-_PATIENCE, _PATIENT, _IDLE = 0.2, 10, 8
+_PATIENCE, _PATIENT, _IDLE = 0.1, 10, 8
 _SHARES = (0.5, 0.0)  # of greedy searches other than opt_einsum's own
 _MOST_ELEMENTS = 1 << 62  # of any array
 # An expression of fewer index points than this takes some 10 us in any order; to price a plan takes 100 us.

@@ -147,14 +147,14 @@ def test_a_search_takes_no_longer_than_runs_could_save(runs, ticks):
     subscripts, device = grid(4, 4, 24), profile("cpu")
     usual = seconds(usual_plan(subscripts), "cpu")
     search.cheapest_plan(subscripts, "float64", device, lambda plan: schedule(plan, device).seconds, runs)
-    assert 1e-3 * ticks[0] <= min(0.2 * runs * usual, 10.0) + 0.01
+    assert 1e-3 * ticks[0] <= min(0.1 * runs * usual, 10.0) + 0.01
 
 
 @pytest.mark.parametrize("wanted", [0.0, 0.5, 2.0])
 def test_a_search_takes_the_seconds_that_it_is_given(wanted, ticks):
     subscripts, device = grid(4, 4, 24), profile("cpu")
     plan = search.cheapest_plan(subscripts, "float64", device, lambda plan: schedule(plan, device).seconds, 1, wanted)
-    assert wanted <= 1e-3 * ticks[0] <= wanted + 0.01
+    assert 0.8 * wanted <= 1e-3 * ticks[0] <= wanted + 0.01
     assert (plan == usual_plan(subscripts)) == (wanted == 0)
 
 
