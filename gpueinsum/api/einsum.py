@@ -61,6 +61,7 @@ def einsum(
     deterministic: bool = False,
     autotune: bool = False,
     memory_limit: int | str | None = None,
+    optimize_seconds: float | None = None,
 ) -> Array:
     """Einstein summation of numpy or CuPy arrays, in numpy's notation and with numpy's semantics.
 
@@ -89,6 +90,9 @@ def einsum(
             intermediates and the result together. What does not fit is computed in slices (`Plan.sliced`), in the least
             predicted time. "auto" is 80 % of the device's memory, less the operands'. A `ContractionTree` keeps its own
             slices.
+        optimize_seconds: Seconds for which `optimize="auto"` may search for an order of contraction, the first time
+            that the expression is met with these shapes; 0 for no search. By default the search takes a share of the
+            time that the order which is at hand is predicted to take.
 
     Returns the result, a view of the operand if it is only a transposition or a diagonal of it.
 
@@ -102,14 +106,16 @@ def einsum(
            [2, 4]])
     """
     has_defaults = out is dtype is backend is precision is memory_limit is None and optimize is _AUTO and order == "K"
-    if has_defaults and casting == "safe" and not (deterministic or autotune) and type(subscripts) is str:
+    has_defaults = has_defaults and casting == "safe" and optimize_seconds is None
+    if has_defaults and not (deterministic or autotune) and type(subscripts) is str:
         kinds = array_kinds(operands)
         if kinds:
             return cached_call(subscripts, *kinds)(*operands)
         if operands:
             return evaluate(subscripts, operands, None, DEFAULT)
     expression, arrays = hashable_form(subscripts, operands)
-    options = Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune, memory_limit)
+    modes = precision, deterministic, autotune, memory_limit
+    options = Options(dtype, order, casting, optimize, backend, *modes, optimize_seconds=optimize_seconds)
     return evaluate(expression, arrays, out, options.check())
 
 
@@ -121,6 +127,7 @@ def einsum_plan(
     memory_limit: int | str | None = None,
     largest_intermediate: int | str | None = None,
     device: str | Profile | None = None,
+    optimize_seconds: float | None = None,
 ) -> Plan:
     """The plan of an expression, from arrays or from shapes (tuples); needs no GPU and touches no data.
 
@@ -139,8 +146,8 @@ def einsum_plan(
     if dtype is None:
         dtypes = [array_dtype(operand) for operand in operands_or_shapes if not is_shape(operand)]
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-    options = Options(dtype, "K", "safe", optimize, memory_limit=memory_limit, runs=MANY_RUNS)
-    options = options._replace(largest_intermediate=largest_intermediate).check()
+    modes: dict[str, Any] = {"memory_limit": memory_limit, "runs": MANY_RUNS, "optimize_seconds": optimize_seconds}
+    options = Options(dtype, optimize=optimize, largest_intermediate=largest_intermediate, **modes).check()
     is_there = any(map(on_device, operands_or_shapes))
     if device is None:
         profile = profile_for("cuda" if is_there else "cpu")

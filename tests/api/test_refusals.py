@@ -37,6 +37,27 @@ REFUSED = [
     (lambda: ge.einsum("i", np.ones(3), backend="tpu"), ValueError, "backend='tpu' is none of"),
     (lambda: ge.einsum("i", np.ones(3), precision="low"), ValueError, "precision='low' is none of"),
     (lambda: ge.einsum("i", np.ones(3), deterministic="yes"), ValueError, "deterministic='yes' is none of"),
+    (
+        lambda: ge.einsum("i", np.ones(3), optimize_seconds="1 h"),
+        ValueError,
+        "optimize_seconds='1 h' is no number of seconds",
+    ),
+    (lambda: ge.einsum("i", np.ones(3), optimize_seconds=-1), ValueError, "optimize_seconds=-1 is no number"),
+    (
+        lambda: ge.einsum("i", np.ones(3), optimize_seconds=1, deterministic=True),
+        ValueError,
+        "optimize_seconds=1 searches by the clock.* deterministic=True refuses",
+    ),
+    (
+        lambda: ge.contract("i,i,i", *[np.ones(3)] * 3, optimize=[(0, 1), (0, 1)], optimize_seconds=1),
+        ValueError,
+        "optimize_seconds=1 is for optimize='auto'",
+    ),
+    (
+        lambda: ge.vjp(ge.einsum_plan("i,i", (3,), (3,)), np.ones(3), np.ones(3), optimize_seconds=1),
+        ValueError,
+        "optimize_seconds=1 is given with a plan",
+    ),
     (lambda: ge.contract_expression("i", (3,), graph="yes"), ValueError, "graph='yes' is none of"),
     (lambda: ge.contract_expression("i", (3,), graph=True, deterministic=True), ValueError, "graph=True may give"),
     (lambda: ge.einsum("i", np.ones(3), optimize="fastest"), KeyError, "optimize='fastest'"),
