@@ -55,6 +55,7 @@ class Options(NamedTuple):
     memory_limit: Any = None  # of a run: bytes, a text, a share of the device
     graph: bool | None = False
     runs: int = 1  # the search for an order may take as long as so many runs could save
+    optimize_seconds: float | None = None  # or so long
     largest_intermediate: Any = None  # elements, for searches for an order
 
     def check(self) -> Options:
@@ -62,7 +63,8 @@ class Options(NamedTuple):
 
         A search that stops by the clock could find another plan at another time: `deterministic` allows no search.
         """
-        dtype, order, casting, optimize, backend, precision, deterministic, autotune, limit, graph, runs, largest = self
+        dtype, order, casting, optimize, backend, precision, deterministic, autotune, limit, *others = self
+        graph, runs, wanted, largest = others
         values = (order, casting, precision, deterministic, autotune, graph)
         for value, (name, allowed) in zip(values, _ALLOWED.items(), strict=True):
             if value not in allowed:
@@ -75,6 +77,7 @@ class Options(NamedTuple):
             raise ValueError(
                 "autotune=True chooses by the clock, which differs from run to run: deterministic=True refuses that"
             )
+        wanted = None if wanted is None else read_seconds(wanted, optimize, deterministic)
         bytes_limit(limit, memory=0)
         if not (largest is None or isinstance(largest, Number | str)):
             raise PlanError(f"largest_intermediate={largest!r} is not a number of elements")
@@ -85,7 +88,7 @@ class Options(NamedTuple):
                 dtype = dtype.newbyteorder("=")
         modes = precision, bool(deterministic), bool(autotune), limit, graph if graph is None else bool(graph)
         runs = 0 if deterministic else runs
-        return Options(dtype, order, casting, _hashable(optimize), backend, *modes, runs, largest)
+        return Options(dtype, order, casting, _hashable(optimize), backend, *modes, runs, wanted, largest)
 
     @property
     def mode(self) -> Mode:
@@ -94,6 +97,21 @@ class Options(NamedTuple):
 
 
 DEFAULT = Options()
+
+
+def read_seconds(wanted: Any, optimize: Optimize, deterministic: bool) -> float:
+    """The time of `optimize_seconds=`. Refuses what is none, and a time to search for an order that is given."""
+    is_number = isinstance(wanted, int | float | np.integer | np.floating) and not isinstance(wanted, bool)
+    if not (is_number and 0 <= wanted < math.inf):
+        raise PlanError(f"optimize_seconds={wanted!r:.60} is no number of seconds")
+    if not (optimize is None or optimize is True or (isinstance(optimize, str) and optimize == "auto")):
+        raise PlanError(f"optimize_seconds={wanted} is for optimize='auto', and optimize is {optimize!r:.60}")
+    if wanted and deterministic:
+        raise ValueError(
+            f"optimize_seconds={wanted} searches by the clock, which differs from run to run: deterministic=True "
+            "refuses that"
+        )
+    return float(wanted)
 
 
 def _hashable(optimize: Optimize) -> Optimize:

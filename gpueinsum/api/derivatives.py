@@ -45,6 +45,7 @@ def vjp(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    optimize_seconds: float | None = None,
 ) -> tuple[Any, Pullback]:
     """The value of an einsum, and its pullback: a function from the value's cotangent to the operands' gradients.
 
@@ -59,8 +60,9 @@ def vjp(
         wrt: Positions of the operands whose gradients are wanted, in this order; all by default.
         memory_limit: As in `einsum`, for each pass, the value and the gradients together. What does not fit is computed
             again in the backward pass, or both passes are run in slices, or both, whichever is predicted fastest.
-        dtype, order, casting, optimize, backend, precision, deterministic, autotune: As in `einsum`; `order` is that of
-            the gradients, too. Up to three may be planned anew, by `optimize` if it is a name, else by "auto".
+        dtype, order, casting, optimize, backend, precision, deterministic, autotune, optimize_seconds: As in `einsum`;
+            `order` is that of the gradients, too. Up to three may be planned anew, by `optimize` if it is a name, else
+            by "auto".
 
     Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays
     (of one for one operand), each of its operand's shape and dtype. A cotangent with one more axis, its first, is a
@@ -79,7 +81,8 @@ def vjp(
     """
     asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
     modes = backend, precision, deterministic, autotune, memory_limit
-    options = _options(asked, Options(dtype, order, casting, optimize, *modes))
+    asked_for = Options(dtype, order, casting, optimize, *modes, optimize_seconds=optimize_seconds)
+    options = _options(asked, asked_for)
     library = library_of(given)
     if library is not None:
         value, pullback = library.vjp(asked, given, wrt, options)
@@ -178,6 +181,7 @@ def jvp(
     deterministic: bool = False,
     autotune: bool = False,
     memory_limit: int | str | None = None,
+    optimize_seconds: float | None = None,
 ) -> tuple[Any, Any]:
     """The value of an einsum and its tangent: how it changes as the operands change by their tangents.
 
@@ -197,7 +201,8 @@ def jvp(
     given = check_list(operands, None, "operands")
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
     modes = backend, precision, deterministic, autotune, memory_limit
-    options = _options(asked, Options(dtype, order, casting, optimize, *modes))
+    asked_for = Options(dtype, order, casting, optimize, *modes, optimize_seconds=optimize_seconds)
+    options = _options(asked, asked_for)
     along = check_list(tangents, len(given), "tangents")
     library = library_of([*given, *along])
     if library is not None:
@@ -233,6 +238,10 @@ def _options(asked: Expression | Plan, options: Options) -> Options:
     if isinstance(asked, Plan):
         if options.dtype is not None:
             raise PlanError(f"dtype={options.dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
+        if options.optimize_seconds is not None:
+            raise PlanError(
+                f"optimize_seconds={options.optimize_seconds!r:.60} is given with a plan, which has an order"
+            )
         casting = "same_kind" if options.casting == "safe" else options.casting
         options = options._replace(dtype=dtype_of(asked.dtype), casting=casting)
     return options._replace(runs=MANY_RUNS).check()

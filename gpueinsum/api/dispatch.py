@@ -300,7 +300,8 @@ def plan_for(
     expression: Expression, shapes: tuple[Shape, ...], dtype: Dtype, options: Options, profile: Profile
 ) -> Plan:
     """The plan of an expression in its hashable form, for such a device, from the cache if it is there."""
-    return _plan(expression, shapes, dtype, options.optimize, options.largest_intermediate, profile, options.runs)
+    how = options.optimize, options.largest_intermediate, profile, options.runs, options.optimize_seconds
+    return _plan(expression, shapes, dtype, *how)
 
 
 @lru_cache(maxsize=4096)
@@ -312,10 +313,12 @@ def _plan(
     largest: int | str | None,
     profile: Profile,
     runs: int,
+    search_seconds: float | None,
 ) -> Plan:
     subscripts = resolve(expression, shapes)
     if optimize in ("auto", True, None) and largest in (None, -1):
-        return cheapest_plan(subscripts, dtype.name, profile, partial(predicted_seconds, profile=profile), runs)
+        price = dtype.name, profile, partial(predicted_seconds, profile=profile)
+        return cheapest_plan(subscripts, *price, runs, search_seconds)
     sizes, sliced = dict(subscripts.sizes), tuple[Label, ...]()
     if isinstance(optimize, SlicedPath):
         optimize, sliced = optimize.path, optimize.labels(subscripts.inputs)
@@ -341,6 +344,8 @@ def expression_within(plan: Plan, room: Room, runs: int) -> Plan:
 
 def plan_within(plan: Plan, room: Room, runs: int) -> Plan:
     """Any plan in slices, or with parts computed again, that keeps to the room. One that has slices keeps them."""
+    copies = [plan.shape(plan.outputs[position]) for position in plan.borrowed_outputs()]  # memory of their own
+    room = room.less(result_bytes(copies, np.dtype(plan.dtype)))
     if plan.sliced:
         return room.check(plan, "in its own slices")
     return fit_plan(plan, room.bytes, room.profile, room.peak, room.seconds, runs)

@@ -39,8 +39,11 @@ class Room:
         return predicted_seconds(plan, self.profile)
 
     def less(self, taken: int) -> Room:
-        """What is left when so many bytes are taken."""
-        return replace(self, bytes=max(0, self.bytes - taken))
+        """What is left when so many bytes are taken. Raises PlanError if those are more than there are."""
+        if taken > self.bytes:
+            needed = f"casts, copies and results take {bytes_text(taken)} ({taken} bytes) by themselves"
+            raise PlanError(f"a memory_limit of {bytes_text(self.bytes)} is too small: {needed}")
+        return replace(self, bytes=self.bytes - taken)
 
     def check(self, plan: Plan, how: str) -> Plan:
         """The plan. Raises PlanError, saying `how` it came to be, if it takes more."""

@@ -6,8 +6,6 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import opt_einsum
@@ -17,10 +15,6 @@ from gpueinsum.language.subscripts import Label, Term
 
 Path = tuple[tuple[int, ...], ...]
 Optimize = Any  # a name, a bool, a path, numpy's forms of these, or a callable such as opt_einsum's PathOptimizer
-
-# Of its limit: what a search by price tries to keep to before it tries more. Of the 16 tensors of a PEPS of 4 x 4 sites
-# it weighed 12516 pairs with an eighth, 5538 with a quarter, 11098 with the limit itself.
-_FIRST_CAP = 0.25
 
 
 class SlicedPath(NamedTuple):
@@ -81,7 +75,7 @@ def find_order(
     limit = _elements(largest, (*inputs, output), sizes)
     if len(inputs) <= 2:
         return (tuple(range(len(inputs))),), ()
-    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes)]
+    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), searched_sizes(sizes)]
     if limit is not None and hasattr(optimize, "search"):
         raise PlanError(
             f"{type(optimize).__name__} takes no largest_intermediate: give a limit to the optimizer, if it knows one"
@@ -98,21 +92,6 @@ def find_order(
     return check_path(path, len(inputs)), ()
 
 
-def greedy_path(inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int], weight: float) -> Path:
-    """The pair first that leaves the least: its result's elements less `weight` times those of its sides.
-
-    opt_einsum's "greedy" is that with a weight of 1. The overlap of two matrix product states of 12 sites took half the
-    flops with 0 and 0.5.
-    """
-
-    def cost(result: int, lhs: int, rhs: int, *labels: object) -> float:
-        return result - weight * (lhs + rhs)
-
-    arguments = [frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes)
-    path = opt_einsum.paths.ssa_greedy_optimize(*arguments, cost_fn=cost)
-    return check_path(opt_einsum.paths.ssa_to_linear(path), len(inputs))
-
-
 def all_paths(operands: int) -> Iterator[Path]:
     """Every path of pairs: operands! (operands - 1)! / 2^(operands - 1) of them.
 
@@ -125,59 +104,7 @@ def all_paths(operands: int) -> Iterator[Path]:
         yield from ((pair, *rest) for rest in all_paths(operands - 1))
 
 
-def priced_path(
-    inputs: Sequence[Term],
-    output: Term,
-    sizes: Mapping[Label, int],
-    pair_seconds: Callable[[int, int, int, int], float],
-    limit: float,
-    end: float,
-) -> Path:
-    """The path whose pairs take the fewest seconds together, less than `limit`, of all that make no outer products.
-
-    `pair_seconds` is the price of a pair by its sizes of batch, rows, columns and sum. Raises PlanError if no path
-    keeps to the limit, or if none is found before `end`, a time of `time.perf_counter`.
-    """
-    seconds_of = cache(pair_seconds)
-    labels_of: dict[int, frozenset[int]] = {}  # of the array that each set of operands is contracted to
-
-    def weigh(*arguments: Any) -> None:
-        """What opt_einsum's dynamic programming asks of each pair of sets of operands: whether, and how, to join them.
-
-        A set is a bitmap, and found[set] is (its labels, its seconds, its pairs).
-        """
-        lhs_seconds, rhs_seconds, labels, size, cap, lhs, rhs, found, connected, _, terms, shared, _, *pairs = arguments
-        if perf_counter() > end or cap > 100 * limit:  # opt_einsum would raise the cap for ever
-            raise PlanError("no path is found within the limits")
-        both = lhs | rhs
-        cap = min(cap, limit, found[both][1] if both in found else cap)
-        if lhs_seconds + rhs_seconds >= cap:
-            return
-        x, y = (labels_of.get(side, terms[side.bit_length() - 1]) for side in (lhs, rhs))
-        out = labels_of.get(both)
-        if out is None:
-            others = [term for number, term in enumerate(terms) if connected >> number & ~both >> number & 1]
-            out = labels_of[both] = labels - (shared - frozenset().union(*others))
-        batch = rows = columns = summed = 1
-        for label in x:
-            if label not in y:
-                rows *= size[label]
-            elif label in out:
-                batch *= size[label]
-            else:
-                summed *= size[label]
-        for label in y - x:
-            columns *= size[label]
-        seconds = lhs_seconds + rhs_seconds + seconds_of(batch, rows, columns, summed)
-        if seconds < cap:
-            found[both] = out, seconds, tuple(pairs)
-
-    search = opt_einsum.DynamicProgramming(minimize=weigh, cost_cap=_FIRST_CAP * limit)
-    path = search([frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes))
-    return check_path(path, len(inputs))
-
-
-def _searched_sizes(sizes: Mapping[Label, int]) -> dict[Label, int]:
+def searched_sizes(sizes: Mapping[Label, int]) -> dict[Label, int]:
     """The sizes for a search: where nothing costs anything, "dp" gives up."""
     return {label: max(size, 1) for label, size in sizes.items()}
 
