@@ -88,8 +88,8 @@ def einsum(
             these libraries, and to remember the fastest on disk; by default the one predicted to be is taken.
         memory_limit: Bytes, as a number, as "4GiB", as "80%" of the device's, or "auto", for casts of operands,
             intermediates and the result together. What does not fit is computed in slices (`Plan.sliced`), in the least
-            predicted time. "auto" is 80 % of the device's memory, less the operands'. A `ContractionTree` keeps its own
-            slices.
+            predicted time. "auto" is 80 % of the device's memory less the operands', but at least 40 %. A
+            `ContractionTree` keeps its own slices.
         optimize_seconds: Seconds for which `optimize="auto"` may search for an order of contraction, the first time
             that the expression is met with these shapes; 0 for no search. By default the search takes a share of the
             time that the order which is at hand is predicted to take.

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpueinsum.api.arguments import Dtype, Signature, bytes_limit
 from gpueinsum.backends.base import Backend
-from gpueinsum.backends.footprint import copied_bytes, peak_bytes
+from gpueinsum.backends.footprint import run_bytes
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import PlanError
 from gpueinsum.language.plan import Plan
@@ -32,7 +32,7 @@ class Room:
         """What a run takes: intermediates, outputs, casts of operands, what steps take for themselves."""
         own = np.dtype(plan.dtype)
         dtypes = [*self.dtypes, *[own] * (len(plan.inputs) - len(self.dtypes))]
-        return peak_bytes(plan, self.profile if self.counts_steps else None) + copied_bytes(plan, dtypes)
+        return run_bytes(plan, self.profile if self.counts_steps else None, dtypes)
 
     def seconds(self, plan: Plan) -> float:
         """Predicted."""
