@@ -32,6 +32,7 @@ from gpueinsum.api.dispatch import (
     expression_within,
     plan_for,
     plan_options,
+    resolve,
 )
 from gpueinsum.api.libraries import library_of
 from gpueinsum.api.limits import room_for
@@ -158,7 +159,7 @@ def einsum_plan(
         return plan
     memory = profile.memory_bytes if device is not None or is_there else HOST.memory_bytes()
     room = room_for(memory_limit, memory, profile, [(shape, options.dtype) for shape in shapes])
-    return expression_within(plan, room, options.runs)
+    return expression_within(resolve(expression, shapes), plan, room, options)
 
 
 def run_plan(
