@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-Report = Callable[[int], object]  # how much is done
-Progress = Callable[[int, int], object] | bool | None  # of what is done and what there is; False for no report
+Report = Callable[[float], object]  # how much is done
+Progress = Callable[[Any, Any], object] | bool | None  # of what is done and what there is; False for no report
 
 _BAR_AFTER = 2.0  # seconds: shorter work needs no bar
 _asked: ContextVar[Progress] = ContextVar("gpueinsum_progress", default=None)
@@ -39,7 +39,7 @@ def _tracked(numbers: range, unit: str, progress: Progress) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def reports(total: int, unit: str, progress: Progress, done: int = 0) -> Iterator[Report]:
+def reports(total: float, unit: str, progress: Progress, done: float = 0) -> Iterator[Report]:
     """A function to call with how much is done. By default it moves a bar on standard error, where there is one.
 
     A bar needs a terminal and tqdm, and is shown when the work has taken two seconds.
@@ -54,7 +54,7 @@ def reports(total: int, unit: str, progress: Progress, done: int = 0) -> Iterato
         yield lambda done: None
 
 
-def bar(total: int, unit: str, done: int = 0) -> Any:
+def bar(total: float, unit: str, done: float = 0) -> Any:
     """tqdm's bar on standard error."""
     from tqdm import tqdm
 

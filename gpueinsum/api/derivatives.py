@@ -14,7 +14,6 @@ from gpueinsum.api.arguments import (
     Dtype,
     Expression,
     Options,
-    bytes_limit,
     check_differentiable,
     dtype_of,
     hashable_form,
@@ -46,6 +45,7 @@ def vjp(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    optimize_seconds: float | None = None,
 ) -> tuple[Any, Pullback]:
     """The value of an einsum, and its pullback: a function from the value's cotangent to the operands' gradients.
 
@@ -58,11 +58,11 @@ def vjp(
         subscripts: As in `einsum`; or a Plan, of any number of outputs.
         operands: As in `einsum`; or the plan's inputs.
         wrt: Positions of the operands whose gradients are wanted, in this order; all by default.
-        memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for casts of operands, intermediates,
-            value and gradients together. What of the forward pass does not fit is computed again in the backward pass.
-            What a step takes for itself (a copy of what fits no product as it lies, or a conjugate) comes on top.
-        dtype, order, casting, optimize, backend, precision, deterministic, autotune: As in `einsum`; `order` is that of
-            the gradients, too. Up to three may be planned anew, by `optimize` if it is a name, else by "auto".
+        memory_limit: As in `einsum`, for each pass, the value and the gradients together. What does not fit is computed
+            again in the backward pass, or both passes are run in slices, or both, whichever is predicted fastest.
+        dtype, order, casting, optimize, backend, precision, deterministic, autotune, optimize_seconds: As in `einsum`;
+            `order` is that of the gradients, too. Up to three may be planned anew, by `optimize` if it is a name, else
+            by "auto".
 
     Returns (value, pullback). `pullback(cotangent)` takes an array of the value's shape and returns a tuple of arrays
     (of one for one operand), each of its operand's shape and dtype. A cotangent with one more axis, its first, is a
@@ -80,12 +80,14 @@ def vjp(
            [50., 60.]]), array([31., 42.]))
     """
     asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
-    options = _options(asked, Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune))
+    modes = backend, precision, deterministic, autotune, memory_limit
+    asked_for = Options(dtype, order, casting, optimize, *modes, optimize_seconds=optimize_seconds)
+    options = _options(asked, asked_for)
     library = library_of(given)
     if library is not None:
-        value, pullback = library.vjp(asked, given, wrt, options, memory_limit)
+        value, pullback = library.vjp(asked, given, wrt, options)
         return value, pullback
-    return evaluate_vjp(asked, given, wrt, options, memory_limit)
+    return evaluate_vjp(asked, given, wrt, options)
 
 
 def evaluate_vjp(
@@ -93,12 +95,10 @@ def evaluate_vjp(
     given: Sequence[Any],
     wrt: int | Sequence[int] | None,
     options: Options,
-    memory_limit: int | str | None,
 ) -> tuple[Any, Pullback]:
     """`vjp` for arrays of numpy's or CuPy's, and whatever becomes such."""
     chosen, arrays = backend_and_arrays(options.backend, given)
-    limit = bytes_limit(memory_limit, chosen)
-    call = both_passes(asked, signature(arrays), positions_of(wrt, len(given)), options, limit, chosen)
+    call = both_passes(asked, signature(arrays), positions_of(wrt, len(given)), options, chosen)
     outputs = call.forward.run(*call.forward.load(chosen, arrays))
     order, stays = layout(options.order, given), stays_on_device(chosen, given)
     finish = partial(finish_result, order=order, backend=chosen, stays=stays)
@@ -163,7 +163,7 @@ class Pullback:
         size = batch_of(batches)
         run = call.batched(tuple(batches), *size) if size else call.backward.run
         kept = map(backend.check, self._kept)  # refused here if they are on another device than the current one
-        gradients = run(*call.backward.cast(arrays), *kept)
+        gradients = run(*call.backward.load(backend, [*arrays, *kept]))
         return tuple(map(self._finish, gradients, call.dtypes))
 
 
@@ -180,6 +180,8 @@ def jvp(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    memory_limit: int | str | None = None,
+    optimize_seconds: float | None = None,
 ) -> tuple[Any, Any]:
     """The value of an einsum and its tangent: how it changes as the operands change by their tangents.
 
@@ -198,7 +200,9 @@ def jvp(
     """
     given = check_list(operands, None, "operands")
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
-    options = _options(asked, Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune))
+    modes = backend, precision, deterministic, autotune, memory_limit
+    asked_for = Options(dtype, order, casting, optimize, *modes, optimize_seconds=optimize_seconds)
+    options = _options(asked, asked_for)
     along = check_list(tangents, len(given), "tangents")
     library = library_of([*given, *along])
     if library is not None:
@@ -234,6 +238,10 @@ def _options(asked: Expression | Plan, options: Options) -> Options:
     if isinstance(asked, Plan):
         if options.dtype is not None:
             raise PlanError(f"dtype={options.dtype!r:.60} is given with a plan, which has one: {asked.dtype}")
+        if options.optimize_seconds is not None:
+            raise PlanError(
+                f"optimize_seconds={options.optimize_seconds!r:.60} is given with a plan, which has an order"
+            )
         casting = "same_kind" if options.casting == "safe" else options.casting
         options = options._replace(dtype=dtype_of(asked.dtype), casting=casting)
     return options._replace(runs=MANY_RUNS).check()

@@ -29,13 +29,16 @@ from gpueinsum.api.dispatch import (
     cached_plan_call,
     evaluate,
     evaluate_plan,
+    expression_within,
     plan_for,
     plan_options,
 )
 from gpueinsum.api.libraries import library_of
+from gpueinsum.api.limits import room_for
 from gpueinsum.backends.operands import on_device
-from gpueinsum.backends.select import backend_for
+from gpueinsum.backends.select import HOST, backend_for
 from gpueinsum.costs.machine import profile_for
+from gpueinsum.costs.profile import Profile, device_profile
 from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.language.subscripts import Shape, alphabet
 from gpueinsum.planning.path import Optimize
@@ -57,6 +60,8 @@ def einsum(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    memory_limit: int | str | None = None,
+    optimize_seconds: float | None = None,
 ) -> Array:
     """Einstein summation of numpy or CuPy arrays, in numpy's notation and with numpy's semantics.
 
@@ -81,6 +86,13 @@ def einsum(
             then share nothing with other streams. On the CPU, and of kernels, that always holds.
         autotune: True to time the few ways there are to run each product of large arrays, once on this device with
             these libraries, and to remember the fastest on disk; by default the one predicted to be is taken.
+        memory_limit: Bytes, as a number, as "4GiB", as "80%" of the device's, or "auto", for casts of operands,
+            intermediates and the result together. What does not fit is computed in slices (`Plan.sliced`), in the least
+            predicted time. "auto" is 80 % of the device's memory less the operands', but at least 40 %. A
+            `ContractionTree` keeps its own slices.
+        optimize_seconds: Seconds for which `optimize="auto"` may search for an order of contraction, the first time
+            that the expression is met with these shapes; 0 for no search. By default the search takes a share of the
+            time that the order which is at hand is predicted to take.
 
     Returns the result, a view of the operand if it is only a transposition or a diagonal of it.
 
@@ -93,15 +105,17 @@ def einsum(
     array([[3, 7],
            [2, 4]])
     """
-    has_defaults = out is dtype is backend is precision is None and optimize is _AUTO and order == "K"
-    if has_defaults and casting == "safe" and not (deterministic or autotune) and type(subscripts) is str:
+    has_defaults = out is dtype is backend is precision is memory_limit is None and optimize is _AUTO and order == "K"
+    has_defaults = has_defaults and casting == "safe" and optimize_seconds is None
+    if has_defaults and not (deterministic or autotune) and type(subscripts) is str:
         kinds = array_kinds(operands)
         if kinds:
             return cached_call(subscripts, *kinds)(*operands)
         if operands:
             return evaluate(subscripts, operands, None, DEFAULT)
     expression, arrays = hashable_form(subscripts, operands)
-    options = Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune)
+    modes = precision, deterministic, autotune, memory_limit
+    options = Options(dtype, order, casting, optimize, backend, *modes, optimize_seconds=optimize_seconds)
     return evaluate(expression, arrays, out, options.check())
 
 
@@ -111,12 +125,16 @@ def einsum_plan(
     dtype: Any = None,
     optimize: Optimize = "auto",
     memory_limit: int | str | None = None,
+    largest_intermediate: int | str | None = None,
+    device: str | Profile | None = None,
+    optimize_seconds: float | None = None,
 ) -> Plan:
     """The plan of an expression, from arrays or from shapes (tuples); needs no GPU and touches no data.
 
-    Args are `einsum`'s; `dtype` is by default that of the arrays, float64 for shapes; `memory_limit` is `contract`'s.
-    The plan can be printed, costed by `explain`, kept as JSON (`plan.to_json()`, `Plan.from_json(text)`) and run by
-    `run_plan`.
+    Args are `einsum`'s; `dtype` is by default that of the arrays, float64 for shapes; `largest_intermediate` is
+    `contract`'s. The plan is made for a `device` ("h200", "a100", "cpu", the file of a profile, or a profile), by
+    default for where the operands are, shapes for this machine's CPU. The plan can be printed, costed by `explain`,
+    kept as JSON (`plan.to_json()`, `Plan.from_json(text)`) and run by `run_plan`.
 
     >>> print(einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10)))
     ij,jk,kl->il  float64  i=40 j=30 k=20 l=10
@@ -128,9 +146,19 @@ def einsum_plan(
     if dtype is None:
         dtypes = [array_dtype(operand) for operand in operands_or_shapes if not is_shape(operand)]
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-    options = Options(dtype, optimize=optimize, memory_limit=memory_limit, runs=MANY_RUNS).check()
-    device = "cuda" if any(map(on_device, operands_or_shapes)) else "cpu"
-    return plan_for(expression, shapes, options.dtype, options, profile_for(device))
+    modes: dict[str, Any] = {"memory_limit": memory_limit, "runs": MANY_RUNS, "optimize_seconds": optimize_seconds}
+    options = Options(dtype, optimize=optimize, largest_intermediate=largest_intermediate, **modes).check()
+    is_there = any(map(on_device, operands_or_shapes))
+    if device is None:
+        profile = profile_for("cuda" if is_there else "cpu")
+    else:
+        profile = device if isinstance(device, Profile) else device_profile(device)
+    plan = plan_for(expression, shapes, options.dtype, options, profile)
+    if memory_limit is None:
+        return plan
+    memory = profile.memory_bytes if device is not None or is_there else HOST.memory_bytes()
+    room = room_for(memory_limit, memory, profile, [(shape, options.dtype) for shape in shapes])
+    return expression_within(plan, room, options.runs)
 
 
 def run_plan(
@@ -140,6 +168,7 @@ def run_plan(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    memory_limit: int | str | None = None,
     executor: Executor | None = None,
     devices: str | Sequence[int] | None = None,
     checkpoint: str | PathLike[str] | None = None,
@@ -147,8 +176,9 @@ def run_plan(
 ) -> Any:
     """The result of a plan for operands of its shapes, which are cast to its dtype; a tuple if it has several outputs.
 
-    Args are `einsum`'s. With one of `executor`, `devices` and `checkpoint` the slices of a plan are run in batches,
-    of operands on the host, and give the same bits on any number of workers:
+    Args are `einsum`'s; within a `memory_limit` a plan without slices is run in slices if it must be. With one of
+    `executor`, `devices` and `checkpoint` the slices of a plan are run in batches, of operands on the host, and give
+    the same bits on any number of workers:
         executor: Any `concurrent.futures.Executor`: Python's, Dask's `client.get_executor()`, mpi4py's
             `MPIPoolExecutor`.
         devices: "all" or a list of numbers: the GPUs of this machine, each with a thread. The CPU where "all" are none.
@@ -164,17 +194,19 @@ def run_plan(
     kind, RuntimeError for an executor that fails, OSError for a checkpoint that cannot be written.
     """
     check_is_plan(plan)
-    if executor is not None or devices is not None or checkpoint is not None:
-        from gpueinsum.distributed.run import run_in_batches  # which is made of calls
-
-        options = plan_options(plan, backend, precision, deterministic, autotune)
-        return run_in_batches(plan, operands, options, executor, devices, checkpoint, progress)
-    if backend is precision is None and progress is None and not (deterministic or autotune):
+    is_plain = backend is precision is memory_limit is None and not (deterministic or autotune)
+    is_here = executor is None and devices is None and checkpoint is None
+    if is_plain and is_here and progress is None:
         kinds = array_kinds(operands)
         if kinds:
             return cached_plan_call(plan, *kinds)(*operands)
+    options = plan_options(plan, backend, precision, deterministic, autotune, memory_limit)
+    if not is_here:
+        from gpueinsum.distributed.run import run_in_batches  # which is made of calls
+
+        return run_in_batches(plan, operands, options, executor, devices, checkpoint, progress)
     with asking(progress):
-        return evaluate_plan(plan, operands, plan_options(plan, backend, precision, deterministic, autotune))
+        return evaluate_plan(plan, operands, options)
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from gpueinsum.api.arguments import Array, Options, call_dtypes
-from gpueinsum.api.dispatch import check_dimensions, finish_result, one_or_all, signature
+from gpueinsum.api.dispatch import check_dimensions, finish_result, one_or_all, plan_within, signature
 from gpueinsum.api.libraries import library_of
+from gpueinsum.api.limits import room_for
 from gpueinsum.backends.operands import on_device
 from gpueinsum.backends.select import HOST, as_array
 from gpueinsum.costs.counts import item_bytes
@@ -57,6 +58,10 @@ def run_in_batches(
         raise ValueError("devices= are GPUs: leave backend='cpu' out")
     numbers = [] if devices is None else device_numbers(devices)
     arrays = _host_arrays(plan, operands, options)
+    profile = profile_for("cuda" if numbers or options.backend == "cuda" else "cpu")
+    if options.memory_limit is not None:
+        memory = HOST.memory_bytes() if profile.kind == "cpu" else profile.memory_bytes
+        plan = plan_within(plan, room_for(options.memory_limit, memory, profile, signature(arrays)), options.runs)
     modes = {
         "backend": "cuda" if numbers else options.backend,
         "precision": options.precision,
@@ -65,7 +70,7 @@ def run_in_batches(
     }
     known = [digest(array) for array in arrays]
     work = Work(plan, tuple(known), tuple(map(mapped_file, arrays)), tuple(modes.values()))
-    slices, batches = cut(plan), batch_count(plan, profile_for("cuda" if modes["backend"] == "cuda" else "cpu"))
+    slices, batches = cut(plan), batch_count(plan, profile)
     saved = None
     if checkpoint is not None:
         run = {"plan": plan.to_dict(), "operands": known, **modes, "batches": batches}

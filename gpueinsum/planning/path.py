@@ -6,8 +6,6 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import opt_einsum
@@ -17,10 +15,6 @@ from gpueinsum.language.subscripts import Label, Term
 
 Path = tuple[tuple[int, ...], ...]
 Optimize = Any  # a name, a bool, a path, numpy's forms of these, or a callable such as opt_einsum's PathOptimizer
-
-# Of its limit: what a search by price tries to keep to before it tries more. Of the 16 tensors of a PEPS of 4 x 4 sites
-# it weighed 12516 pairs with an eighth, 5538 with a quarter, 11098 with the limit itself.
-_FIRST_CAP = 0.25
 
 
 class SlicedPath(NamedTuple):
@@ -42,10 +36,10 @@ def find_path(
     output: Term,
     sizes: Mapping[Label, int],
     optimize: Optimize = "auto",
-    memory_limit: int | str | None = None,
+    largest: int | str | None = None,
 ) -> Path:
     """`find_order`, where there can be no slices. Raises PlanError for them, too."""
-    path, sliced = find_order(inputs, output, sizes, optimize, memory_limit)
+    path, sliced = find_order(inputs, output, sizes, optimize, largest)
     if sliced:
         raise PlanError(_NO_SLICES)
     return path
@@ -59,18 +53,18 @@ def find_order(
     output: Term,
     sizes: Mapping[Label, int],
     optimize: Optimize = "auto",
-    memory_limit: int | str | None = None,
+    largest: int | str | None = None,
 ) -> tuple[Path, tuple[Label, ...]]:
     """The path for operands of these terms, whose labels are distinct within each, and the labels to slice.
 
-    `memory_limit` is opt_einsum's: the largest intermediate in elements, None or -1 for no limit, or "max_input"; where
-    pairs cannot keep to it, the path has a step over more operands.
+    `largest` is opt_einsum's limit: the largest intermediate in elements, None or -1 for no limit, or "max_input";
+    where pairs cannot keep to it, the path has a step over more operands.
     Raises PlanError for a path that does not contract everything, for a name that opt_einsum does not know, and where a
     search gives up, as "dp" does rather than exceed the limit.
     """
-    if len(inputs) <= 2 and optimize == "auto" and memory_limit is None:
+    if len(inputs) <= 2 and optimize == "auto" and largest is None:
         return (tuple(range(len(inputs))),), ()  # as most calls are
-    optimize, memory_limit = _without_numpy_forms(read_tree(optimize), memory_limit)
+    optimize, largest = _without_numpy_forms(read_tree(optimize), largest)
     if isinstance(optimize, SlicedPath):
         raise PlanError(_NO_SLICES)
     if isinstance(optimize, Iterable) and not isinstance(optimize, str) and not callable(optimize):
@@ -78,12 +72,14 @@ def find_order(
     if optimize is False:
         return (tuple(range(len(inputs))),), ()
     search = _search(optimize)
-    limit = _memory_limit(memory_limit, (*inputs, output), sizes)
+    limit = _elements(largest, (*inputs, output), sizes)
     if len(inputs) <= 2:
         return (tuple(range(len(inputs))),), ()
-    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes)]
+    arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), searched_sizes(sizes)]
     if limit is not None and hasattr(optimize, "search"):
-        raise PlanError(f"{type(optimize).__name__} takes no memory_limit: give it to the optimizer, if it knows one")
+        raise PlanError(
+            f"{type(optimize).__name__} takes no largest_intermediate: give a limit to the optimizer, if it knows one"
+        )
     if limit is not None or isinstance(optimize, str):
         arguments.append(limit)  # functions registered under a name require one, cotengra's basic optimizers take none
     try:
@@ -94,21 +90,6 @@ def find_order(
     if isinstance(path, SlicedPath):
         return check_path(path.path, len(inputs)), tuple(found.sliced_inds)
     return check_path(path, len(inputs)), ()
-
-
-def greedy_path(inputs: Sequence[Term], output: Term, sizes: Mapping[Label, int], weight: float) -> Path:
-    """The pair first that leaves the least: its result's elements less `weight` times those of its sides.
-
-    opt_einsum's "greedy" is that with a weight of 1. The overlap of two matrix product states of 12 sites took half the
-    flops with 0 and 0.5.
-    """
-
-    def cost(result: int, lhs: int, rhs: int, *labels: object) -> float:
-        return result - weight * (lhs + rhs)
-
-    arguments = [frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes)
-    path = opt_einsum.paths.ssa_greedy_optimize(*arguments, cost_fn=cost)
-    return check_path(opt_einsum.paths.ssa_to_linear(path), len(inputs))
 
 
 def all_paths(operands: int) -> Iterator[Path]:
@@ -123,59 +104,7 @@ def all_paths(operands: int) -> Iterator[Path]:
         yield from ((pair, *rest) for rest in all_paths(operands - 1))
 
 
-def priced_path(
-    inputs: Sequence[Term],
-    output: Term,
-    sizes: Mapping[Label, int],
-    pair_seconds: Callable[[int, int, int, int], float],
-    limit: float,
-    end: float,
-) -> Path:
-    """The path whose pairs take the fewest seconds together, less than `limit`, of all that make no outer products.
-
-    `pair_seconds` is the price of a pair by its sizes of batch, rows, columns and sum. Raises PlanError if no path
-    keeps to the limit, or if none is found before `end`, a time of `time.perf_counter`.
-    """
-    seconds_of = cache(pair_seconds)
-    labels_of: dict[int, frozenset[int]] = {}  # of the array that each set of operands is contracted to
-
-    def weigh(*arguments: Any) -> None:
-        """What opt_einsum's dynamic programming asks of each pair of sets of operands: whether, and how, to join them.
-
-        A set is a bitmap, and found[set] is (its labels, its seconds, its pairs).
-        """
-        lhs_seconds, rhs_seconds, labels, size, cap, lhs, rhs, found, connected, _, terms, shared, _, *pairs = arguments
-        if perf_counter() > end or cap > 100 * limit:  # opt_einsum would raise the cap for ever
-            raise PlanError("no path is found within the limits")
-        both = lhs | rhs
-        cap = min(cap, limit, found[both][1] if both in found else cap)
-        if lhs_seconds + rhs_seconds >= cap:
-            return
-        x, y = (labels_of.get(side, terms[side.bit_length() - 1]) for side in (lhs, rhs))
-        out = labels_of.get(both)
-        if out is None:
-            others = [term for number, term in enumerate(terms) if connected >> number & ~both >> number & 1]
-            out = labels_of[both] = labels - (shared - frozenset().union(*others))
-        batch = rows = columns = summed = 1
-        for label in x:
-            if label not in y:
-                rows *= size[label]
-            elif label in out:
-                batch *= size[label]
-            else:
-                summed *= size[label]
-        for label in y - x:
-            columns *= size[label]
-        seconds = lhs_seconds + rhs_seconds + seconds_of(batch, rows, columns, summed)
-        if seconds < cap:
-            found[both] = out, seconds, tuple(pairs)
-
-    search = opt_einsum.DynamicProgramming(minimize=weigh, cost_cap=_FIRST_CAP * limit)
-    path = search([frozenset(term) for term in inputs], frozenset(output), _searched_sizes(sizes))
-    return check_path(path, len(inputs))
-
-
-def _searched_sizes(sizes: Mapping[Label, int]) -> dict[Label, int]:
+def searched_sizes(sizes: Mapping[Label, int]) -> dict[Label, int]:
     """The sizes for a search: where nothing costs anything, "dp" gives up."""
     return {label: max(size, 1) for label, size in sizes.items()}
 
@@ -218,19 +147,19 @@ def read_tree(optimize: Optimize) -> Optimize:
     return SlicedPath(path, tuple(places)) if sliced else path
 
 
-def _without_numpy_forms(optimize: Optimize, memory_limit: int | str | None) -> tuple[Optimize, int | str | None]:
+def _without_numpy_forms(optimize: Optimize, largest: int | str | None) -> tuple[Optimize, int | str | None]:
     """numpy also writes ["einsum_path", (0, 1), ...] for a path and ("greedy", limit) for a limited search."""
     if optimize is True or optimize is None:
-        return "auto", memory_limit
+        return "auto", largest
     if isinstance(optimize, tuple) and len(optimize) == 2 and isinstance(optimize[1], str):
         optimize = optimize[0]  # the whole of what np.einsum_path returns
     if isinstance(optimize, tuple | list) and optimize and isinstance(optimize[0], str):
         head, *rest = optimize
         if head == "einsum_path":
-            return rest, memory_limit
+            return rest, largest
         if len(rest) == 1 and isinstance(rest[0], int | float):
             return head, int(rest[0])
-    return optimize, memory_limit
+    return optimize, largest
 
 
 def _search(optimize: Optimize) -> Callable[..., Iterable[Iterable[int]]]:
@@ -245,12 +174,12 @@ def _search(optimize: Optimize) -> Callable[..., Iterable[Iterable[int]]]:
         raise OptimizerError(f"{message}: {error.args[0]}" if isinstance(error, KeyError) else message) from error
 
 
-def _memory_limit(limit: int | str | None, terms: Sequence[Term], sizes: Mapping[Label, int]) -> int | None:
+def _elements(limit: int | str | None, terms: Sequence[Term], sizes: Mapping[Label, int]) -> int | None:
     if limit == "max_input":
         return max(math.prod(sizes[label] for label in term) for term in terms)
     if limit is None or limit == -1:
         return None
     if isinstance(limit, str) or not limit >= 1:
-        message = "is not a positive number of elements (bytes are for gradients), -1, None or 'max_input'"
-        raise PlanError(f"memory_limit={limit!r} {message}")
+        message = "is not a positive number of elements, -1, None or 'max_input'"
+        raise PlanError(f"largest_intermediate={limit!r} {message}")
     return int(limit)

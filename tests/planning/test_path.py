@@ -1,21 +1,17 @@
-import itertools
-import math
-import random
-
 import numpy as np
 import opt_einsum
 import pytest
 
 import gpueinsum
 from gpueinsum import PlanError, einsum_plan
-from gpueinsum.language.plan import check_plan
-from gpueinsum.planning.path import all_paths, check_path, find_path, greedy_path, priced_path
+from gpueinsum.language.check import check_plan
+from gpueinsum.planning.path import all_paths, check_path, find_path
 
 TERMS, OUTPUT, SIZES = ("ij", "jk", "kl", "lm"), "im", {"i": 2, "j": 3, "k": 5, "l": 7, "m": 11}
 
 
-def path(optimize="auto", memory_limit=None):
-    return find_path(TERMS, OUTPUT, SIZES, optimize, memory_limit)
+def path(optimize="auto", largest=None):
+    return find_path(TERMS, OUTPUT, SIZES, optimize, largest)
 
 
 @pytest.mark.parametrize("name", ["auto", "auto-hq", "greedy", "optimal", "dp", "branch-all", "random-greedy", True])
@@ -62,7 +58,7 @@ def test_without_optimisation_all_operands_are_one_step():
 def test_steps_over_many_operands_become_pairs_in_the_best_order():
     plan = einsum_plan("ij,jk,kl->il", (2, 3), (3, 5), (5, 7), optimize=[(0, 1, 2)])
     assert [step.equation for step in plan.steps] == ["ij,jk->ik", "kl,ik->il"]
-    for options in ({"optimize": False}, {"memory_limit": 1000}):  # both make it one step of three
+    for options in ({"optimize": False}, {"largest_intermediate": 1000}):  # both make it one step of three
         plan = einsum_plan("ai,bj,ij->ab", (60, 60), (60, 60), (60, 60), **options)
         assert max(len(step.out) for step in plan.steps) == 2  # no outer product of 12,960,000
 
@@ -117,112 +113,13 @@ def test_a_path_that_does_not_fit_is_refused(optimize, complaint):
 
 
 def test_a_memory_limit_that_is_none_is_refused():
-    with pytest.raises(PlanError, match="memory_limit='2GiB'"):
+    with pytest.raises(PlanError, match="largest_intermediate='2GiB'"):
         path("greedy", "2GiB")
 
 
 def test_a_search_finds_a_path_where_nothing_costs_anything():
     plan = einsum_plan("ab,bc,cd->ad", (2, 0), (0, 3), (3, 0), optimize="dp")
     assert plan.shape(plan.outputs[0]) == (2, 0)
-
-
-# ---------------------------------------------------------------- other searches
-
-
-def pair_sizes(lhs, rhs, others, output, sizes):
-    """The result's labels, and how large batch, rows, columns and sum of a pair are."""
-    kept = set(output).union(*others)
-    out = (lhs | rhs) & (kept | (lhs ^ rhs))
-    roles = lhs & rhs & out, lhs - rhs, rhs - lhs, (lhs & rhs) - out
-    return out, [math.prod(sizes[label] for label in role) for role in roles]
-
-
-def least_price(terms, output, sizes, price):
-    """That of all orders without outer products, one after the other."""
-    if len(terms) == 1:
-        return 0.0
-    prices = [math.inf]
-    for lhs, rhs in itertools.combinations(terms, 2):
-        others = list(terms)
-        others.remove(lhs)
-        others.remove(rhs)
-        if (lhs & rhs) - set(output):
-            out, roles = pair_sizes(lhs, rhs, others, output, sizes)
-            prices.append(price(*roles) + least_price([*others, out], output, sizes, price))
-    return min(prices)
-
-
-def path_price(path, terms, output, sizes, price):
-    terms, total = [frozenset(term) for term in terms], 0.0
-    for positions in path:
-        pair = [terms[position] for position in positions]
-        terms = [term for position, term in enumerate(terms) if position not in positions]
-        out, roles = pair_sizes(*pair, terms, output, sizes)
-        terms.append(out)
-        total += price(*roles)
-    return total
-
-
-def price(batch, rows, columns, summed):
-    """Unlike flops: launches count, and thin products are slow."""
-    return 20.0 + batch * (rows + 3) * (columns + 3) * (summed + 1)
-
-
-def random_networks(count):
-    """Connected ones of 3 to 5 arrays, some labels open, some in three of them."""
-    draw = random.Random(7)
-    for _ in range(count):
-        operands = draw.randint(3, 5)
-        terms = [""] * operands
-        labels = iter("abcdefghijklmnop")
-        for end in range(1, operands):
-            label = next(labels)
-            for number in (end, draw.randrange(end)):
-                terms[number] += label
-        for _ in range(draw.randint(0, 3)):
-            label = next(labels)
-            for number in draw.sample(range(operands), draw.choice([2, 2, 3])):
-                terms[number] += label
-        output = draw.choice(["", "a"])  # a label that two arrays hold
-        for _ in range(draw.randint(0, 2)):
-            output += (label := next(labels))
-            terms[draw.randrange(operands)] += label
-        yield terms, output, {label: draw.choice([2, 3, 5, 11]) for label in set("".join(terms))}
-
-
-def test_the_path_by_price_is_the_cheapest_of_all():
-    found = 0
-    for terms, output, sizes in random_networks(60):
-        least = least_price([frozenset(term) for term in terms], output, sizes, price)
-        if math.isinf(least):  # its arrays share labels of the output only
-            continue
-        path = priced_path(terms, output, sizes, price, 1e9, math.inf)
-        assert path_price(path, terms, output, sizes, price) == pytest.approx(least), (terms, output, sizes)
-        found += path != find_path(terms, output, sizes, "dp")
-    assert found > 0  # the price is not that of flops
-
-
-def test_a_path_by_price_keeps_to_its_limit():
-    terms, output, sizes = TERMS, OUTPUT, SIZES
-    least = least_price([frozenset(term) for term in terms], output, sizes, price)
-    path = priced_path(terms, output, sizes, price, least * 1.001, math.inf)
-    assert path_price(path, terms, output, sizes, price) == least
-    for limit, end in ((least * 0.999, math.inf), (1e9, 0.0)):  # of seconds; in the past
-        with pytest.raises(PlanError, match="no path is found within the limits"):
-            priced_path(terms, output, sizes, price, limit, end)
-
-
-def test_greedy_searches_differ_by_what_they_weigh():
-    terms, output, sizes = ("ab", "bc", "cd"), "ad", {"a": 2, "b": 3, "c": 50, "d": 40}
-    assert greedy_path(terms, output, sizes, 1.0) == find_path(terms, output, sizes, "greedy")
-    assert greedy_path(terms, output, sizes, 1.0)[0] == (1, 2)  # frees 150 and 2000 for 120
-    assert greedy_path(terms, output, sizes, 0.0)[0] == (0, 1)  # leaves 100
-
-
-def test_other_searches_take_empty_arrays():
-    terms, output, sizes = ("ab", "bc", "cd"), "ad", {"a": 2, "b": 0, "c": 3, "d": 5}
-    assert len(greedy_path(terms, output, sizes, 0.5)) == 2
-    assert len(priced_path(terms, output, sizes, price, 1e9, math.inf)) == 2
 
 
 def test_all_paths_are_all_there_are():

@@ -7,10 +7,9 @@ import pytest
 
 from gpueinsum.backends.select import HOST
 from gpueinsum.costs.profile import profile
-from gpueinsum.errors import PlanError
-from gpueinsum.language.plan import check_plan
+from gpueinsum.language.check import check_plan
 from gpueinsum.language.subscripts import alphabet, parse
-from gpueinsum.planning import path, search
+from gpueinsum.planning import orders, refine, search
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import find_path
 from gpueinsum.schedule.schedule import schedule
@@ -56,7 +55,7 @@ def seconds(plan, kind):
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
     """One that stands still, so that what is found does not depend on how busy the machine is."""
-    for module in (search, path):
+    for module in (search, orders, refine):
         monkeypatch.setattr(module, "perf_counter", lambda: 0.0)
 
 
@@ -109,8 +108,7 @@ def test_nothing_is_searched_for_where_nothing_could_be_saved(monkeypatch):
     def never(*args, **options):
         raise AssertionError("searched")
 
-    monkeypatch.setattr(search, "greedy_path", never)
-    monkeypatch.setattr(search, "priced_path", never)
+    monkeypatch.setattr(search, "orders", never)
     monkeypatch.setattr(search, "all_paths", never)
     small = grid(3, 3, 2)
     assert cheapest_plan(small, "float64", profile("cpu")) == usual_plan(small)
@@ -118,33 +116,46 @@ def test_nothing_is_searched_for_where_nothing_could_be_saved(monkeypatch):
     assert cheapest_plan(pair, "float32", profile("cpu")) == usual_plan_of_pair(pair)
     chain = parse("ij,jk,kl->il", [(2, 3), (3, 4), (4, 5)])
     assert cheapest_plan(chain, "float64", profile("cpu")) == usual_plan(chain)
-    many = overlap(200)
+    many = parse(",".join(alphabet_pairs(2000)), [(2 + k % 3, 2 + (k + 1) % 3) for k in range(2000)])
     assert cheapest_plan(many, "float64", profile("cpu")) == usual_plan(many)
+
+
+def alphabet_pairs(number):
+    return map("".join, itertools.pairwise(itertools.islice(alphabet(), number + 1)))
 
 
 def usual_plan_of_pair(subscripts):
     return lower(subscripts, lambda inputs, output: ((0, 1),), "float32")
 
 
-def test_a_search_by_price_that_takes_too_long_is_given_up(monkeypatch):
-    given_up = []
-    searched = search.priced_path
+@pytest.fixture
+def ticks(monkeypatch):
+    """The number of times that the clock was asked; it is a millisecond further each time."""
+    asked = [0]
 
-    def counted(*args, end, **options):
-        try:
-            return searched(*args, end=end, **options)
-        except PlanError:
-            given_up.append(end)
-            raise
+    def tick():
+        asked[0] += 1
+        return 1e-3 * asked[0]
 
-    monkeypatch.setattr(search, "priced_path", counted)
-    subscripts = grid(4, 4, 8)
-    best = seconds(cheapest_plan(subscripts, "float64", profile("cpu")), "cpu")
-    assert given_up == []
-    ticks = itertools.count()
-    monkeypatch.setattr(path, "perf_counter", lambda: next(ticks) * 1e-4)  # for each pair that is weighed
-    assert seconds(cheapest_plan(subscripts, "float64", profile("cpu")), "cpu") > best
-    assert len(given_up) == 1
+    for module in (search, orders, refine):
+        monkeypatch.setattr(module, "perf_counter", tick)
+    return asked
+
+
+@pytest.mark.parametrize("runs", [1, 10, 100])
+def test_a_search_takes_no_longer_than_runs_could_save(runs, ticks):
+    subscripts, device = grid(4, 4, 24), profile("cpu")
+    usual = seconds(usual_plan(subscripts), "cpu")
+    search.cheapest_plan(subscripts, "float64", device, lambda plan: schedule(plan, device).seconds, runs)
+    assert 1e-3 * ticks[0] <= min(0.1 * runs * usual, 10.0) + 0.01
+
+
+@pytest.mark.parametrize("wanted", [0.0, 0.5, 2.0])
+def test_a_search_takes_the_seconds_that_it_is_given(wanted, ticks):
+    subscripts, device = grid(4, 4, 24), profile("cpu")
+    plan = search.cheapest_plan(subscripts, "float64", device, lambda plan: schedule(plan, device).seconds, 1, wanted)
+    assert 0.8 * wanted <= 1e-3 * ticks[0] <= wanted + 0.01
+    assert (plan == usual_plan(subscripts)) == (wanted == 0)
 
 
 @pytest.mark.parametrize("shapes", [[(2, 0), (0, 3), (3, 5)], [(0, 3), (3, 4), (4, 5)]])
