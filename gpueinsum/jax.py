@@ -18,6 +18,7 @@ def einsum(
     optimize: Optimize = "auto",
     precision: Any = None,
     preferred_element_type: Any = None,
+    memory_limit: int | str | None = None,
 ) -> Array:
     """`jnp.einsum(subscripts, *operands)`, or `jnp.einsum(x, [0, 1], y, [1, 2], [0, 2])`.
 
@@ -33,11 +34,12 @@ def einsum(
         optimize: As in `gpueinsum.einsum`; gradients are planned anew, by the same name.
         precision: Accepted as in `jnp.einsum`, and ignored: products are of the dtype's full precision.
         preferred_element_type: The dtype to compute in and of the result, as `dtype` of `gpueinsum.einsum`.
+        memory_limit: As in `gpueinsum.einsum`, of the host where the program is compiled.
 
     Raises what `gpueinsum.einsum` raises, in a function that is compiled when it is traced.
     """
     expression, arrays = hashable_form(subscripts, operands)
-    options = Options(preferred_element_type, optimize=optimize)
+    options = Options(preferred_element_type, optimize=optimize, memory_limit=memory_limit)
     if preferred_element_type is not None:
         options = options._replace(casting="same_kind")
     result: Array = JAX.evaluate(expression, arrays, None, options.check())

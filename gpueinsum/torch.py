@@ -24,9 +24,7 @@ def einsum(
     The operands may also come in one list. `gpueinsum.einsum` gives the same of tensors but for that and for
 
     Args:
-        memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for the intermediates, value and
-            gradients of both passes together. What of the forward pass does not fit is computed again in the backward
-            pass.
+        memory_limit: As in `gpueinsum.vjp`: for each pass, and all that is kept for the other.
         optimize, precision, deterministic: As in `gpueinsum.einsum`.
 
     Raises what `gpueinsum.einsum` raises, and PlanError if no plan keeps to the limit.
@@ -39,5 +37,6 @@ def einsum(
     if isinstance(equation, str) and len(operands) == 1 and isinstance(operands[0], list | tuple):
         [operands] = operands
     expression, tensors = hashable_form(equation, operands)
-    options = Options(optimize=optimize, precision=precision, deterministic=deterministic).check()
-    return TORCH.evaluate_within(memory_limit, expression, tensors, None, options)
+    options = Options(optimize=optimize, precision=precision, deterministic=deterministic, memory_limit=memory_limit)
+    result: Tensor = TORCH.evaluate(expression, tensors, None, options.check())
+    return result

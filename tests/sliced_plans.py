@@ -4,7 +4,7 @@ from dataclasses import replace
 from random import Random
 
 from gpueinsum import Plan
-from gpueinsum.language.plan import check_plan
+from gpueinsum.language.check import check_plan
 
 
 def in_slices(plan: Plan) -> Plan:

@@ -29,6 +29,7 @@ Signature = tuple[tuple[Shape, Dtype], ...]
 Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_AUTO = 0.8  # of a device's memory, less the operands'
 _BOOLS = (True, False)
 _ALLOWED = {
     "order": ("K", "C", "F", "A", "k", "c", "f", "a", None),
@@ -51,17 +52,19 @@ class Options(NamedTuple):
     precision: str | None = None
     deterministic: bool = False
     autotune: bool = False
-    memory_limit: Any = None
+    memory_limit: Any = None  # of a run: bytes, a text, a share of the device
     graph: bool | None = False
     runs: int = 1  # the search for an order may take as long as so many runs could save
-    optimize_seconds: float | None = None  # or so long
+    largest_intermediate: Any = None  # elements, for searches for an order
+    optimize_seconds: float | None = None  # how long the search may take, whatever the runs could save
 
     def check(self) -> Options:
         """These options, hashable: a dtype as numpy's, a path in tuples. Raises ValueError, DtypeError, PlanError.
 
         A search that stops by the clock could find another plan at another time: `deterministic` allows no search.
         """
-        dtype, order, casting, optimize, backend, precision, deterministic, autotune, limit, graph, runs, wanted = self
+        dtype, order, casting, optimize, backend, precision, deterministic, autotune, *others = self
+        limit, graph, runs, largest, wanted = others
         values = (order, casting, precision, deterministic, autotune, graph)
         for value, (name, allowed) in zip(values, _ALLOWED.items(), strict=True):
             if value not in allowed:
@@ -74,9 +77,10 @@ class Options(NamedTuple):
             raise ValueError(
                 "autotune=True chooses by the clock, which differs from run to run: deterministic=True refuses that"
             )
-        wanted = None if wanted is None else read_seconds(wanted, optimize, deterministic)
-        if not (limit is None or isinstance(limit, Number | str)):
-            raise PlanError(f"memory_limit={limit!r} is not a number of elements")
+        wanted = None if wanted is None else read_seconds(wanted, optimize, largest, deterministic)
+        bytes_limit(limit, memory=0)
+        if not (largest is None or isinstance(largest, Number | str)):
+            raise PlanError(f"largest_intermediate={largest!r} is not a number of elements")
         if dtype is not None:
             dtype = dtype_of(dtype)
             check_kind(dtype)
@@ -84,7 +88,7 @@ class Options(NamedTuple):
                 dtype = dtype.newbyteorder("=")
         modes = precision, bool(deterministic), bool(autotune), limit, graph if graph is None else bool(graph)
         runs = 0 if deterministic else runs
-        return Options(dtype, order, casting, _hashable(optimize), backend, *modes, runs, wanted)
+        return Options(dtype, order, casting, _hashable(optimize), backend, *modes, runs, largest, wanted)
 
     @property
     def mode(self) -> Mode:
@@ -95,13 +99,15 @@ class Options(NamedTuple):
 DEFAULT = Options()
 
 
-def read_seconds(wanted: Any, optimize: Optimize, deterministic: bool) -> float:
+def read_seconds(wanted: Any, optimize: Optimize, largest: Any, deterministic: bool) -> float:
     """The time of `optimize_seconds=`. Refuses what is none, and a time to search for an order that is given."""
     is_number = isinstance(wanted, int | float | np.integer | np.floating) and not isinstance(wanted, bool)
     if not (is_number and 0 <= wanted < math.inf):
         raise PlanError(f"optimize_seconds={wanted!r:.60} is no number of seconds")
     if not (optimize is None or optimize is True or (isinstance(optimize, str) and optimize == "auto")):
         raise PlanError(f"optimize_seconds={wanted} is for optimize='auto', and optimize is {optimize!r:.60}")
+    if largest is not None:
+        raise PlanError("optimize_seconds= and largest_intermediate= are for different searches: give one of them")
     if wanted and deterministic:
         raise ValueError(
             f"optimize_seconds={wanted} searches by the clock, which differs from run to run: deterministic=True "
@@ -231,20 +237,23 @@ def positions_of(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, .
     return listed
 
 
-def bytes_limit(limit: Any, backend: Backend | None = None) -> int | None:
-    """A number of bytes, from a number, a text such as "4GiB", or a share of the memory of `backend` such as "80%"."""
+def bytes_limit(limit: Any, memory: int | None = None, operands: int = 0) -> int | None:
+    """A number of bytes, from a number, a text such as "4GiB", a share such as "80%" of a device's `memory`, or "auto".
+
+    "auto" is 80 % of the device's memory less the `operands`, which are there. Raises PlanError.
+    """
     number: Any = limit
     if limit is None:
         return None
     if isinstance(limit, str):
         number, share = read_bytes(limit), _SHARE.fullmatch(limit.strip())
-        if share and backend is None:
-            raise PlanError(f"memory_limit={limit!r:.60} is a share of a device, and a plan has none: give bytes")
-        if share and backend is not None:
-            number = float(share[1]) / 100 * backend.memory_bytes()
+        if share or limit == "auto":
+            if memory is None:
+                raise PlanError(f"memory_limit={limit!r:.60} is a share of a device, and a plan has none: give bytes")
+            number = float(share[1]) / 100 * memory if share else max(0.0, _AUTO * memory - operands)
     is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
     if not (is_number and 0 <= number < math.inf):
-        raise PlanError(f'memory_limit={limit!r:.60} is no number of bytes, "4GiB" or "80%"')
+        raise PlanError(f'memory_limit={limit!r:.60} is no number of bytes, "4GiB", "80%" or "auto"')
     return int(number)
 
 

@@ -67,15 +67,17 @@ def contract(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    largest_intermediate: int | str | None = None,
     optimize_seconds: float | None = None,
 ) -> Array:
     """opt_einsum's `contract`: `einsum` with its argument names.
 
-    `memory_limit` bounds, in elements, the intermediates that the search for a path may propose; where opt_einsum then
-    contracts several operands in one step, that step is run in pairs, which may take more. `use_blas` is accepted and
-    ignored, since a pair that is a matrix product is always run as one. `backend` is "auto", "numpy" (whose arrays the
-    result is of, even of tensors), "torch" or "jax" (of tensors, or of JAX's arrays and numpy's, as with "auto"),
-    "cupy", or one of ours. The rest is as in `einsum`.
+    `memory_limit` is a number of bytes, as in `einsum`. The limit of opt_einsum that has this name is
+    `largest_intermediate` here: the most elements of an intermediate that the search for a path may propose, -1 or
+    "max_input"; where opt_einsum then contracts several operands in one step, that step is run in pairs, which may take
+    more. `use_blas` is accepted and ignored, since a pair that is a matrix product is always run as one. `backend` is
+    "auto", "numpy" (whose arrays the result is of, even of tensors), "torch" or "jax" (of tensors, or of JAX's arrays
+    and numpy's, as with "auto"), "cupy", or one of ours. The rest is as in `einsum`.
 
     >>> contract("ij,jk,kl->il", np.ones((2, 3)), np.ones((3, 5)), np.ones((5, 2)))
     array([[15., 15.],
@@ -83,8 +85,8 @@ def contract(
     """
     expression, arrays = hashable_form(subscripts, operands)
     chosen = _backend(backend)
-    modes = precision, deterministic, autotune, memory_limit
-    options = Options(dtype, order, casting, optimize, chosen, *modes, optimize_seconds=optimize_seconds).check()
+    options = Options(dtype, order, casting, optimize, chosen, precision, deterministic, autotune, memory_limit)
+    options = options._replace(largest_intermediate=largest_intermediate, optimize_seconds=optimize_seconds).check()
     library = library_of(arrays, backend) or (library_named("jax") if backend == "jax" else None)
     if library is not None:
         return library.evaluate(expression, arrays, out, options)
@@ -107,6 +109,7 @@ def contract_expression(
     deterministic: bool = False,
     autotune: bool = False,
     graph: bool | None = None,
+    largest_intermediate: int | str | None = None,
     optimize_seconds: float | None = None,
     out: None = None,
     backend: None = None,
@@ -133,10 +136,10 @@ def contract_expression(
     fixed = {position: operands[position] for position in _positions(constants, len(operands))}
     dimensions = tuple(array_shape(x) if i in fixed else read_shape(x) for i, x in enumerate(operands))
     core = resolve(expression, dimensions)
-    is_auto = optimize in (True, "auto") and memory_limit is None
-    path = "auto" if is_auto else order_of(core, optimize, memory_limit)
-    modes = precision, deterministic, autotune, None, graph, MANY_RUNS, optimize_seconds
-    options = Options(dtype, order, casting, path, None, *modes).check()
+    is_auto = optimize in (True, "auto") and largest_intermediate is None
+    path = "auto" if is_auto else order_of(core, optimize, largest_intermediate)
+    modes = precision, deterministic, autotune, memory_limit, graph, MANY_RUNS
+    options = Options(dtype, order, casting, path, None, *modes, optimize_seconds=optimize_seconds).check()
     if order in ("A", "a") and layout(order, list(fixed.values())) == "C":
         options = options._replace(order="C")  # whatever the other operands are
     return ContractExpression(expression, dimensions, fixed, options)

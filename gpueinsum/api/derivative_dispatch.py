@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TypeVar
+from functools import lru_cache, partial
 
 from gpueinsum.api.arguments import (
     Array,
@@ -20,17 +19,19 @@ from gpueinsum.api.arguments import (
     dtype_of,
     positions_of,
 )
-from gpueinsum.api.dispatch import Call, bind_with_own_outputs, check_dimensions, plan_for
+from gpueinsum.api.dispatch import Call, bind_with_own_outputs, check_dimensions, plan_for, plan_within
+from gpueinsum.api.limits import Room, room_on
+from gpueinsum.api.passes import fastest, plan_passes, search_of
 from gpueinsum.backends.base import Backend
-from gpueinsum.errors import OperandError, PlanError
+from gpueinsum.costs.machine import profile_for
+from gpueinsum.costs.profile import Profile, device_profile
+from gpueinsum.errors import OperandError
 from gpueinsum.language.plan import Plan, check_takes
-from gpueinsum.language.rewrite import deduplicate, prune, split
+from gpueinsum.language.rewrite import deduplicate, prune
 from gpueinsum.planning import derivatives as grad
 from gpueinsum.planning.batch import batch
-from gpueinsum.planning.checkpoint import checkpoint
 from gpueinsum.planning.path import Optimize
-
-_T = TypeVar("_T")
+from gpueinsum.planning.search import MANY_RUNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,39 +55,28 @@ def both_passes(
     operands: Signature,
     wrt: tuple[int, ...],
     options: Options,
-    limit: int | None,
     backend: Backend,
 ) -> BothPasses:
-    """Plan both passes and bind them: the forward pass ends with the plan's own steps."""
+    """Plan both passes and bind them."""
     plan, compute, target = _plan_to_derive(asked, operands, wrt, options, backend)
+    room = room_on(backend, options.memory_limit, operands)
+    both, first, rest = plan_passes(plan, wrt, options, room)
     values = len(plan.outputs)
-
-    def joint(search: Optimize) -> tuple[Plan, int]:
-        both = grad.vjp(plan, wrt, search)
-        if limit is None:
-            return both, len(plan.steps)
-        taken = _copied_bytes(both, values, len(plan.steps), [dtype for _, dtype in operands], compute)
-        return checkpoint(both, limit, len(plan.steps), taken)
-
-    both, forward = _first_that_fits(joint, _search(options.optimize))
-    inputs = len(both.inputs)
-    early = [*range(len(plan.inputs)), *range(inputs, inputs + forward)]
-    if plan.sliced:  # the forward pass of each slice is computed again: to keep it takes the memory that slices save
-        first, rest = split(prune(both, both.outputs[values:]), early[: len(plan.inputs)])
-        first = replace(plan, outputs=(*first.outputs, *plan.outputs))
-    else:
-        first, rest = split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values])
-    in_slices, kept, owner = bool(plan.sliced), first.outputs[: len(first.outputs) - values], first.owners()
+    kept, owner = first.outputs[: len(first.outputs) - values], first.owners()
     check_dimensions(both)
 
     def batched(positions: tuple[int, ...], size: int) -> Callable[..., tuple[Array, ...]]:
         many = batch(rest, positions, size)
+        if room is not None and replace(room, dtypes=()).peak(many) > room.bytes:
+            many = plan_within(replace(many, sliced=()), replace(room, dtypes=()), options.runs)
         check_dimensions(many)
         return bind_with_own_outputs(many, backend, options.mode)
 
+    forward = bind_with_own_outputs(first, backend, options.mode, len(kept))
+    backward = bind_with_own_outputs(rest, backend, options.mode)
     return BothPasses(
-        Call(bind_with_own_outputs(first, backend, options.mode, len(kept)), compute, target, False, in_slices),
-        Call(bind_with_own_outputs(rest, backend, options.mode), compute, None, False, in_slices),
+        Call(forward, compute, target, False, bool(first.sliced)),
+        Call(backward, compute, None, False, bool(rest.sliced)),
         lru_cache(maxsize=4)(batched),
         tuple([register if register < len(plan.inputs) else None for register in kept]),
         _read_by(prune(both, both.outputs[values:]), len(plan.inputs)),
@@ -104,12 +94,19 @@ def tangent_pass(
     """Plan values and tangents together and bind them: one pass over operands and tangents."""
     plan, compute, target = _plan_to_derive(asked, operands, wrt, options, backend)
     both = grad.jvp(plan, wrt)
+    room = room_on(backend, options.memory_limit, operands)
+    if room is not None:
+        both = plan_within(both, room, options.runs)
     check_dimensions(both)
     return Call(bind_with_own_outputs(both, backend, options.mode), compute, target, False, bool(both.sliced))
 
 
 def backward_plan(
-    plan: Plan, wrt: int | Sequence[int] | None, optimize: Optimize, memory_limit: int | str | None
+    plan: Plan,
+    wrt: int | Sequence[int] | None,
+    optimize: Optimize = "auto",
+    memory_limit: int | str | None = None,
+    device: str | Profile | None = None,
 ) -> Plan:
     """`Plan.vjp`."""
     check_differentiable(dtype_of(plan.dtype), "the plan's dtype")
@@ -117,19 +114,37 @@ def backward_plan(
     if not listed:
         raise OperandError(f"wrt={wrt!r} lists no operand, and a plan needs an output")
     Options(optimize=optimize).check()  # refuses what is no way to optimize
-    limit, plan = bytes_limit(memory_limit), deduplicate(plan)
+    plan, search = deduplicate(plan), search_of(optimize)
+    backward = grad.vjp(plan, listed, search, values=False)
+    if memory_limit is None:
+        return backward
+    room = _room(memory_limit, device)
+    plans = [backward, grad.vjp(plan, listed, None, values=False)]  # gradients planned anew may need more memory
+    return fastest([partial(plan_within, each, room, MANY_RUNS) for each in plans], room.seconds)
 
-    def fit(search: Optimize) -> Plan:
-        backward = grad.vjp(plan, listed, search, values=False)
-        return backward if limit is None else checkpoint(backward, limit)[0]
 
-    return _first_that_fits(fit, _search(optimize))
-
-
-def tangent_plan(plan: Plan, wrt: int | Sequence[int] | None) -> Plan:
+def tangent_plan(
+    plan: Plan,
+    wrt: int | Sequence[int] | None,
+    memory_limit: int | str | None = None,
+    device: str | Profile | None = None,
+) -> Plan:
     """`Plan.jvp`."""
     check_differentiable(dtype_of(plan.dtype), "the plan's dtype")
-    return grad.jvp(deduplicate(plan), positions_of(wrt, len(plan.inputs)), values=False)
+    pushed = grad.jvp(deduplicate(plan), positions_of(wrt, len(plan.inputs)), values=False)
+    return pushed if memory_limit is None else plan_within(pushed, _room(memory_limit, device), MANY_RUNS)
+
+
+def _room(limit: int | str, device: str | Profile | None) -> Room:
+    """The room on a device; of a plan for none that for its arrays alone, by the prices of this machine's CPU."""
+    if device is not None:
+        profile = device if isinstance(device, Profile) else device_profile(device)
+        memory: int | None = profile.memory_bytes
+    else:
+        profile, memory = profile_for("cpu"), None
+    given = bytes_limit(limit, memory)
+    assert given is not None
+    return Room(given, profile, (), counts_steps=device is not None)
 
 
 # ---------------------------------------------------------------- planning
@@ -152,32 +167,10 @@ def _plan_to_derive(
     return plan, compute, target  # which computes nothing twice or for nothing
 
 
-def _search(optimize: Optimize) -> Optimize:
-    """How gradients are planned anew: neither a path nor an optimizer that remembers serves another expression."""
-    return optimize if isinstance(optimize, str | bool) else "auto"
-
-
-def _first_that_fits(plan: Callable[[Optimize], _T], search: Optimize) -> _T:
-    """A plan that fits: with gradients planned anew, which may need more memory, or with none."""
-    try:
-        return plan(search)
-    except PlanError:
-        return plan(None)
-
-
 def _read_by(plan: Plan, operands: int) -> tuple[int, ...]:
     """Which of its first inputs a plan reads."""
     read = {source for step in plan.steps for source in step.sources}
     return tuple([number for number in range(operands) if number in read])
-
-
-def _copied_bytes(plan: Plan, values: int, forward: int, dtypes: Sequence[Dtype], compute: Dtype) -> int:
-    """Bytes of casts of operands, and of copies of outputs that would be others' memory, or what a pullback keeps."""
-    owner = plan.owners()
-    cast = [k for k, dtype in enumerate(dtypes) if dtype != compute]
-    kept = {owner[source] for step in plan.steps[forward:] for source in step.sources}
-    copied = {*plan.borrowed_outputs(), *(k for k in range(values) if owner[plan.outputs[k]] in kept)}
-    return _bytes(plan, [*cast, *(plan.outputs[position] for position in copied)], compute)
 
 
 def _bytes(plan: Plan, registers: Iterable[int], compute: Dtype) -> int:

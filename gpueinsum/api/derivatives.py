@@ -14,7 +14,6 @@ from gpueinsum.api.arguments import (
     Dtype,
     Expression,
     Options,
-    bytes_limit,
     check_differentiable,
     dtype_of,
     hashable_form,
@@ -59,9 +58,8 @@ def vjp(
         subscripts: As in `einsum`; or a Plan, of any number of outputs.
         operands: As in `einsum`; or the plan's inputs.
         wrt: Positions of the operands whose gradients are wanted, in this order; all by default.
-        memory_limit: Bytes, as a number, as "4GiB", or as "80%" of the device's, for casts of operands, intermediates,
-            value and gradients together. What of the forward pass does not fit is computed again in the backward pass.
-            What a step takes for itself (a copy of what fits no product as it lies, or a conjugate) comes on top.
+        memory_limit: As in `einsum`, for each pass, the value and the gradients together. What does not fit is computed
+            again in the backward pass, or both passes are run in slices, or both, whichever is predicted fastest.
         dtype, order, casting, optimize, backend, precision, deterministic, autotune, optimize_seconds: As in `einsum`;
             `order` is that of the gradients, too. Up to three may be planned anew, by `optimize` if it is a name, else
             by "auto".
@@ -82,14 +80,13 @@ def vjp(
            [50., 60.]]), array([31., 42.]))
     """
     asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
-    modes = precision, deterministic, autotune
-    given_options = Options(dtype, order, casting, optimize, backend, *modes, optimize_seconds=optimize_seconds)
-    options = _options(asked, given_options)
+    modes = backend, precision, deterministic, autotune, memory_limit
+    options = _options(asked, Options(dtype, order, casting, optimize, *modes, optimize_seconds=optimize_seconds))
     library = library_of(given)
     if library is not None:
-        value, pullback = library.vjp(asked, given, wrt, options, memory_limit)
+        value, pullback = library.vjp(asked, given, wrt, options)
         return value, pullback
-    return evaluate_vjp(asked, given, wrt, options, memory_limit)
+    return evaluate_vjp(asked, given, wrt, options)
 
 
 def evaluate_vjp(
@@ -97,12 +94,10 @@ def evaluate_vjp(
     given: Sequence[Any],
     wrt: int | Sequence[int] | None,
     options: Options,
-    memory_limit: int | str | None,
 ) -> tuple[Any, Pullback]:
     """`vjp` for arrays of numpy's or CuPy's, and whatever becomes such."""
     chosen, arrays = backend_and_arrays(options.backend, given)
-    limit = bytes_limit(memory_limit, chosen)
-    call = both_passes(asked, signature(arrays), positions_of(wrt, len(given)), options, limit, chosen)
+    call = both_passes(asked, signature(arrays), positions_of(wrt, len(given)), options, chosen)
     outputs = call.forward.run(*call.forward.load(chosen, arrays))
     order, stays = layout(options.order, given), stays_on_device(chosen, given)
     finish = partial(finish_result, order=order, backend=chosen, stays=stays)
@@ -167,7 +162,7 @@ class Pullback:
         size = batch_of(batches)
         run = call.batched(tuple(batches), *size) if size else call.backward.run
         kept = map(backend.check, self._kept)  # refused here if they are on another device than the current one
-        gradients = run(*call.backward.cast(arrays), *kept)
+        gradients = run(*call.backward.load(backend, [*arrays, *kept]))
         return tuple(map(self._finish, gradients, call.dtypes))
 
 
@@ -184,6 +179,7 @@ def jvp(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    memory_limit: int | str | None = None,
     optimize_seconds: float | None = None,
 ) -> tuple[Any, Any]:
     """The value of an einsum and its tangent: how it changes as the operands change by their tangents.
@@ -203,9 +199,8 @@ def jvp(
     """
     given = check_list(operands, None, "operands")
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
-    modes = precision, deterministic, autotune
-    given_options = Options(dtype, order, casting, optimize, backend, *modes, optimize_seconds=optimize_seconds)
-    options = _options(asked, given_options)
+    modes = backend, precision, deterministic, autotune, memory_limit
+    options = _options(asked, Options(dtype, order, casting, optimize, *modes, optimize_seconds=optimize_seconds))
     along = check_list(tangents, len(given), "tangents")
     library = library_of([*given, *along])
     if library is not None:

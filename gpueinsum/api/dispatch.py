@@ -22,6 +22,7 @@ from gpueinsum.api.arguments import (
     check_out,
 )
 from gpueinsum.api.libraries import library_of
+from gpueinsum.api.limits import Room, result_bytes, room_on
 from gpueinsum.backends.base import Backend, Mode
 from gpueinsum.backends.operands import on_device
 from gpueinsum.backends.select import HOST, backend_and_arrays, kinds_on_device
@@ -32,6 +33,7 @@ from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term, parse,
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Optimize, Path, SlicedPath, find_order
 from gpueinsum.planning.search import cheapest_plan
+from gpueinsum.planning.slicing import fit_plan, slice_plan
 from gpueinsum.schedule.slices import predicted_seconds
 
 _MAX_DIMENSIONS = 64  # numpy's
@@ -233,6 +235,11 @@ def plan_and_dtypes(
     """The plan of an expression for these operands, and the dtypes of its computation and of its result."""
     target, compute = call_dtypes([dtype for _, dtype in operands], out, options, backend)
     plan = plan_for(expression, tuple([shape for shape, _ in operands]), compute, options, backend.profile)
+    room = room_on(backend, options.memory_limit, operands)
+    if room is not None:
+        is_copied = out is None and (target != compute or options.order not in ("K", "k", None))
+        own = result_bytes([plan.shape(plan.outputs[0])], target) if is_copied else 0
+        plan = expression_within(plan, room.less(own), options.runs)
     check_dimensions(plan)
     if out is not None and out[0] != (shape := plan.shape(plan.outputs[0])):
         raise OutError(f"out has shape {out[0]}, but the result has {shape}")
@@ -246,8 +253,12 @@ _call = lru_cache(maxsize=4096)(_new_call)
 def _plan_call(plan: Plan, operands: Signature, options: Options, backend: Backend) -> Call:
     check_takes(plan, tuple(shape for shape, _ in operands))
     target, compute = call_dtypes([dtype for _, dtype in operands], None, options, backend)
+    plan = replace(plan, dtype=compute.name)
+    room = room_on(backend, options.memory_limit, operands)
+    if room is not None:
+        plan = plan_within(plan, room, options.runs)
     check_dimensions(plan)
-    run = bind_with_own_outputs(replace(plan, dtype=compute.name), backend, options.mode)
+    run = bind_with_own_outputs(plan, backend, options.mode)
     return Call(run, *needed_casts(operands, compute, target), False, bool(plan.sliced))
 
 
@@ -288,7 +299,7 @@ def plan_for(
     expression: Expression, shapes: tuple[Shape, ...], dtype: Dtype, options: Options, profile: Profile
 ) -> Plan:
     """The plan of an expression in its hashable form, for such a device, from the cache if it is there."""
-    how = options.optimize, options.memory_limit, profile, options.runs, options.optimize_seconds
+    how = options.optimize, options.largest_intermediate, profile, options.runs, options.optimize_seconds
     return _plan(expression, shapes, dtype, *how)
 
 
@@ -298,13 +309,13 @@ def _plan(
     shapes: tuple[Shape, ...],
     dtype: Dtype,
     optimize: Optimize,
-    memory_limit: int | str | None,
+    largest: int | str | None,
     profile: Profile,
     runs: int,
     search_seconds: float | None,
 ) -> Plan:
     subscripts = resolve(expression, shapes)
-    if optimize in ("auto", True, None) and memory_limit in (None, -1):
+    if optimize in ("auto", True, None) and largest in (None, -1):
         price = dtype.name, profile, partial(predicted_seconds, profile=profile)
         return cheapest_plan(subscripts, *price, runs, search_seconds)
     sizes, sliced = dict(subscripts.sizes), tuple[Label, ...]()
@@ -313,11 +324,28 @@ def _plan(
 
     def order(inputs: tuple[Term, ...], output: Term) -> Path:
         nonlocal sliced
-        path, found = find_order(inputs, output, sizes, optimize() if callable(optimize) else optimize, memory_limit)
+        path, found = find_order(inputs, output, sizes, optimize() if callable(optimize) else optimize, largest)
         sliced += found
         return path
 
     return replace(lower(subscripts, order, dtype.name), sliced=tuple([(label, 1) for label in sliced]))
+
+
+def expression_within(plan: Plan, room: Room, runs: int) -> Plan:
+    """The plan of an expression in slices, where it must be, that keeps to the room. Raises PlanError.
+
+    A plan that has slices, those of a contraction tree, keeps them.
+    """
+    if plan.sliced:
+        return room.check(plan, "the contraction tree in its own slices,")
+    return slice_plan(plan, room.bytes, room.profile, room.peak, runs)
+
+
+def plan_within(plan: Plan, room: Room, runs: int) -> Plan:
+    """Any plan in slices, or with parts computed again, that keeps to the room. One that has slices keeps them."""
+    if plan.sliced:
+        return room.check(plan, "in its own slices")
+    return fit_plan(plan, room.bytes, room.profile, room.peak, room.seconds, runs)
 
 
 def resolve(expression: Expression, shapes: tuple[Shape, ...]) -> Subscripts:

@@ -27,13 +27,16 @@ from gpueinsum.api.dispatch import (
     cached_plan_call,
     evaluate,
     evaluate_plan,
+    expression_within,
     plan_for,
     plan_options,
 )
 from gpueinsum.api.libraries import library_of
+from gpueinsum.api.limits import room_for
 from gpueinsum.backends.operands import on_device
-from gpueinsum.backends.select import backend_for
+from gpueinsum.backends.select import HOST, backend_for
 from gpueinsum.costs.machine import profile_for
+from gpueinsum.costs.profile import Profile, device_profile
 from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.language.subscripts import Shape, alphabet
 from gpueinsum.planning.path import Optimize
@@ -54,6 +57,7 @@ def einsum(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    memory_limit: int | str | None = None,
     optimize_seconds: float | None = None,
 ) -> Array:
     """Einstein summation of numpy or CuPy arrays, in numpy's notation and with numpy's semantics.
@@ -79,9 +83,13 @@ def einsum(
             then share nothing with other streams. On the CPU, and of kernels, that always holds.
         autotune: True to time the few ways there are to run each product of large arrays, once on this device with
             these libraries, and to remember the fastest on disk; by default the one predicted to be is taken.
-        optimize_seconds: Seconds for which `optimize="auto"` may search for an order of contraction, the first time
-            that the expression is met with these shapes; 0 for no search. By default the search takes a share of the
-            time that the order which is at hand is predicted to take.
+        memory_limit: Bytes, as a number, as "4GiB", as "80%" of the device's, or "auto", for casts of operands,
+            intermediates and the result together. What does not fit is computed in slices (`Plan.sliced`), in the least
+            predicted time. "auto" is 80 % of the device's memory, less the operands'. A `ContractionTree` keeps its own
+            slices.
+        optimize_seconds: Seconds that `optimize="auto"` may search for an order of contraction when it plans, which it
+            does once for an expression and its shapes; 0 for no search. By default a search takes no longer than it is
+            predicted to save.
 
     Returns the result, a view of the operand if it is only a transposition or a diagonal of it.
 
@@ -94,7 +102,7 @@ def einsum(
     array([[3, 7],
            [2, 4]])
     """
-    has_defaults = out is dtype is backend is precision is None and optimize is _AUTO and order == "K"
+    has_defaults = out is dtype is backend is precision is memory_limit is None and optimize is _AUTO and order == "K"
     has_defaults = has_defaults and casting == "safe" and optimize_seconds is None
     if has_defaults and not (deterministic or autotune) and type(subscripts) is str:
         kinds = array_kinds(operands)
@@ -103,9 +111,8 @@ def einsum(
         if operands:
             return evaluate(subscripts, operands, None, DEFAULT)
     expression, arrays = hashable_form(subscripts, operands)
-    modes = precision, deterministic, autotune
-    options = Options(dtype, order, casting, optimize, backend, *modes, optimize_seconds=optimize_seconds)
-    return evaluate(expression, arrays, out, options.check())
+    options = Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune, memory_limit)
+    return evaluate(expression, arrays, out, options._replace(optimize_seconds=optimize_seconds).check())
 
 
 def einsum_plan(
@@ -114,13 +121,16 @@ def einsum_plan(
     dtype: Any = None,
     optimize: Optimize = "auto",
     memory_limit: int | str | None = None,
+    largest_intermediate: int | str | None = None,
+    device: str | Profile | None = None,
     optimize_seconds: float | None = None,
 ) -> Plan:
     """The plan of an expression, from arrays or from shapes (tuples); needs no GPU and touches no data.
 
-    Args are `einsum`'s; `dtype` is by default that of the arrays, float64 for shapes; `memory_limit` is `contract`'s.
-    The plan can be printed, costed by `explain`, kept as JSON (`plan.to_json()`, `Plan.from_json(text)`) and run by
-    `run_plan`.
+    Args are `einsum`'s; `dtype` is by default that of the arrays, float64 for shapes; `largest_intermediate` is
+    `contract`'s. The plan is made for a `device` ("h200", "a100", "cpu", the file of a profile, or a profile), by
+    default for where the operands are, shapes for this machine's CPU. The plan can be printed, costed by `explain`,
+    kept as JSON (`plan.to_json()`, `Plan.from_json(text)`) and run by `run_plan`.
 
     >>> print(einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10)))
     ij,jk,kl->il  float64  i=40 j=30 k=20 l=10
@@ -132,11 +142,19 @@ def einsum_plan(
     if dtype is None:
         dtypes = [array_dtype(operand) for operand in operands_or_shapes if not is_shape(operand)]
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-    options = Options(
-        dtype, optimize=optimize, memory_limit=memory_limit, runs=MANY_RUNS, optimize_seconds=optimize_seconds
-    ).check()
-    device = "cuda" if any(map(on_device, operands_or_shapes)) else "cpu"
-    return plan_for(expression, shapes, options.dtype, options, profile_for(device))
+    options = Options(dtype, "K", "safe", optimize, memory_limit=memory_limit, runs=MANY_RUNS)
+    options = options._replace(largest_intermediate=largest_intermediate, optimize_seconds=optimize_seconds).check()
+    is_there = any(map(on_device, operands_or_shapes))
+    if device is None:
+        profile = profile_for("cuda" if is_there else "cpu")
+    else:
+        profile = device if isinstance(device, Profile) else device_profile(device)
+    plan = plan_for(expression, shapes, options.dtype, options, profile)
+    if memory_limit is None:
+        return plan
+    memory = profile.memory_bytes if device is not None or is_there else HOST.memory_bytes()
+    room = room_for(memory_limit, memory, profile, [(shape, options.dtype) for shape in shapes])
+    return expression_within(plan, room, options.runs)
 
 
 def run_plan(
@@ -146,8 +164,11 @@ def run_plan(
     precision: str | None = None,
     deterministic: bool = False,
     autotune: bool = False,
+    memory_limit: int | str | None = None,
 ) -> Any:
     """The result of a plan for operands of its shapes, which are cast to its dtype; a tuple if it has several outputs.
+
+    Within a `memory_limit`, as `einsum` has it, a plan without sliced labels is run in slices if it must be.
 
     >>> run_plan(Plan.from_json(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).to_json()), np.ones((2, 3)), np.ones((3, 5)))
     array([[3., 3., 3., 3., 3.],
@@ -156,11 +177,12 @@ def run_plan(
     Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
     """
     check_is_plan(plan)
-    if backend is precision is None and not (deterministic or autotune):
+    if backend is precision is memory_limit is None and not (deterministic or autotune):
         kinds = array_kinds(operands)
         if kinds:
             return cached_plan_call(plan, *kinds)(*operands)
-    return evaluate_plan(plan, operands, plan_options(plan, backend, precision, deterministic, autotune))
+    options = plan_options(plan, backend, precision, deterministic, autotune, memory_limit)
+    return evaluate_plan(plan, operands, options)
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:

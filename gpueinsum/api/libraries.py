@@ -40,7 +40,7 @@ class Library(Protocol):
     def evaluate_plan(self, plan: Plan, operands: Sequence[Any], options: Options) -> Any:
         """`dispatch.evaluate_plan`."""
 
-    def vjp(self, asked: Asked, operands: Sequence[Any], wrt: Any, options: Options, memory_limit: Any) -> Any:
+    def vjp(self, asked: Asked, operands: Sequence[Any], wrt: Any, options: Options) -> Any:
         """`derivatives.evaluate_vjp`."""
 
     def jvp(self, asked: Asked, operands: Sequence[Any], tangents: Sequence[Any], options: Options) -> Any:

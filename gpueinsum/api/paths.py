@@ -12,6 +12,7 @@ from opt_einsum.contract import PathInfo
 
 from gpueinsum.api.arguments import array_shape, hashable_form, read_shape
 from gpueinsum.api.dispatch import resolve
+from gpueinsum.errors import PlanError
 from gpueinsum.language.steps import distinct
 from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term
 from gpueinsum.planning.path import Optimize, Path, SlicedPath, find_order, find_path, read_tree
@@ -22,24 +23,34 @@ def contract_path(
     *operands: Any,
     use_blas: bool = True,
     optimize: Optimize = True,
-    memory_limit: int | str | None = None,
+    memory_limit: None = None,
     shapes: bool = False,
+    largest_intermediate: int | str | None = None,
 ) -> tuple[list[tuple[int, ...]], PathInfo]:
     """opt_einsum's `contract_path`: the path, and opt_einsum's `PathInfo` about it.
 
-    With `shapes` the operands are shapes rather than arrays.
+    With `shapes` the operands are shapes rather than arrays. opt_einsum's `memory_limit` is `largest_intermediate`, as
+    in `contract`. Raises PlanError for a `memory_limit`, since a path has no slices that could keep to it.
 
     >>> path, info = contract_path("ij,jk,kl->il", (2, 3), (3, 5), (5, 2), shapes=True)
     >>> path, int(info.opt_cost)
     ([(1, 2), (0, 1)], 84)
     """
+    if memory_limit is not None:
+        raise PlanError(f"memory_limit={memory_limit!r:.60}: {_NO_LIMIT}")
     core = _core(subscripts, operands, shapes)
-    path = list(_path_of(core, optimize, memory_limit))
+    path = list(_path_of(core, optimize, largest_intermediate))
     equation, given = _equation_and_shapes(core)
     info: tuple[Any, PathInfo] = opt_einsum.contract_path(
         equation, *given, use_blas=use_blas, optimize=path, shapes=True
     )
     return info
+
+
+_NO_LIMIT = (
+    "a path has no slices, which keep a plan to a number of bytes: ask einsum_plan for a plan; the most elements of an "
+    "intermediate, opt_einsum's memory_limit, are largest_intermediate="
+)
 
 
 def einsum_path(subscripts: Any = "", *operands: Any, optimize: Optimize = "greedy") -> tuple[list[Any], str]:
@@ -70,16 +81,16 @@ def _core(subscripts: Any, operands: Sequence[Any], shapes: bool = False) -> Sub
     return resolve(expression, tuple(map(read_shape if shapes else array_shape, operands)))
 
 
-def _path_of(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path:
-    return find_path(*_without_repeats(core), dict(core.sizes), optimize, memory_limit)
+def _path_of(core: Subscripts, optimize: Optimize, largest: int | str | None) -> Path:
+    return find_path(*_without_repeats(core), dict(core.sizes), optimize, largest)
 
 
-def order_of(core: Subscripts, optimize: Optimize, memory_limit: int | str | None) -> Path | SlicedPath:
+def order_of(core: Subscripts, optimize: Optimize, largest: int | str | None) -> Path | SlicedPath:
     """The path, and where its sliced labels are if it has any, as a way to optimize."""
     optimize, sliced = read_tree(optimize), tuple[Label, ...]()
     if isinstance(optimize, SlicedPath):
         optimize, sliced = optimize.path, optimize.labels(core.inputs)
-    path, found = find_order(*_without_repeats(core), dict(core.sizes), optimize, memory_limit)
+    path, found = find_order(*_without_repeats(core), dict(core.sizes), optimize, largest)
     sliced += found
     places = [(k, term.index(label)) for label in sliced for k, term in enumerate(core.inputs) if label in term]
     return SlicedPath(path, tuple(places)) if sliced else path

@@ -19,12 +19,17 @@ from gpueinsum.schedule.slices import schedule_slices
 
 def peak_bytes(plan: Plan, device: str | Profile | None = None) -> int:
     """`Plan.peak_bytes`. Raises ProfileError for what is no device."""
+    return _peak_bytes(plan, device, frozenset())
+
+
+def _peak_bytes(plan: Plan, device: str | Profile | None, packed: frozenset[int]) -> int:
+    """Slices read copies of the parts of operands that are `packed`."""
     if device is None:
         return counts.peak_bytes(plan)
     profile = device if isinstance(device, Profile) else device_profile(device)
     if not plan.sliced:
         return schedule_bytes(schedule(plan, profile))
-    made = schedule_slices(plan, profile)
+    made = schedule_slices(plan, profile, packed)
     once, each = schedule_bytes(made.once), schedule_bytes(made.each)
     return counts.peak_in_slices(plan, once, each, lambda part: peak_bytes(part, profile))
 
@@ -43,6 +48,14 @@ def schedule_bytes(made: Schedule) -> int:
     return assemble(made).bytes
 
 
+def run_bytes(
+    plan: Plan, device: str | Profile | None, dtypes: Sequence[np.dtype[Any]], streamed: frozenset[int] = frozenset()
+) -> int:
+    """Of a run for operands of these dtypes, some `streamed` from the host: `peak_bytes` and `copied_bytes`."""
+    cast = [number for number, dtype in enumerate(dtypes) if _is_cast(plan, dtype)]
+    return _peak_bytes(plan, device, streamed.union(cast)) + copied_bytes(plan, dtypes, streamed)
+
+
 def copied_bytes(plan: Plan, dtypes: Sequence[np.dtype[Any]], streamed: Collection[int] = ()) -> int:
     """Of what a run keeps of operands of these dtypes beside them, on top of `peak_bytes`.
 
@@ -52,6 +65,10 @@ def copied_bytes(plan: Plan, dtypes: Sequence[np.dtype[Any]], streamed: Collecti
     item, parts = item_bytes(plan.dtype), cut(plan).part_shapes()
     taken = 0
     for k, dtype in enumerate(dtypes):
-        is_cast = dtype.name != plan.dtype or not dtype.isnative
-        taken += math.prod(parts.get(k, plan.shape(k))) * item * (2 if k in streamed else is_cast)
+        copies = 2 if k in streamed else int(_is_cast(plan, dtype))
+        taken += math.prod(parts.get(k, plan.shape(k))) * item * copies
     return taken
+
+
+def _is_cast(plan: Plan, dtype: np.dtype[Any]) -> bool:
+    return dtype.name != plan.dtype or not dtype.isnative

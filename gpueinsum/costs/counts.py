@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from gpueinsum.language.plan import Plan
+from gpueinsum.language.plan import Plan, SliceCount
 from gpueinsum.language.slices import cut
 from gpueinsum.language.steps import Add, Expand, Step, distinct, sides, without
 from gpueinsum.language.strides import points
@@ -79,6 +79,12 @@ def total_flops(plan: Plan) -> int:
         slices = cut(plan)
         return total_flops(slices.once) + sum(count * total_flops(each) for each, count in slices.kinds())
     return sum(cost.flops for cost in step_costs(plan))
+
+
+def slice_count(plan: Plan) -> SliceCount:
+    """`Plan.slices`."""
+    whole = total_flops(replace(plan, sliced=()))
+    return SliceCount(max(1, cut(plan).count), dict(plan.sliced), total_flops(plan) / whole if whole else 1.0)
 
 
 def peak_bytes(plan: Plan) -> int:

@@ -58,9 +58,9 @@ class ArrayLibrary:
         options = self.promote(operands, options)
         return self.call(lambda *arrays: evaluate_plan_arrays(plan, arrays, options), *operands)
 
-    def vjp(self, asked: Asked, operands: Sequence[Any], wrt: Any, options: Options, memory_limit: Any) -> Any:
+    def vjp(self, asked: Asked, operands: Sequence[Any], wrt: Any, options: Options) -> Any:
         placed = self._on_device_of(operands)
-        value, pullback = evaluate_vjp(asked, operands, wrt, self.promote(operands, options), memory_limit)
+        value, pullback = evaluate_vjp(asked, operands, wrt, self.promote(operands, options))
         return placed._wrap(value), replace(pullback, library=placed)
 
     def jvp(self, asked: Asked, operands: Sequence[Any], tangents: Sequence[Any], options: Options) -> Any:

@@ -13,10 +13,19 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
-from gpueinsum.api.arguments import DEFAULT, Dtype, Expression, Options, Signature
+from gpueinsum.api.arguments import Dtype, Expression, Options, Signature
 from gpueinsum.api.derivative_dispatch import BothPasses, backward_plan, both_passes, tangent_plan
 from gpueinsum.api.derivatives import batch_of, check_list
-from gpueinsum.api.dispatch import Call, bind_with_own_outputs, check_dimensions, needed_casts, plan_for, resolve
+from gpueinsum.api.dispatch import (
+    Call,
+    bind_with_own_outputs,
+    check_dimensions,
+    needed_casts,
+    plan_for,
+    plan_within,
+    resolve,
+)
+from gpueinsum.api.limits import room_on
 from gpueinsum.backends.base import Backend
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import OptimizerError
@@ -29,14 +38,6 @@ from gpueinsum.planning.search import MANY_RUNS
 Fit = Callable[[Any, str, Shape], Any]  # of an array, its name and the shape of its value
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How all derivatives of a function are run: options, and the bytes that both passes of one may take."""
-
-    options: Options = DEFAULT
-    limit: int | None = None
-
-
 class Function(Protocol):
     """From so many `inputs` to so many `outputs`, all of one dtype."""
 
@@ -47,13 +48,14 @@ class Function(Protocol):
     @property
     def outputs(self) -> int: ...
     @property
-    def settings(self) -> Settings: ...
+    def options(self) -> Options:
+        """How it and its derivatives are run; a `memory_limit` is for each run of one of them."""
 
     def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
         """Those of the outputs."""
 
     def plan(self, shapes: tuple[Shape, ...], dtype: Dtype, profile: Profile) -> Plan:
-        """The function for inputs of these shapes, computed in this dtype."""
+        """The function for inputs of these shapes, computed in this dtype, within no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Einsum:
 
     expression: Expression
     inputs: int
-    settings: Settings
+    options: Options
 
     @property
     def outputs(self) -> int:
@@ -80,7 +82,7 @@ class Einsum:
         return [tuple([size[label] for label in core.output])]
 
     def plan(self, shapes: tuple[Shape, ...], dtype: Dtype, profile: Profile) -> Plan:
-        return plan_for(self.expression, shapes, dtype, self.settings.options, profile)
+        return plan_for(self.expression, shapes, dtype, self.options, profile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Planned:
     """A plan, whatever the dtype that it was made for."""
 
     made: Plan
-    settings: Settings
+    options: Options
 
     @property
     def inputs(self) -> int:
@@ -112,8 +114,8 @@ class _Derived:
     of: Function
 
     @property
-    def settings(self) -> Settings:
-        return self.of.settings
+    def options(self) -> Options:
+        return self.of.options
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class Vjp(_Derived):
 
     def plan(self, shapes: tuple[Shape, ...], dtype: Dtype, profile: Profile) -> Plan:
         plan = self.of.plan(shapes[: self.of.inputs], dtype, profile)
-        return backward_plan(plan, self.wrt, self.settings.options.optimize, self.settings.limit)
+        return backward_plan(plan, self.wrt, self.options.optimize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +187,10 @@ class Batch(_Derived):
         return tuple([shape[1:] if k in self.positions else shape for k, shape in enumerate(shapes)])
 
 
-def function_of(asked: Expression | Plan, operands: int, options: Options, limit: int | None) -> Function:
+def function_of(asked: Expression | Plan, operands: int, options: Options) -> Function:
     """What is asked as a function of so many operands that may be derived many times, as in training."""
     options = options._replace(dtype=None, order="K", casting="safe", runs=0 if options.deterministic else MANY_RUNS)
-    settings = Settings(options, limit)
-    return Planned(asked, settings) if isinstance(asked, Plan) else Einsum(asked, operands, settings)
+    return Planned(asked, options) if isinstance(asked, Plan) else Einsum(asked, operands, options)
 
 
 def function_of_cotangents(
@@ -228,8 +229,11 @@ def call_of(function: Function, operands: Signature, backend: Backend) -> Call:
     dtype = operands[0][1]
     compute = backend.compute_dtype(dtype)
     plan = function.plan(tuple([shape for shape, _ in operands]), compute, backend.profile)
+    room = room_on(backend, function.options.memory_limit, operands)
+    if room is not None:
+        plan = plan_within(plan, room, function.options.runs)
     check_dimensions(plan)
-    run = bind_with_own_outputs(plan, backend, function.settings.options.mode)
+    run = bind_with_own_outputs(plan, backend, function.options.mode)
     return Call(run, *needed_casts(operands, compute, dtype), False, bool(plan.sliced))
 
 
@@ -238,7 +242,7 @@ def passes_of(function: Function, operands: Signature, wrt: tuple[int, ...], bac
     """The function and its gradients for arrays of these shapes, which have one dtype."""
     compute = backend.compute_dtype(operands[0][1])
     plan = function.plan(tuple([shape for shape, _ in operands]), compute, backend.profile)
-    return both_passes(plan, operands, wrt, function.settings.options, function.settings.limit, backend)
+    return both_passes(plan, operands, wrt, function.options, backend)
 
 
 # ---------------------------------------------------------------- as text, for a framework that keeps no objects
@@ -248,13 +252,13 @@ _DERIVED = {kind.__name__: kind for kind in (Vjp, Jvp, Batch)}
 
 def to_text(function: Function) -> str:
     """The function as a literal of Python. Raises OptimizerError for an optimizer that is an object."""
-    settings = function.settings
-    optimize = settings.options.optimize
+    options = function.options
+    optimize = options.optimize
     if callable(optimize):
         raise OptimizerError("optimize= is an object, which a compiled program cannot hold: give a name or a path")
     if isinstance(optimize, SlicedPath):
-        settings = replace(settings, options=settings.options._replace(optimize=[*optimize]))
-    return repr([_to_list(function), tuple(settings.options), settings.limit])
+        options = options._replace(optimize=[*optimize])
+    return repr([_to_list(function), tuple(options)])
 
 
 def _to_list(function: Function) -> list[Any]:
@@ -276,21 +280,21 @@ def _to_list(function: Function) -> list[Any]:
 @lru_cache(maxsize=1024)
 def from_text(text: str) -> Function:
     """The function that `to_text` wrote."""
-    function, values, limit = literal_eval(text)
+    function, values = literal_eval(text)
     options = Options(*values)
     if isinstance(options.optimize, list):
         options = options._replace(optimize=SlicedPath(*options.optimize))
-    return _from_list(function, Settings(options, limit))
+    return _from_list(function, options)
 
 
-def _from_list(written: list[Any], settings: Settings) -> Function:
+def _from_list(written: list[Any], options: Options) -> Function:
     match written:
         case ["Einsum", text, operands]:
-            return Einsum(text, operands, settings)
+            return Einsum(text, operands, options)
         case ["Planned", plan]:
-            return Planned(Plan.from_json(json.dumps(plan)), settings)
+            return Planned(Plan.from_json(json.dumps(plan)), options)
         case [kind, of, positions]:
-            made: Function = _DERIVED[kind](_from_list(of, settings), positions)
+            made: Function = _DERIVED[kind](_from_list(of, options), positions)
             return made
         case _:
             raise ValueError(f"{written!r:.60} is no function of an einsum")

@@ -15,7 +15,6 @@ from gpueinsum.api.arguments import (
     Dtype,
     Expression,
     Options,
-    bytes_limit,
     call_dtypes,
     check_differentiable,
     positions_of,
@@ -59,12 +58,12 @@ class JaxLibrary:
         function, arrays = _traced(plan, operands, options)
         return one_or_all(apply(function, *arrays))
 
-    def vjp(self, asked: Asked, operands: Sequence[Any], wrt: Any, options: Options, memory_limit: Any) -> Any:
+    def vjp(self, asked: Asked, operands: Sequence[Any], wrt: Any, options: Options) -> Any:
         if not self.is_followed(operands):
-            return EAGER.vjp(asked, operands, wrt, options, memory_limit)
+            return EAGER.vjp(asked, operands, wrt, options)
         positions = positions_of(wrt, len(operands))
         dtypes = _differentiable(operands, positions)
-        function, arrays = _traced(asked, operands, options, bytes_limit(memory_limit, HOST))
+        function, arrays = _traced(asked, operands, options)
         return one_or_all(apply(function, *arrays)), TracedPullback(function, arrays, positions, dtypes)
 
     def jvp(self, asked: Asked, operands: Sequence[Any], tangents: Sequence[Any], options: Options) -> Any:
@@ -115,14 +114,12 @@ class TracedPullback:
         return tuple(map(_cast, gradients, self._dtypes))
 
 
-def _traced(
-    asked: Asked, operands: Sequence[Any], options: Options, limit: int | None = None
-) -> tuple[Function, list[Any]]:
+def _traced(asked: Asked, operands: Sequence[Any], options: Options) -> tuple[Function, list[Any]]:
     """What is asked as a function of JAX's arrays, and the operands as such in the dtype of the computation."""
     options = EAGER.promote(operands, options)
     arrays = [as_array(jnp, f"operand {number}", operand) for number, operand in enumerate(operands)]
     dtype, _ = call_dtypes([array.dtype for array in arrays], None, options, HOST)
-    return function_of(asked, len(arrays), options, limit), [_cast(array, dtype) for array in arrays]
+    return function_of(asked, len(arrays), options), [_cast(array, dtype) for array in arrays]
 
 
 def _differentiable(operands: Sequence[Any], positions: Sequence[int]) -> list[Dtype]:

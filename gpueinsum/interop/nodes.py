@@ -124,13 +124,8 @@ def _pull(
     device = device_of(cotangents)
     with on(device):
         left = iter(map(array_of, intermediates))
-        compute = passes.backward.compute
-        kept = [
-            next(left) if position is None else array_of(operands[position]).astype(compute, copy=False)
-            for position in passes.kept
-        ]
-        arrays = passes.backward.cast(list(map(array_of, cotangents)))
-        gradients = passes.backward.run(*arrays, *kept)
+        kept = [next(left) if position is None else array_of(operands[position]) for position in passes.kept]
+        gradients = passes.backward.run(*passes.backward.cast([*map(array_of, cotangents), *kept]))
         return tuple([result_of(gradient, dtype) for gradient, dtype in zip(gradients, passes.dtypes, strict=True)])
 
 

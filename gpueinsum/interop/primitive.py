@@ -71,7 +71,7 @@ EAGER = ArrayLibrary("jax", _is_own, _wrap, _device_of, _result_type, _check_dty
 @_primitive.def_impl
 def _evaluate(*arrays: Any, function: Function) -> Sequence[Any]:
     def compute(*operands: Any) -> tuple[Array, ...]:
-        backend, inputs = backend_and_arrays(function.settings.options.backend, operands)
+        backend, inputs = backend_and_arrays(function.options.backend, operands)
         call = call_of(function, signature(inputs), backend)
         return _results(call, backend, stays_on_device(backend, operands), *inputs)
 
@@ -98,7 +98,7 @@ def _lower(context: mlir.LoweringRuleContext, *operands: Any, function: Function
     jax.pure_callback hands over arrays of JAX's instead. Their values wait for a thread of XLA's, and callbacks may
     hold all of those: six threads that ran programs of such calls, 300 x 300, hung at once (JAX 0.10.2, 2 cores).
     """
-    backend = backend_for(function.settings.options.backend, ())
+    backend = backend_for(function.options.backend, ())
     call = call_of(function, tuple([(x.shape, x.dtype) for x in context.avals_in]), backend)
     results, _, _ = mlir.emit_python_callback(
         context,

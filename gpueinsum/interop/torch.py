@@ -19,7 +19,6 @@ from gpueinsum.api.arguments import (
     Array,
     Expression,
     Options,
-    bytes_limit,
     check_differentiable,
     dtype_of,
     positions_of,
@@ -35,7 +34,6 @@ from gpueinsum.interop.pullback import FollowedPullback, fit
 from gpueinsum.interop.tensors import (
     array_of,
     as_tensor,
-    backend_on,
     can_cast,
     decided_once,
     device_of,
@@ -84,26 +82,18 @@ class TorchLibrary:
             return wrap(function(*map(unwrap, operands)))
 
     def evaluate(self, expression: Expression, operands: Sequence[Any], out: Array | None, options: Options) -> Any:
-        return self.evaluate_within(None, expression, operands, out, options)
-
-    def evaluate_within(
-        self, limit: int | str | None, expression: Expression, operands: Sequence[Any], out: Any, options: Options
-    ) -> Any:
-        """`evaluate`, where both passes of the gradients take no more than `limit`, as `vjp` has it."""
         tensors = _tensors(operands)
         if out is not None:
             return _store(self.evaluate(expression, tensors, None, _with_out(tensors, out, options)), out, options)
         result = _view(expression, tensors, options)
         if result is None:
-            result = self._compute(limit, expression, *_of_one_dtype(tensors, options))
+            result = self._compute(expression, *_of_one_dtype(tensors, options))
         return ordered(result, options.order, tensors)
 
-    def _compute(
-        self, limit: int | str | None, expression: Expression, tensors: Sequence[Tensor], options: Options
-    ) -> Tensor:
+    def _compute(self, expression: Expression, tensors: Sequence[Tensor], options: Options) -> Tensor:
         follow = follower(tensors)
         if follow is not None:
-            [result] = follow(_function(expression, tensors, options, limit, follow), *tensors)
+            [result] = follow(_function(expression, tensors, options, follow), *tensors)
             return result
         if options == DEFAULT and False not in [tensor.is_cpu for tensor in tensors]:
             arrays = list(map(array_of, tensors))
@@ -114,22 +104,20 @@ class TorchLibrary:
     def evaluate_plan(self, plan: Plan, operands: Sequence[Any], options: Options) -> Any:
         tensors, options = _of_one_dtype(_tensors(operands), options)
         if (follow := follower(tensors)) is not None:
-            return one_or_all(follow(_function(plan, tensors, options, None, follow), *tensors))
+            return one_or_all(follow(_function(plan, tensors, options, follow), *tensors))
         options = _as_torch_is_set(options, tensors)._replace(dtype=dtype_of(plan.dtype))
         return self.call(lambda *arrays: evaluate_plan_arrays(plan, arrays, options), *tensors)
 
-    def vjp(self, asked: Asked, operands: Sequence[Any], wrt: Any, options: Options, memory_limit: Any) -> Any:
+    def vjp(self, asked: Asked, operands: Sequence[Any], wrt: Any, options: Options) -> Any:
         tensors = _tensors(operands)
         if (follow := follower(tensors)) is None:
             options = _with_dtype(tensors, _as_torch_is_set(options, tensors))
-            value, pullback = self.call(
-                lambda *arrays: evaluate_vjp(asked, arrays, wrt, options, memory_limit), *tensors
-            )
+            value, pullback = self.call(lambda *arrays: evaluate_vjp(asked, arrays, wrt, options), *tensors)
             return value, replace(pullback, library=TorchLibrary(device_of(tensors)))
         positions, given = positions_of(wrt, len(tensors)), [tensor.dtype for tensor in tensors]
         _check_differentiable(tensors, positions)
         tensors, options = _of_one_dtype(tensors, options)
-        function = _function(asked, tensors, options, memory_limit, follow)
+        function = _function(asked, tensors, options, follow)
         values = [ordered(value, options.order, tensors) for value in apply(function, *tensors)]
         return one_or_all(values), FollowedPullback(function, tensors, positions, given, options.order)
 
@@ -150,7 +138,7 @@ class TorchLibrary:
 
             return self.call(both, *tensors, *moved.values())
         tensors, options = _of_one_dtype(tensors, options)
-        function = _function(asked, tensors, options, None, follow)
+        function = _function(asked, tensors, options, follow)
         along = [tangent.to(tensors[0].dtype) for tangent in moved.values()]
         results = apply(function, *tensors), apply(Jvp(function, tuple(moved)), *tensors, *along)
         value, tangent = [one_or_all([ordered(x, options.order, tensors) for x in each]) for each in results]
@@ -183,14 +171,10 @@ def _check_differentiable(tensors: Sequence[Tensor], positions: Sequence[int]) -
             check_differentiable(dtype_of(dtype), f"operand {position}")
 
 
-def _function(
-    asked: Asked, tensors: Sequence[Tensor], options: Options, limit: int | str | None, follow: Callable[..., Any]
-) -> Function:
+def _function(asked: Asked, tensors: Sequence[Tensor], options: Options, follow: Callable[..., Any]) -> Function:
     """What is asked as a function of such tensors."""
-    if limit is not None:
-        limit = bytes_limit(limit, backend_on(device_of(tensors)))
     make = function_of if follow is run_operator else _kept_function
-    return make(asked, len(tensors), _as_torch_is_set(options, tensors), limit)
+    return make(asked, len(tensors), _as_torch_is_set(options, tensors))
 
 
 _kept_function = lru_cache(maxsize=4096)(function_of)

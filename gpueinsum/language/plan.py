@@ -6,15 +6,15 @@ Registers 0 .. n-1 are the operands and every step writes the next one; a label 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from gpueinsum.errors import PlanError
-from gpueinsum.language.dependence import dependences, whole_registers
-from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, distinct, renumber, sides
+from gpueinsum.language.dependence import whole_registers
+from gpueinsum.language.steps import Add, Contract, Expand, Reduce, Step, distinct, renumber
 from gpueinsum.language.subscripts import Label, Shape, Term
 
 if TYPE_CHECKING:
@@ -43,6 +43,17 @@ class Registers:
         """The shape of a register."""
         size = dict(self.sizes)
         return tuple([size[label] for label in self.term(register)])
+
+
+class SliceCount(NamedTuple):
+    """The `number` of slices of a plan, how many values a slice has of the sliced `labels`, and the `overhead`.
+
+    That is the flops of the plan by those of the same plan without slices.
+    """
+
+    number: int
+    labels: dict[Label, int]
+    overhead: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +100,22 @@ class Plan(Registers):
         return tuple(k for k, owner in enumerate(owned) if owner < len(self.inputs) or owner in owned[:k])
 
     def vjp(
-        self, wrt: int | Sequence[int] | None = None, *, optimize: Any = "auto", memory_limit: int | str | None = None
+        self,
+        wrt: int | Sequence[int] | None = None,
+        *,
+        optimize: Any = "auto",
+        memory_limit: int | str | None = None,
+        device: str | Profile | None = None,
     ) -> Plan:
         """The backward pass: from the inputs and a cotangent of each output to the gradients of the inputs in `wrt`.
 
         It is run as `run_plan(plan.vjp(), *inputs, cotangent)`, and can be printed, kept as JSON, differentiated again.
         `wrt` lists positions among the inputs, all by default. Up to three gradients may be planned anew, by
-        `optimize`, where that takes fewer flops than the way back through this plan. Intermediates that do not fit in
-        `memory_limit` (bytes, or "4GiB") are computed again, and shown as such. An `optimize` that is no name counts as
-        "auto". The convention is `gpueinsum.vjp`'s.
+        `optimize`, where that takes fewer flops than the way back through this plan. An `optimize` that is no name
+        counts as "auto". The convention is `gpueinsum.vjp`'s.
+
+        What does not fit in `memory_limit` (bytes, or "4GiB") is computed again, and shown as such, or the plan is run
+        in slices. The limit is one of `peak_bytes(device)`; for a `device` it may be a share, "80%".
 
         A plan has one dtype: in a complex plan every input counts as complex, and the gradient of one that is real in
         fact is the real part of what comes out. Raises OperandError for positions that are none, DtypeError for a plan
@@ -111,12 +129,18 @@ class Plan(Registers):
         """
         from gpueinsum.api.derivative_dispatch import backward_plan  # which is made of plans
 
-        return backward_plan(self, wrt, optimize, memory_limit)
+        return backward_plan(self, wrt, optimize, memory_limit, device)
 
-    def jvp(self, wrt: int | Sequence[int] | None = None) -> Plan:
+    def jvp(
+        self,
+        wrt: int | Sequence[int] | None = None,
+        *,
+        memory_limit: int | str | None = None,
+        device: str | Profile | None = None,
+    ) -> Plan:
         """The forward derivative: from the inputs and a tangent of each in `wrt`, in its order, to one of each output.
 
-        It is run as `run_plan(plan.jvp(), *inputs, *tangents)`. Raises OperandError and DtypeError as `vjp` does.
+        It is run as `run_plan(plan.jvp(), *inputs, *tangents)`. Options and errors are those of `vjp`.
 
         >>> from gpueinsum import einsum_plan
         >>> print(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).jvp())
@@ -127,7 +151,7 @@ class Plan(Registers):
         """
         from gpueinsum.api.derivative_dispatch import tangent_plan
 
-        return tangent_plan(self, wrt)
+        return tangent_plan(self, wrt, memory_limit, device)
 
     def peak_bytes(self, device: str | Profile | None = None) -> int:
         """The most bytes of intermediates and outputs alive at once, beside the operands.
@@ -146,6 +170,18 @@ class Plan(Registers):
         from gpueinsum.backends.footprint import peak_bytes
 
         return peak_bytes(self, device)
+
+    @property
+    def slices(self) -> SliceCount:
+        """How often the steps are run for what depends on the sliced labels, and what that costs.
+
+        >>> from gpueinsum import einsum_plan
+        >>> einsum_plan("ij,jk,kl->il", (400, 300), (300, 200), (200, 100), memory_limit="400kB").slices
+        SliceCount(number=4, labels={'j': 75}, overhead=1.0)
+        """
+        from gpueinsum.costs.counts import slice_count
+
+        return slice_count(self)
 
     @property
     def equation(self) -> str:
@@ -234,6 +270,8 @@ class Plan(Registers):
             plan = Plan(**data | {name: tuple(data[name]) for name in ("inputs", "outputs")})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanError(f"not a plan: {error!r}") from error
+        from gpueinsum.language.check import check_plan  # which knows plans
+
         check_plan(plan)
         return plan
 
@@ -269,72 +307,3 @@ def check_takes(plan: Plan, shapes: tuple[Shape, ...]) -> None:
     wanted = tuple(map(plan.shape, range(len(plan.inputs))))
     if shapes != wanted:
         raise PlanError(f"the plan {plan.equation} takes operands of shapes {wanted}, not {shapes}")
-
-
-def check_plan(plan: Plan) -> None:
-    """Raise PlanError, saying which step is at fault, unless every register, term and size of the plan fits."""
-    for holds, complaint in _conditions(plan):
-        if not holds:
-            raise PlanError(complaint)
-    for label, _ in plan.sliced:
-        dependences(plan, label)
-
-
-def _conditions(plan: Plan) -> Iterator[tuple[bool, str]]:
-    """What must hold, and the complaint if it does not; each condition takes for granted that the earlier ones hold."""
-    for label, number in plan.sizes:
-        is_label = isinstance(label, str) and len(label) == 1 and label not in ",->. "
-        yield is_label and type(number) is int and number >= 0, f"label {label!r} has size {number!r}"
-    size = dict(plan.sizes)
-    yield len(size) == len(plan.sizes), "a label has two sizes"
-    is_dtype = isinstance(plan.dtype, str) and plan.dtype in NUMBERS
-    yield is_dtype, f"dtype {plan.dtype!r} is no name of a dtype of numbers"
-
-    def is_term(term: Term) -> bool:
-        return isinstance(term, str) and set(term) <= set(size)
-
-    for number, term in enumerate(plan.inputs):
-        yield is_term(term), f"input {number} is {term!r}: labels without a size"
-    terms = list(plan.inputs)
-    for number, step in enumerate(plan.steps):
-        is_list = not isinstance(step, Add) or isinstance(step.sources, tuple)
-        yield is_list, f"step {number}: the sources of a sum are a list of registers"
-        where = f"step {number}, {step.equation}: "
-        for source, term in sides(step):
-            is_known = type(source) is int and 0 <= source < len(terms)
-            yield is_known, f"{where}register {source!r} is not there yet"
-            fits = isinstance(term, str) and [size.get(x) for x in term] == [size[x] for x in terms[source]]
-            yield fits, f"{where}{term!r} does not fit register {source}, which is {terms[source]!r}"
-        yield is_term(step.out), f"{where}output labels without a size"
-        match step:
-            case Reduce():
-                yield not _repeats(step.out), f"{where}a reduction's output cannot repeat a label"
-                yield set(step.out) <= set(step.term), f"{where}a reduction cannot gain labels"
-            case Expand():
-                yield not _repeats(step.term), f"{where}an expansion's source cannot repeat a label"
-                yield set(step.term) <= set(step.out), f"{where}an expansion cannot lose labels"
-            case Contract():
-                for term in (step.lhs_term, step.rhs_term, step.out):
-                    yield not _repeats(term), f"{where}{term!r} repeats a label"
-                is_bool = type(step.conj_lhs) is type(step.conj_rhs) is bool
-                yield is_bool, f"{where}a side is conjugated or not, True or False"
-                is_pair = sorted(step.batch + step.left + step.right) == sorted(step.out)
-                yield is_pair, f"{where}a label is summed that is on one side only, or gained"
-            case Add():
-                pass
-            case _:
-                assert_never(step)
-        terms.append(step.out)
-    for register in plan.outputs:
-        is_known = type(register) is int and 0 <= register < len(terms)
-        yield is_known, f"output register {register!r} is not there"
-    yield len(plan.outputs) > 0, "a plan needs an output"
-    labels = [label for label, _ in plan.sliced]
-    for label, block in plan.sliced:
-        is_one = isinstance(label, str) and label in size and labels.count(label) == 1
-        yield is_one, f"sliced label {label!r} has no size, or is listed twice"
-        yield type(block) is int and block > 0, f"slices have {block!r} values of label {label!r}, not at least one"
-
-
-def _repeats(term: Term) -> bool:
-    return len(set(term)) < len(term)

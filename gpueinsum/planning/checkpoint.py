@@ -15,8 +15,10 @@ from dataclasses import replace
 
 from gpueinsum.costs.counts import peak_bytes, step_costs
 from gpueinsum.errors import PlanError
+from gpueinsum.language.dependence import whole_registers
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.rewrite import prune, written_registers
+from gpueinsum.language.slices import cut, one_slice
 from gpueinsum.language.steps import Step, renumber
 from gpueinsum.text import bytes_text
 
@@ -33,28 +35,29 @@ def checkpoint(plan: Plan, limit: int, forward: int | None = None, taken: int = 
     by something else. Of the plans found this is the one of the least work. Raises PlanError, saying what would do, if
     there is none.
     """
-    if plan.sliced:
-        raise PlanError(f"a plan in slices takes no memory_limit, here {bytes_text(limit)}: slice more labels instead")
-    found = _find(plan, limit - taken, forward)
+    found = find(plan, limit - taken, forward)
     if found is not None:
         return found
     nbytes = [0] * len(plan.inputs) + [cost.result_bytes for cost in step_costs(plan)]
     together = [{register, *step.sources} for register, step in enumerate(plan.steps, len(plan.inputs))]
     least = max(sum(nbytes[register] for register in registers) for registers in (set(plan.outputs), *together))
     low, high = limit - taken, max(limit - taken + 1, least, 1)
-    while _find(plan, high, forward) is None:
+    while find(plan, high, forward) is None:
         low, high = high, high * 2
     if forward is None:
         high = min(high, peak_bytes(plan))
     while high - low > max(1, high // 8):
         middle = (low + high) // 2
-        low, high = (low, middle) if _find(plan, middle, forward) else (middle, high)
+        low, high = (low, middle) if find(plan, middle, forward) else (middle, high)
     message = f"a memory_limit of {bytes_text(limit)} is too small for {plan.equation:.60}"
     raise PlanError(f"{message}: {bytes_text(high + taken)} ({high + taken} bytes) would do")
 
 
-def _find(plan: Plan, limit: int, forward: int | None) -> tuple[Plan, int] | None:
+def find(plan: Plan, limit: int, forward: int | None = None) -> tuple[Plan, int] | None:
+    """`checkpoint`'s, or None. In slices the same is computed again in each, and nothing that all have in common."""
     found = []
+    if plan.sliced:
+        limit -= peak_bytes(cut(plan).zeros)
     for share in () if limit < 0 else [1] if forward is None else _SHARES:
         walk = _Walk(plan, limit, forward)
         if walk.run(int(share * limit)):
@@ -77,14 +80,17 @@ class _Walk:
         self.operands = len(plan.inputs)
         self.forward = forward
         self.limit = limit
-        self.bytes = [0] * self.operands + [cost.result_bytes for cost in step_costs(plan)]
-        self.price = [0] * self.operands + _prices(plan)
-        self.is_view = [owner != register for register, owner in enumerate(plan.owners())]
+        part = one_slice(plan)
+        self.bytes = [0] * self.operands + [cost.result_bytes for cost in step_costs(part)]
+        self.price = [0] * self.operands + _prices(part)
+        self.is_view = [owner != register for register, owner in enumerate(part.owners())]
         self.uses: list[list[int]] = [[] for _ in self.bytes]  # the steps that read a register, the next one last
         for at in range(len(plan.steps) - 1, -1, -1):
             for source in set(plan.steps[at].sources):
                 self.uses[source].append(at)
         self.lasting = set(plan.outputs)  # never given up
+        if plan.sliced:
+            self.lasting |= whole_registers(plan)
         self.number = {operand: operand for operand in range(self.operands)}  # the registers that are there
         self.home = dict(self.number)  # in whose memory each lies, by number
         self.tenants: dict[int, set[int]] = {}  # the registers that lie in the memory of each number

@@ -36,10 +36,10 @@ def find_path(
     output: Term,
     sizes: Mapping[Label, int],
     optimize: Optimize = "auto",
-    memory_limit: int | str | None = None,
+    largest: int | str | None = None,
 ) -> Path:
     """`find_order`, where there can be no slices. Raises PlanError for them, too."""
-    path, sliced = find_order(inputs, output, sizes, optimize, memory_limit)
+    path, sliced = find_order(inputs, output, sizes, optimize, largest)
     if sliced:
         raise PlanError(_NO_SLICES)
     return path
@@ -53,18 +53,18 @@ def find_order(
     output: Term,
     sizes: Mapping[Label, int],
     optimize: Optimize = "auto",
-    memory_limit: int | str | None = None,
+    largest: int | str | None = None,
 ) -> tuple[Path, tuple[Label, ...]]:
     """The path for operands of these terms, whose labels are distinct within each, and the labels to slice.
 
-    `memory_limit` is opt_einsum's: the largest intermediate in elements, None or -1 for no limit, or "max_input"; where
-    pairs cannot keep to it, the path has a step over more operands.
+    `largest` is opt_einsum's limit: the largest intermediate in elements, None or -1 for no limit, or "max_input";
+    where pairs cannot keep to it, the path has a step over more operands.
     Raises PlanError for a path that does not contract everything, for a name that opt_einsum does not know, and where a
     search gives up, as "dp" does rather than exceed the limit.
     """
-    if len(inputs) <= 2 and optimize == "auto" and memory_limit is None:
+    if len(inputs) <= 2 and optimize == "auto" and largest is None:
         return (tuple(range(len(inputs))),), ()  # as most calls are
-    optimize, memory_limit = _without_numpy_forms(read_tree(optimize), memory_limit)
+    optimize, largest = _without_numpy_forms(read_tree(optimize), largest)
     if isinstance(optimize, SlicedPath):
         raise PlanError(_NO_SLICES)
     if isinstance(optimize, Iterable) and not isinstance(optimize, str) and not callable(optimize):
@@ -72,12 +72,14 @@ def find_order(
     if optimize is False:
         return (tuple(range(len(inputs))),), ()
     search = _search(optimize)
-    limit = _memory_limit(memory_limit, (*inputs, output), sizes)
+    limit = _elements(largest, (*inputs, output), sizes)
     if len(inputs) <= 2:
         return (tuple(range(len(inputs))),), ()
     arguments: list[Any] = [[frozenset(term) for term in inputs], frozenset(output), searched_sizes(sizes)]
     if limit is not None and hasattr(optimize, "search"):
-        raise PlanError(f"{type(optimize).__name__} takes no memory_limit: give it to the optimizer, if it knows one")
+        raise PlanError(
+            f"{type(optimize).__name__} takes no largest_intermediate: give a limit to the optimizer, if it knows one"
+        )
     if limit is not None or isinstance(optimize, str):
         arguments.append(limit)  # functions registered under a name require one, cotengra's basic optimizers take none
     try:
@@ -145,19 +147,19 @@ def read_tree(optimize: Optimize) -> Optimize:
     return SlicedPath(path, tuple(places)) if sliced else path
 
 
-def _without_numpy_forms(optimize: Optimize, memory_limit: int | str | None) -> tuple[Optimize, int | str | None]:
+def _without_numpy_forms(optimize: Optimize, largest: int | str | None) -> tuple[Optimize, int | str | None]:
     """numpy also writes ["einsum_path", (0, 1), ...] for a path and ("greedy", limit) for a limited search."""
     if optimize is True or optimize is None:
-        return "auto", memory_limit
+        return "auto", largest
     if isinstance(optimize, tuple) and len(optimize) == 2 and isinstance(optimize[1], str):
         optimize = optimize[0]  # the whole of what np.einsum_path returns
     if isinstance(optimize, tuple | list) and optimize and isinstance(optimize[0], str):
         head, *rest = optimize
         if head == "einsum_path":
-            return rest, memory_limit
+            return rest, largest
         if len(rest) == 1 and isinstance(rest[0], int | float):
             return head, int(rest[0])
-    return optimize, memory_limit
+    return optimize, largest
 
 
 def _search(optimize: Optimize) -> Callable[..., Iterable[Iterable[int]]]:
@@ -172,12 +174,12 @@ def _search(optimize: Optimize) -> Callable[..., Iterable[Iterable[int]]]:
         raise OptimizerError(f"{message}: {error.args[0]}" if isinstance(error, KeyError) else message) from error
 
 
-def _memory_limit(limit: int | str | None, terms: Sequence[Term], sizes: Mapping[Label, int]) -> int | None:
+def _elements(limit: int | str | None, terms: Sequence[Term], sizes: Mapping[Label, int]) -> int | None:
     if limit == "max_input":
         return max(math.prod(sizes[label] for label in term) for term in terms)
     if limit is None or limit == -1:
         return None
     if isinstance(limit, str) or not limit >= 1:
-        message = "is not a positive number of elements (bytes are for gradients), -1, None or 'max_input'"
-        raise PlanError(f"memory_limit={limit!r} {message}")
+        message = "is not a positive number of elements, -1, None or 'max_input'"
+        raise PlanError(f"largest_intermediate={limit!r} {message}")
     return int(limit)

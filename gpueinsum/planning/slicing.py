@@ -1,53 +1,21 @@
-"""Plan to plan: labels sliced until the plan keeps to a number of bytes, at the least extra time by the plan's price.
-
-Blocks of labels are halved one by one, each time those that cost the least time for the memory that they save, or by
-chance others nearly as good, many times over; of all that comes out the fastest is taken, and its blocks grow again
-where they can. That is `SliceFinder` of cotengra's (Gray and Kourtis, "Hyper-optimized tensor network contraction",
-2021), whose slices have one value of a label each, by price.
-"""
+"""Plan to plan: labels sliced until the plan keeps to a number of bytes, at the least extra time by its price."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache, cached_property, lru_cache, partial
-from random import Random
-from typing import Any, NamedTuple
 
-import numpy as np
-
-from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile
-from gpueinsum.costs.seconds import pair_seconds, pass_seconds
 from gpueinsum.errors import PlanError
-from gpueinsum.language.dependence import dependences
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Contract
-from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label
+from gpueinsum.planning.blocks import BlockModel
+from gpueinsum.planning.checkpoint import find
 from gpueinsum.text import bytes_text
 
-Blocks = Mapping[Label, int]  # of the sliced labels
-_Floats = np.ndarray[Any, np.dtype[np.float64]]
-_Bools = np.ndarray[Any, np.dtype[np.bool_]]
-_Counts = np.ndarray[Any, np.dtype[np.intp]]
-
-# Seconds of Python for each slice beside its steps: one of a chain of three matrices took 24 us, its steps 9 us.
-_SLICE = 1.5e-5
-_SHARES = (
-    1.0,
-    0.9,
-    0.75,
-    0.5,
-    0.25,
-)  # of the limit for arrays alone; what remains is for what steps take for themselves
-_WEIGHED = 6  # slices whose peak on the device is computed, for each share
-# How often halving begins anew, with fewer turns for long plans, and how much chance has a part in it. Of a tree of 962
-# tensors 16 turns took 1.3 s, and found slices of 0.1 to 0.4 of the time of those without chance.
-_TRIALS, _TRIAL_STEPS, _TRIAL_SECONDS = 24, 20_000, 1e-4
-_HEATS = (0.01, 0.1)
-_NOTHING = 1e-9
+# Of the limit what arrays alone may take; the rest is for what steps take for themselves.
+_SHARES = (1.0, 0.9, 0.75, 0.5, 0.25)
+_FACTORS = (1, 2, 4, 1 << 60)  # of the limit, to which slices alone are to keep where parts are computed again
 
 
 def slice_plan(plan: Plan, limit: int, profile: Profile, peak: Callable[[Plan], int], runs: int) -> Plan:
@@ -58,7 +26,7 @@ def slice_plan(plan: Plan, limit: int, profile: Profile, peak: Callable[[Plan], 
     """
     if peak(plan) <= limit:
         return plan
-    model = _Model(replace(plan, sliced=()), profile)
+    model = BlockModel(replace(plan, sliced=()), profile)
     for share in _SHARES:
         for blocks in model.choose(int(share * limit), runs):
             found = sliced(plan, blocks)
@@ -69,258 +37,48 @@ def slice_plan(plan: Plan, limit: int, profile: Profile, peak: Callable[[Plan], 
     raise PlanError(f"{message}: {bytes_text(least)} ({least} bytes) would do")
 
 
-def sliced(plan: Plan, blocks: Blocks) -> Plan:
+def fit_plan(
+    plan: Plan,
+    limit: int,
+    profile: Profile,
+    peak: Callable[[Plan], int],
+    seconds: Callable[[Plan], float],
+    runs: int,
+) -> Plan:
+    """The plan within `limit` bytes: in slices, with parts computed again, or both, by the least predicted `seconds`.
+
+    That is for plans that read registers again much later, as derivatives do; the rest is as in `slice_plan`.
+    """
+    found, refused = list[Plan](), None
+    for factor in _FACTORS:
+        try:
+            trial = slice_plan(plan, factor * limit, profile, peak, runs)
+        except PlanError as error:
+            refused = refused or error
+            continue
+        fitting = trial if peak(trial) <= limit else _again(trial, limit, peak)
+        found += [fitting] if fitting is not None else []
+        if not trial.sliced:
+            break
+    if not found:
+        assert refused is not None
+        raise refused
+    return min(found, key=seconds) if len(found) > 1 else found[0]
+
+
+def _again(plan: Plan, limit: int, peak: Callable[[Plan], int]) -> Plan | None:
+    """The plan with parts computed again, within so many bytes."""
+    for share in _SHARES:
+        found = find(plan, int(share * limit))
+        if found is None:
+            return None
+        if peak(found[0]) <= limit:
+            return found[0]
+    return None
+
+
+def sliced(plan: Plan, blocks: Mapping[Label, int]) -> Plan:
     """The plan with these sliced labels; those of the fewest blocks are the outermost loops."""
     size = dict(plan.sizes)
     order = sorted(blocks, key=lambda label: size[label] / blocks[label])
     return replace(plan, sliced=tuple([(label, blocks[label]) for label in order]))
-
-
-class _State(NamedTuple):
-    """A plan in some blocks, as the model sees it."""
-
-    blocks: dict[Label, int]  # of all labels
-    bytes: _Floats  # of each step's result in one slice
-    dims: _Floats  # of each step its sizes in one slice: a pair's four roles; else points read and written
-    seconds: _Floats  # of each step in one slice
-    above: _Counts  # on how many sliced labels each step depends
-    kept: _Bools  # what is computed before the slices, and stays
-    alive: _Floats  # bytes when each step runs, and before the slices
-    total: float  # seconds
-
-
-class _Model:
-    """The memory and the time of a plan by the sizes of its labels: arrays lie as each step wants them."""
-
-    def __init__(self, plan: Plan, profile: Profile) -> None:
-        self.plan, self.profile = plan, profile
-        self.item = item_bytes(plan.dtype)
-        self.size = dict(plan.sizes)
-        self.operands, steps = len(plan.inputs), len(plan.steps)
-        self.labels = {label: number for number, label in enumerate(self.size)}
-        parts = [_parts(step, self.plan) for step in plan.steps]
-        self.roles = np.array([[self._has(labels) for labels in part] for part in parts], bool)
-        self.is_pair = [isinstance(step, Contract) for step in plan.steps]
-        self.is_view = [step.is_view(self.size) for step in plan.steps]
-        self.out = np.array([self._has(step.out) for step in plan.steps], bool)
-        self.above = self._above()
-        self.ends = self._ends()
-        self.is_output = np.zeros(steps, bool)
-        self.is_output[[output - self.operands for output in plan.outputs if output >= self.operands]] = True
-        reads = [(number, source - self.operands) for number, step in enumerate(plan.steps) for source in step.sources]
-        self.readers, self.sources = np.array([pair for pair in reads if pair[1] >= 0], int).reshape(-1, 2).T
-        self._pair = lru_cache(maxsize=None)(partial(pair_seconds, profile, plan.dtype))
-
-    @cached_property
-    def start(self) -> _State:
-        """Without slices."""
-        dims = np.array([[float(points(part, self.size)) for part in _parts(s, self.plan)] for s in self.plan.steps])
-        nbytes = np.array(
-            [
-                0.0 if view else points(step.out, self.size) * float(self.item)
-                for step, view in zip(self.plan.steps, self.is_view, strict=True)
-            ]
-        )
-        seconds = np.array([self._seconds(number, own) for number, own in enumerate(dims)])
-        return self._complete(dict(self.size), nbytes, dims, seconds, np.zeros(len(seconds), int))
-
-    def choose(self, limit: int, runs: int) -> list[dict[Label, int]]:
-        """Blocks that keep to the limit, the fastest first."""
-        rng = Random(0)
-        found = [self._halve(limit, measure, _silence) for measure in _MEASURES]
-        for trial in range(min(_TRIALS, _TRIAL_STEPS // len(self.is_pair))):
-            fastest = min([state.total for state in found if state is not None], default=math.inf)
-            if runs * fastest < trial * len(self.is_pair) * _TRIAL_SECONDS:
-                break  # to search on takes longer than it could save
-            measure, heat = _MEASURES[trial % 2], _HEATS[trial // 2 % len(_HEATS)]
-            found.append(self._halve(limit, measure, partial(_noise, rng, heat)))
-        fitting = sorted([state for state in found if state is not None], key=lambda state: state.total)[:_WEIGHED]
-        grown = sorted([self._grow(state, limit) for state in fitting], key=lambda state: state.total)
-        return [{label: state.blocks[label] for label in self._sliced(state)} for state in grown]
-
-    def smallest(self) -> dict[Label, int]:
-        """The blocks of the least memory."""
-        state, least = self.start, self.start
-        while (halved := self._halved(state, 0.0, _excess, _silence)) is not None:
-            state = halved
-            least = min(least, state, key=lambda each: each.alive.max(initial=0.0))
-        return {label: least.blocks[label] for label in self._sliced(least)}
-
-    def _sliced(self, state: _State) -> list[Label]:
-        return [label for label, size in self.size.items() if state.blocks[label] < size]
-
-    def _halve(self, limit: float, measure: _Measure, noise: Callable[[], float]) -> _State | None:
-        state = self.start
-        while state.alive.max(initial=0.0) > limit:
-            halved = self._halved(state, limit, measure, noise)
-            if halved is None:
-                return None
-            state = halved
-        return state
-
-    def _halved(self, state: _State, limit: float, measure: _Measure, noise: Callable[[], float]) -> _State | None:
-        """The state with one block halved: what costs least for what it saves; None if there is none to halve."""
-        before, best, lowest = measure(state.alive, limit), None, (math.inf, math.inf)
-        for label in self._candidates(state):
-            if not self._can_slice(label):
-                continue
-            trial = self._with(state, label, _half(self.size[label], state.blocks[label]))
-            saved, cost = before - measure(trial.alive, limit), math.log(trial.total / state.total)
-            score = ((cost / saved if saved > _NOTHING else math.inf) + noise(), cost)
-            if score < lowest:
-                best, lowest = trial, score
-        return best
-
-    def _candidates(self, state: _State) -> list[Label]:
-        """The labels of the largest arrays that are in memory when most is."""
-        at = int(state.alive.argmax())
-        number = np.arange(len(state.bytes))
-        own = np.where((number <= at) & (self.ends >= at) | state.kept, state.bytes, 0.0)
-        large = self.out[own >= own.max() / 4].any(axis=0)
-        return [label for label, number in self.labels.items() if large[number] and state.blocks[label] > 1]
-
-    def _grow(self, state: _State, limit: float) -> _State:
-        """The state with each block as large as the limit allows, the one first that saves most by it."""
-        while True:
-            grown = [self._largest(state, label, limit) for label in self._sliced(state)]
-            best = min(grown, key=lambda trial: trial.total, default=state)
-            if best.total >= state.total:
-                return state
-            state = best
-
-    def _largest(self, state: _State, label: Label, limit: float) -> _State:
-        """The fewest blocks of a label that keep to the limit, all of about one length."""
-        size, best = self.size[label], state
-        low, high = 0, -(-size // state.blocks[label])  # numbers of blocks: too few, enough
-        while high - low > 1:
-            middle = (low + high) // 2
-            trial = self._with(state, label, -(-size // middle))
-            if trial.alive.max(initial=0.0) <= limit:
-                best, high = trial, middle
-            else:
-                low = middle
-        return best
-
-    # ------------------------------------------------------------ what a block of another length changes
-
-    def _with(self, state: _State, label: Label, block: int) -> _State:
-        number = self.labels[label]
-        factor = block / state.blocks[label]
-        nbytes = np.where(self.out[:, number], state.bytes * factor, state.bytes)
-        dims = np.where(self.roles[:, :, number], state.dims * factor, state.dims)
-        seconds = state.seconds.copy()
-        for step in np.flatnonzero(self.roles[:, :, number].any(axis=1)):
-            seconds[step] = self._seconds(int(step), dims[step])
-        more = int(block < self.size[label]) - int(state.blocks[label] < self.size[label])
-        above = state.above + more * self.above[:, number]
-        return self._complete(state.blocks | {label: block}, nbytes, dims, seconds, above)
-
-    def _complete(
-        self, blocks: dict[Label, int], nbytes: _Floats, dims: _Floats, seconds: _Floats, above: _Counts
-    ) -> _State:
-        """The state of these sizes, with the bytes that are alive when each step runs, and all seconds."""
-        count = math.prod(-(-size // blocks[label]) for label, size in self.size.items() if size)
-        depends = above > 0
-        whole, results = ~depends, self.is_output & depends
-        is_read = np.zeros(len(depends), bool)
-        is_read[self.sources[depends[self.readers]]] = True
-        kept = whole & (self.is_output | is_read)
-        in_slices = np.where(depends, self._alive(np.where(depends, nbytes, 0.0)) + nbytes[kept].sum(), 0.0)
-        before = self._alive(np.where(whole & ~kept, nbytes, 0.0))
-        first = np.where(whole, before + np.cumsum(np.where(kept, nbytes, 0.0)), 0.0)
-        adding = sum(pass_seconds(self.profile, 3 * part) for part in nbytes[results])
-        each = seconds[depends].sum() + adding + _SLICE if depends.any() else 0.0
-        total = float(seconds[whole].sum() + count * each)
-        alive = in_slices + first + self._result_bytes[results].sum()
-        return _State(blocks, nbytes, dims, seconds, above, kept, alive, max(total, 1e-12))
-
-    def _alive(self, nbytes: _Floats) -> _Floats:
-        """Of results of these bytes those that are in memory when each step runs."""
-        gone = np.bincount(self.ends + 1, nbytes, len(nbytes) + 1)[: len(nbytes)]
-        return np.cumsum(nbytes - gone)
-
-    @cached_property
-    def _result_bytes(self) -> _Floats:
-        return np.array([points(step.out, self.size) * float(self.item) for step in self.plan.steps])
-
-    def _seconds(self, number: int, dims: _Floats) -> float:
-        if self.is_view[number]:
-            return 0.0
-        if self.is_pair[number]:
-            return self._pair(*dims)
-        return pass_seconds(self.profile, float(dims.sum()) * self.item)
-
-    # ------------------------------------------------------------ what never changes
-
-    def _has(self, labels: str) -> list[bool]:
-        return [label in labels for label in self.labels]
-
-    def _above(self) -> _Bools:
-        """The labels on which each step's result depends: those of the operands that it is made of."""
-        found = [np.array(self._has(term), bool) for term in self.plan.inputs]
-        for step in self.plan.steps:
-            mine = np.array(self._has(step.out), bool)
-            for source in step.sources:
-                mine = mine | found[source]
-            found.append(mine)
-        return np.array(found[self.operands :], bool)
-
-    def _ends(self) -> _Counts:
-        """For each step the last one during which its result is in memory: where it or a view of it is read last."""
-        plan, operands, count = self.plan, self.operands, len(self.plan.steps)
-        owners, ends = plan.owners(), np.arange(count)
-        last = {register: at for at, done in enumerate(plan.last_uses()) for register in done}
-        for register in range(operands, operands + count):
-            owner = owners[register] - operands
-            if owner >= 0:
-                ends[owner] = max(ends[owner], last.get(register, count - 1))
-        return ends
-
-    @cache  # noqa: B019
-    def _can_slice(self, label: Label) -> bool:
-        try:
-            dependences(self.plan, label)
-        except PlanError:
-            return False
-        return True
-
-
-def _parts(step: Any, plan: Plan) -> tuple[str, str, str, str]:
-    """Labels whose sizes decide how long a step takes: a pair's roles; of others those of their source and result."""
-    if isinstance(step, Contract):
-        return step.batch, step.left, step.right, step.summed
-    sources = [plan.term(source) for source in step.sources]
-    return sources[0] if sources else "", step.out, "", ""
-
-
-def _half(size: int, block: int) -> int:
-    """About half a block: what divides the size if that is near, so that few slices differ in size from the others."""
-    half = -(-block // 2)
-    return next((smaller for smaller in range(half, max(half // 2, half - 32), -1) if size % smaller == 0), half)
-
-
-def _silence() -> float:
-    return 0.0
-
-
-def _noise(rng: Random, heat: float) -> float:
-    """With which the least of several scores is chosen by Boltzmann's rule (Gumbel's trick)."""
-    return heat * math.log(-math.log(rng.random()))
-
-
-def _excess(alive: _Floats, limit: float) -> float:
-    """By how much the bytes in memory exceed the limit, over all steps, in logarithms."""
-    over = alive[alive > limit]
-    return float(np.log(over / max(limit, 1.0)).sum())
-
-
-def _peak(alive: _Floats, limit: float) -> float:
-    """By how much the most bytes in memory exceed the limit, in logarithms."""
-    return math.log(max(float(alive.max(initial=0.0)), limit, 1.0))
-
-
-_Measure = Callable[[_Floats, float], float]
-_MEASURES: tuple[_Measure, ...] = (
-    _excess,
-    _peak,
-)  # of a contraction tree of 962 tensors now one was best, now the other

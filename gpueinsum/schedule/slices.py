@@ -38,17 +38,18 @@ class SlicesSchedule:
 
 
 @lru_cache(maxsize=256)
-def schedule_slices(plan: Plan, profile: Profile) -> SlicesSchedule:
-    """The schedules of a plan in slices; its slices read parts of operands in C order."""
+def schedule_slices(plan: Plan, profile: Profile, packed: frozenset[int] = frozenset()) -> SlicesSchedule:
+    """The schedules of a plan in slices, for parts of operands in C order, and copies of the parts of `packed` ones."""
     slices = cut(plan)
     once = schedule(slices.once, profile)
-    size = dict(plan.sizes)
+    size, block = dict(plan.sizes), dict(slices.each.sizes)
     single = {label.label for label in slices.labels if label.block == 1}
     parts: list[Strides] = []
-    for number in slices.late:
+    for position, number in enumerate(slices.late):
         term = plan.inputs[number]
         own = zip(term, c_strides(term, size), strict=True)
-        parts.append(tuple([stride for label, stride in own if label not in single]))
+        part = tuple([stride for label, stride in own if label not in single])
+        parts.append(c_strides(slices.each.inputs[position], block) if number in packed else part)
     needed = len(slices.each.inputs) - len(slices.late)
     strides = [*parts, *[_strides(once, output) for output in once.outputs[:needed]]]
     return SlicesSchedule(slices, once, schedule(slices.each, profile, strides))

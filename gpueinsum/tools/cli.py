@@ -7,7 +7,6 @@ import io
 import os
 import sys
 import time
-import tokenize
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,19 +18,15 @@ import gpueinsum as ge
 from gpueinsum.costs.machine import keep, profile_path
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DeviceError, DtypeError, OperandError, OutError, PlanError, ProfileError, SubscriptsError
-from gpueinsum.files import replacement, write_text
+from gpueinsum.files import write_text
 from gpueinsum.text import bytes_text, count_text, seconds_text
 from gpueinsum.tools import calibrate, doctor
 from gpueinsum.tools.examples import EXAMPLES, relative_error, tolerance
 from gpueinsum.tools.explain import explain
+from gpueinsum.tools.files import UsageError, check_file, load_array, load_plan, store_array
 from gpueinsum.tools.picture import html_page, svg
 from gpueinsum.tools.profiler import measure
 from gpueinsum.tools.results import WRONG
-
-
-class UsageError(ValueError):
-    """A file or an argument that the command cannot use."""
-
 
 # What a user can put right: printed without a traceback. Any other error is a bug of ours, and its traceback is shown.
 _USER_ERRORS = (
@@ -67,27 +62,34 @@ def _parser() -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
         return added
 
-    run = command("run", "compute an expression of .npy files", _RUN_EXAMPLE)
-    run.add_argument("equation", metavar="EQ", help="the expression, such as 'bij,bjk->bik'")
-    run.add_argument("operands", metavar="A.npy", type=Path, nargs="+", help="an operand's file, a term each")
-    out_help = "the result's file, replaced if it exists"
-    run.add_argument("--out", metavar="C.npy", type=Path, required=True, help=out_help)
+    run = command("run", "compute an expression, or a plan, of .npy files", _RUN_EXAMPLE)
+    run_help = "the expression, such as 'bij,bjk->bik', unless there is a plan, and an operand's file for each term"
+    run.add_argument("given", metavar="EQ | A.npy", nargs="+", help=run_help)
+    out_help = "the result's file, replaced if it exists; one for each output of a plan"
+    run.add_argument("--out", metavar="C.npy", type=Path, nargs="+", required=True, help=out_help)
+    run.add_argument("--plan", metavar="FILE.json", type=Path, help="the plan to run, which `gpueinsum plan` wrote")
     run.add_argument("--backend", choices=_BACKENDS, help="where to compute; by default cuda if it can be used")
     run.add_argument("--precision", choices=("highest", "tf32", "bf16", "emulated"), help="of products on CUDA")
 
-    plan = command("explain", "show the plan of an expression", _EXPLAIN_EXAMPLE)
+    shown = command("explain", "show the plan of an expression", _EXPLAIN_EXAMPLE)
+    shown.add_argument("--json", action="store_true", help="print the plan as JSON, for Plan.from_json")
+    shown.add_argument("--html", metavar="FILE", type=Path, help="draw the contraction tree, as a page for a browser")
+    shown.add_argument("--svg", metavar="FILE", type=Path, help="draw the contraction tree, as a picture")
+
+    saved = command("plan", "search the plan of an expression, and keep it in a file", _PLAN_EXAMPLE)
+    save_help = "the plan's file, for `gpueinsum run --plan` and Plan.from_json"
+    saved.add_argument("--save", metavar="FILE.json", type=Path, required=True, help=save_help)
+
     device_help = "h200, a100, cpu or a profile's FILE.json: as that device runs it"
-    plan.add_argument("--device", metavar="NAME", help=device_help)
-    plan.add_argument("--json", action="store_true", help="print the plan as JSON, for Plan.from_json")
-    plan.add_argument("--html", metavar="FILE", type=Path, help="draw the contraction tree, as a page for a browser")
-    plan.add_argument("--svg", metavar="FILE", type=Path, help="draw the contraction tree, as a picture")
+    for planned in (shown, saved):
+        planned.add_argument("--device", metavar="NAME", help=device_help)
 
     timed = command("profile", "run an expression, and time each of its steps", _PROFILE_EXAMPLE)
     timed.add_argument("--runs", metavar="N", type=_positive, default=10, help="how often; the fastest counts (10)")
     timed.add_argument("--backend", choices=_BACKENDS, help="where to run it; by default cuda if it can be used")
     timed.add_argument("--html", metavar="FILE", type=Path, help="draw the contraction tree, as a page for a browser")
 
-    for derived in (plan, timed):
+    for derived in (shown, saved, timed):
         derived.add_argument("equation", metavar="EQ", help="the expression, such as 'ij,jk,kl->il'")
         derived.add_argument("shapes", metavar="SHAPE", nargs="+", help="40x30 or 40,30; 'scalar'; or an .npy file")
         derivative = derived.add_mutually_exclusive_group()
@@ -95,15 +97,16 @@ def _parser() -> argparse.ArgumentParser:
         derivative.add_argument("--jvp", action="store_true", help="the plan of its tangent, the forward derivative")
         wrt_help = "the operands (0, 1, ...) of --vjp and --jvp"
         derived.add_argument("--wrt", metavar="N", type=int, nargs="+", help=wrt_help)
-        derived.add_argument("--bytes", metavar="LIMIT", help="of memory for --vjp, such as 4GiB")
 
-    for planned in (run, plan, timed):
+    for planned in (run, shown, saved, timed):
         planned.add_argument(
             "--dtype", metavar="D", help="the dtype to compute in; by default numpy's for the operands"
         )
         planned.add_argument("--optimize", metavar="NAME", default="auto", help="the name of an opt_einsum optimizer")
-        limit_help = "elements of the largest intermediate"
-        planned.add_argument("--memory-limit", metavar="N", type=_memory_limit, help=limit_help)
+        limit_help = "of intermediates and results: bytes, 4GiB, 80%% of the device's memory, or auto"
+        planned.add_argument("--memory-limit", metavar="LIMIT", type=_memory_limit, help=limit_help)
+        largest_help = "elements of the largest intermediate, for the search for an order"
+        planned.add_argument("--largest-intermediate", metavar="N", type=_elements, help=largest_help)
 
     examine = command("doctor", "check the installation, the GPU and its results")
     examine.add_argument("--backend", choices=_BACKENDS, help="cuda: fail without a GPU; cpu: look for none")
@@ -121,58 +124,52 @@ def _parser() -> argparse.ArgumentParser:
 _BACKENDS = ("cpu", "cuda")
 _RUN_EXAMPLE = "example: gpueinsum run 'ij,jk->ik' A.npy B.npy --out C.npy"
 _EXPLAIN_EXAMPLE = "example: gpueinsum explain 'ij,jk,kl->il' 40x30 30x20 20x10"
+_PLAN_EXAMPLE = "example: gpueinsum plan 'ij,jk,kl->il' 40x30 30x20 20x10 --memory-limit 4KiB --save plan.json"
 _PROFILE_EXAMPLE = "example: gpueinsum profile 'ij,jk,kl->il' 400x300 300x200 C.npy"
 
 
 def _planning_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(arguments, name) for name in ("dtype", "optimize", "memory_limit")}
+    return {name: getattr(arguments, name) for name in ("dtype", "optimize", "memory_limit", "largest_intermediate")}
 
 
 # ---------------------------------------------------------------- run
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    out: Path = arguments.out
+    outs: Sequence[Path] = arguments.out
     if arguments.dtype == "bfloat16":
         raise UsageError("an .npy file cannot hold bfloat16: pass --dtype float32")
-    _check_file("--out", out)
-    operands = [_load(path) for path in arguments.operands]
+    for out in outs:
+        check_file("--out", out)
+    plan = None
+    if arguments.plan is not None:
+        if arguments.dtype or arguments.optimize != "auto" or arguments.largest_intermediate:
+            raise UsageError("a plan has a dtype and an order: leave --dtype, --optimize, --largest-intermediate out")
+        plan = load_plan(arguments.plan)
+    if len(outs) != (1 if plan is None else len(plan.outputs)):
+        raise UsageError(f"--out lists {len(outs)} files, which are not as many as there are outputs")
+    files = arguments.given if plan is not None else arguments.given[1:]
+    if not files:
+        raise UsageError("an expression needs an operand's file for each term")
+    operands = [load_array(Path(file)) for file in files]
     backend = arguments.backend or _best_backend()
-    options = _planning_options(arguments) | {"casting": "same_kind", "precision": arguments.precision}
+    options = {"backend": backend, "precision": arguments.precision}
     start = time.perf_counter()
-    result = np.asarray(ge.contract(arguments.equation, *operands, backend=backend, **options))
+    if plan is not None:
+        results = ge.run_plan(plan, *operands, memory_limit=arguments.memory_limit, **options)
+        results = results if isinstance(results, tuple) else (results,)
+    else:
+        options |= _planning_options(arguments) | {"casting": "same_kind"}
+        results = (ge.contract(arguments.given[0], *operands, **options),)
     seconds = time.perf_counter() - start
-    try:  # what a link points to is replaced, not the link
-        with replacement(out.resolve()) as beside, beside.open("xb") as file:
-            np.save(file, result, allow_pickle=False)
-    except ValueError as error:
-        raise UsageError(f"an .npy file cannot hold {result.dtype}: {error}") from error
-    print(f"{out}: {result.shape} {result.dtype}, computed in {seconds_text(seconds)} on {backend}")
+    for out, result in zip(outs, map(np.asarray, results), strict=True):
+        store_array(result, out)
+        print(f"{out}: {result.shape} {result.dtype}, computed in {seconds_text(seconds)} on {backend}")
     return 0
-
-
-def _check_file(option: str, path: Path) -> None:
-    """Say before the work rather than after it that a file cannot be written."""
-    if not path.parent.is_dir():
-        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{option} {path} is {'a folder' if path.is_dir() else 'no file that can be replaced'}")
 
 
 def _best_backend() -> str:
     return "cpu" if ge.array_module() is np else "cuda"
-
-
-def _load(path: Path) -> np.ndarray[Any, Any]:
-    """The array in a file: a memory map of the file, or read where numpy cannot map it, as without elements."""
-    try:
-        try:
-            return np.asarray(np.lib.format.open_memmap(path, mode="r"))
-        except ValueError:
-            with path.open("rb") as file:
-                return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # a header is parsed as a literal
-        raise UsageError(f"{path} is no .npy file that can be read: {error}") from error
 
 
 # ---------------------------------------------------------------- explain, profile
@@ -186,7 +183,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     if arguments.json and pictures:
         raise UsageError("--json prints the plan: leave --html and --svg out")
     for option, path, _ in pictures:
-        _check_file(option, path)
+        check_file(option, path)
     plan = _plan(arguments, [_shape_or_file(text) for text in arguments.shapes])
     for _, path, draw in pictures:
         _write(path, draw(plan, arguments.device))
@@ -198,7 +195,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 def _profile(arguments: argparse.Namespace) -> int:
     """Random numbers stand for what is given by its shape, and for cotangents and tangents."""
     if arguments.html is not None:
-        _check_file("--html", arguments.html)
+        check_file("--html", arguments.html)
     operands = [_shape_or_file(text) for text in arguments.shapes]
     plan = _plan(arguments, operands)
     operands += [plan.shape(register) for register in range(len(operands), len(plan.inputs))]
@@ -213,12 +210,24 @@ def _plan(arguments: argparse.Namespace, operands: Sequence[Any]) -> ge.Plan:
     """The plan that the arguments ask for: of the expression, or of a derivative."""
     if arguments.wrt is not None and not (arguments.vjp or arguments.jvp):
         raise UsageError("--wrt goes with --vjp or --jvp")
-    if arguments.bytes is not None and not arguments.vjp:
-        raise UsageError("--bytes goes with --vjp")
-    plan = ge.einsum_plan(arguments.equation, *operands, **_planning_options(arguments))
+    options, device = _planning_options(arguments), getattr(arguments, "device", None)
+    if not (arguments.vjp or arguments.jvp):
+        return ge.einsum_plan(arguments.equation, *operands, **options, device=device)
+    limit = options.pop("memory_limit")
+    plan = ge.einsum_plan(arguments.equation, *operands, **options, device=device)
+    within: dict[str, Any] = {"memory_limit": limit, "device": device}
     if arguments.vjp:
-        return plan.vjp(arguments.wrt, optimize=arguments.optimize, memory_limit=arguments.bytes)
-    return plan.jvp(arguments.wrt) if arguments.jvp else plan
+        return plan.vjp(arguments.wrt, optimize=arguments.optimize, **within)
+    return plan.jvp(arguments.wrt, **within)
+
+
+def _save(arguments: argparse.Namespace) -> int:
+    check_file("--save", arguments.save)
+    plan = _plan(arguments, [_shape_or_file(text) for text in arguments.shapes])
+    write_text(arguments.save.resolve(), plan.to_json() + "\n")
+    slices = f" in {plan.slices.number} slices" if plan.sliced else ""
+    print(f"{arguments.save}: the plan of {plan.equation:.60}{slices}, {bytes_text(plan.peak_bytes(arguments.device))}")
+    return 0
 
 
 def _write(path: Path, picture: str) -> None:
@@ -228,7 +237,7 @@ def _write(path: Path, picture: str) -> None:
 
 def _shape_or_file(text: str) -> Any:
     if text.endswith(".npy"):
-        return _load(Path(text))
+        return load_array(Path(text))
     if text == "scalar":
         return ()
     try:
@@ -246,11 +255,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _memory_limit(text: str) -> int | str:
+def _elements(text: str) -> int | str:
     try:
         return text if text == "max_input" else int(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of elements nor max_input") from error
+
+
+def _memory_limit(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 # ---------------------------------------------------------------- doctor, calibrate, demo
@@ -326,6 +339,6 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    **{"run": _run, "explain": _explain, "profile": _profile},
+    **{"run": _run, "explain": _explain, "plan": _save, "profile": _profile},
     **{"doctor": _doctor, "calibrate": _calibrate, "demo": _demo},
 }

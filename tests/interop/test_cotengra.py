@@ -8,7 +8,7 @@ import pytest
 
 import gpueinsum as ge
 from gpueinsum import Plan, PlanError, einsum_plan
-from gpueinsum.language.plan import check_plan
+from gpueinsum.language.check import check_plan
 from gpueinsum.language.steps import Contract
 
 cotengra = pytest.importorskip("cotengra", reason="cotengra is not installed")

@@ -7,10 +7,10 @@ import pytest
 
 import gpueinsum as ge
 from gpueinsum import Plan, PlanError, einsum_plan
-from gpueinsum.api.arguments import Options
+from gpueinsum.api.arguments import DEFAULT, Options
 from gpueinsum.backends.select import HOST
-from gpueinsum.interop.functions import Einsum, Planned, Settings, Vjp, from_text, to_text
-from gpueinsum.language.plan import check_plan
+from gpueinsum.interop.functions import Einsum, Planned, Vjp, from_text, to_text
+from gpueinsum.language.check import check_plan
 from gpueinsum.language.slices import cut
 
 cotengra = pytest.importorskip("cotengra", reason="cotengra is not installed")
@@ -100,9 +100,9 @@ def test_the_slices_that_an_optimizer_finds_are_kept(kind, rng):
 def test_a_framework_keeps_the_slices_as_text():
     """torch.compile holds functions as text."""
     options = Options(optimize=sliced_chain("k", "i")).check()
-    function = Einsum(CHAIN[0], 4, Settings(options))
+    function = Einsum(CHAIN[0], 4, options)
     assert from_text(to_text(function)) == function
-    gradients = Vjp(Planned(Plan.from_tree(sliced_chain("k")), Settings()), (0, 2))
+    gradients = Vjp(Planned(Plan.from_tree(sliced_chain("k")), DEFAULT), (0, 2))
     assert from_text(to_text(gradients)) == gradients
     plan = gradients.plan((*CHAIN[1], (2, 11)), np.dtype(float), HOST.profile)
     assert plan.sliced == (("k", 1),)

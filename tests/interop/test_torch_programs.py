@@ -15,7 +15,8 @@ from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 from torch.func import functional_call, grad, vmap  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
-from gpueinsum.interop.functions import Batch, Einsum, Jvp, Planned, Settings, Vjp, from_text, to_text  # noqa: E402
+from gpueinsum.api.arguments import DEFAULT  # noqa: E402
+from gpueinsum.interop.functions import Batch, Einsum, Jvp, Planned, Vjp, from_text, to_text  # noqa: E402
 from gpueinsum.torch import einsum as drop_in  # noqa: E402
 
 # torch's own, where it looks at functions that it knows
@@ -210,7 +211,7 @@ def test_forward_mode_through_the_operator():
     row, along = torch.randn(5), torch.randn(5)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(row, along)
-        [result] = torch.ops.gpueinsum.run(to_text(Einsum("i,ij->j", 2, Settings())), [dual, WEIGHTS])
+        [result] = torch.ops.gpueinsum.run(to_text(Einsum("i,ij->j", 2, DEFAULT)), [dual, WEIGHTS])
         tangent = torch.autograd.forward_ad.unpack_dual(result).tangent
     torch.testing.assert_close(tangent, along @ WEIGHTS)
 
@@ -232,11 +233,11 @@ def test_fake_tensors_have_shapes():
         assert ge.einsum("ij,jk->ik", torch.randn(3, 5), torch.randn(5, 7)).shape == (3, 7)
 
 
-PRODUCT = Einsum("ij,jk->ik", 2, Settings())
+PRODUCT = Einsum("ij,jk->ik", 2, DEFAULT)
 WRITTEN = {
     "einsum": (PRODUCT, ((3, 5), (5, 7))),
-    "sublists": (Einsum((((0, 1), (1, 2)), None), 2, Settings()), ((3, 5), (5, 7))),
-    "plan": (Planned(PLAN, Settings()), ((3, 5), (5, 7))),
+    "sublists": (Einsum((((0, 1), (1, 2)), None), 2, DEFAULT), ((3, 5), (5, 7))),
+    "plan": (Planned(PLAN, DEFAULT), ((3, 5), (5, 7))),
     "gradients": (Vjp(PRODUCT, (1, 0)), ((3, 5), (5, 7), (3, 7))),
     "gradient of the gradients": (Vjp(Vjp(PRODUCT, (0,)), (1, 2)), ((3, 5), (5, 7), (3, 7), (3, 5))),
     "tangent": (Jvp(PRODUCT, (1,)), ((3, 5), (5, 7), (5, 7))),

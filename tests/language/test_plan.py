@@ -4,7 +4,8 @@ import json
 import pytest
 
 from gpueinsum import PlanError, einsum_plan
-from gpueinsum.language.plan import Plan, check_plan
+from gpueinsum.language.check import check_plan
+from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Expand, Reduce
 
 CHAIN = einsum_plan("ij,jk,kl->il", (40, 30), (30, 20), (20, 10))

@@ -5,7 +5,7 @@ import pytest
 
 from gpueinsum import einsum_plan
 from gpueinsum.backends.cpu.backend import CpuBackend
-from gpueinsum.language.plan import check_plan
+from gpueinsum.language.check import check_plan
 from gpueinsum.language.rewrite import fold_constants
 
 PLAN = einsum_plan("ii,ij,jk,kl,l->il", (3, 3), (3, 5), (5, 7), (7, 2), (2,), optimize=[(0, 1), (0, 1), (0, 2), (0, 1)])

@@ -9,7 +9,7 @@ from gpueinsum import Plan, PlanError, einsum_plan, explain
 from gpueinsum.costs.counts import total_flops
 from gpueinsum.costs.profile import profile
 from gpueinsum.costs.seconds import pass_seconds
-from gpueinsum.language.plan import check_plan
+from gpueinsum.language.check import check_plan
 from gpueinsum.language.rewrite import deduplicate, fold_constants, prune, split
 from gpueinsum.language.slices import cut, one_slice
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce

@@ -14,7 +14,7 @@ from random_gradients import Call, random_plain_call
 
 import gpueinsum as ge
 from gpueinsum import Plan
-from gpueinsum.language.plan import check_plan
+from gpueinsum.language.check import check_plan
 from gpueinsum.language.steps import Add
 from gpueinsum.planning.batch import batch
 

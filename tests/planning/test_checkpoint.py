@@ -7,7 +7,8 @@ import pytest
 
 import gpueinsum as ge
 from gpueinsum.costs.counts import peak_bytes, total_flops
-from gpueinsum.language.plan import Plan, check_plan
+from gpueinsum.language.check import check_plan
+from gpueinsum.language.plan import Plan
 from gpueinsum.language.rewrite import prune, split
 from gpueinsum.language.steps import Contract, Reduce
 from gpueinsum.planning.checkpoint import checkpoint

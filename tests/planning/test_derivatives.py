@@ -8,7 +8,7 @@ import gpueinsum as ge
 from gpueinsum import Plan, einsum_plan
 from gpueinsum.costs.counts import peak_bytes, total_flops
 from gpueinsum.costs.profile import profile
-from gpueinsum.language.plan import check_plan
+from gpueinsum.language.check import check_plan
 from gpueinsum.language.steps import Add, Contract, Reduce
 from gpueinsum.language.strides import contiguous
 from gpueinsum.planning.derivatives import as_expression, vjp

@@ -3,7 +3,7 @@
 import pytest
 
 from gpueinsum import einsum_plan
-from gpueinsum.language.plan import check_plan
+from gpueinsum.language.check import check_plan
 
 SIZES = dict(zip("abcdefghijklmnop", (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53), strict=True))
 

@@ -4,7 +4,7 @@ import pytest
 
 import gpueinsum
 from gpueinsum import PlanError, einsum_plan
-from gpueinsum.language.plan import check_plan
+from gpueinsum.language.check import check_plan
 from gpueinsum.planning.path import all_paths, check_path, find_path
 
 TERMS, OUTPUT, SIZES = ("ij", "jk", "kl", "lm"), "im", {"i": 2, "j": 3, "k": 5, "l": 7, "m": 11}

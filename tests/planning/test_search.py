@@ -7,7 +7,7 @@ import pytest
 
 from gpueinsum.backends.select import HOST
 from gpueinsum.costs.profile import profile
-from gpueinsum.language.plan import check_plan
+from gpueinsum.language.check import check_plan
 from gpueinsum.language.subscripts import alphabet, parse
 from gpueinsum.planning import orders, refine, search
 from gpueinsum.planning.lower import lower

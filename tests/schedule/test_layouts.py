@@ -12,7 +12,8 @@ from benchmarks.tccg import TCCG
 from gpueinsum.costs import seconds
 from gpueinsum.costs.counts import peak_bytes
 from gpueinsum.costs.profile import profile
-from gpueinsum.language.plan import Plan, check_plan
+from gpueinsum.language.check import check_plan
+from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Reduce
 from gpueinsum.planning import derivatives as grad
 from gpueinsum.schedule import cpu, layouts

@@ -32,7 +32,6 @@ from gpueinsum.backends.cuda.runtime import CupyRuntime
 from gpueinsum.backends.cuda.source import KERNELS
 from gpueinsum.backends.cuda.streaming import choose_streamed, part_loader
 from gpueinsum.backends.cuda.sums import sum_products
-from gpueinsum.backends.footprint import peak_bytes
 from gpueinsum.backends.operands import host_array, on_device
 from gpueinsum.backends.slices import bind_slices
 from gpueinsum.backends.stopwatch import Call
@@ -169,7 +168,7 @@ class CudaBackend:
         if not on_host:
             return ()
         room = runtime.free_bytes() - WORKSPACE if memory is None else memory
-        return choose_streamed(plan, operands, on_host, room - _peak_bytes(plan, self.profile))
+        return choose_streamed(plan, self.profile, operands, on_host, room)
 
     def loader(self, dtype: np.dtype[Any], nbytes: Sequence[int]) -> AbstractContextManager[Load]:
         return part_loader(self.runtime, dtype, nbytes)
@@ -313,9 +312,6 @@ class CudaBackend:
             return program, runner(program, self.runtime, launched)
 
         return lru_cache(maxsize=_KEPT)(load)
-
-
-_peak_bytes = lru_cache(maxsize=256)(peak_bytes)
 
 
 @lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ import numpy as np
 from gpueinsum.backends.base import Load
 from gpueinsum.backends.cuda.runtime import CupyRuntime, Memory
 from gpueinsum.backends.cuda.streams import CopyStream
-from gpueinsum.backends.footprint import copied_bytes
+from gpueinsum.backends.footprint import run_bytes
+from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DeviceError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.slices import cut
@@ -30,16 +31,21 @@ _CAPTURING = (
 )
 
 
-def choose_streamed(plan: Plan, operands: Sequence[Array], on_host: Collection[int], room: int) -> frozenset[int]:
-    """Which of the operands on the host stay there: the largest, until so many bytes have room for all others.
+_run_bytes = lru_cache(maxsize=1024)(run_bytes)
+
+
+def choose_streamed(
+    plan: Plan, profile: Profile, operands: Sequence[Array], on_host: Collection[int], room: int
+) -> frozenset[int]:
+    """Which of the operands on the host stay there: the largest, until a run and all others have so many bytes of room.
 
     Only what slices take parts of can stay, and only what takes more memory than the buffers for its parts.
     """
-    dtypes = [operand.dtype for operand in operands]
+    dtypes = tuple([operand.dtype for operand in operands])
 
     def needed(streamed: frozenset[int]) -> int:
         moved: int = sum(operands[number].nbytes for number in on_host if number not in streamed)
-        return moved + copied_bytes(plan, dtypes, streamed)
+        return moved + _run_bytes(plan, profile, dtypes, streamed)
 
     streamed = frozenset[int]()
     for number in sorted({*on_host} & {*cut(plan).late}, key=lambda number: -operands[number].nbytes):

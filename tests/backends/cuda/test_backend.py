@@ -10,6 +10,7 @@ from single_steps import bound, plan_of
 import gpueinsum as ge
 import gpueinsum.backends.select
 from gpueinsum.backends.cpu.backend import CpuBackend
+from gpueinsum.backends.cuda import backend as cuda_backend
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.source import KERNELS
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce
@@ -120,7 +121,8 @@ def test_dtypes_that_cuda_lacks_are_refused(device, dtype):
 
 
 def test_strides_that_are_no_multiple_of_the_element_are_refused(device, monkeypatch):
-    monkeypatch.setattr(device, "to_device", lambda array: array)  # it lies on the device already
+    monkeypatch.setattr(device, "to_device", lambda array: array)
+    monkeypatch.setattr(cuda_backend, "on_device", lambda array: True)  # and lies there already
     odd = np.zeros(3, [("pad", "i1"), ("x", "f4")])["x"]
     with pytest.raises(ge.OperandError, match="float32 elements lie at addresses that are no multiples of 4"):
         ge.einsum("i->", odd, backend="cuda")

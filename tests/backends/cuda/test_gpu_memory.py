@@ -2,6 +2,7 @@
 
 import functools
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from gpu_arrays import matrices, settled_pool
 from single_steps import bound
 
 import gpueinsum as ge
+from gpueinsum.backends.base import Mode
 from gpueinsum.backends.cuda.backend import CudaBackend
+from gpueinsum.backends.footprint import run_bytes
 from gpueinsum.costs.counts import peak_bytes
 from gpueinsum.language.steps import Add
 from gpueinsum.schedule import select as candidates
@@ -144,3 +147,25 @@ def test_a_run_takes_from_the_pool_what_its_program_says(cupy):
         results = run(*arrays)
     assert program.bytes <= peak.bytes <= program.bytes + 512 * (1 + len(results))  # the pool's own rounding
     cupy.testing.assert_allclose(results[0], functools.reduce(cupy.matmul, arrays), rtol=1e-3, atol=1)
+
+
+@pytest.mark.parametrize("stream", ["null", "own"])
+def test_slices_stream_over_what_stays_on_the_host(cupy, stream):
+    plan = ge.einsum_plan("ij,jk,kl->il", (256, 4096), (4096, 384), (384, 320), dtype="f4", optimize=[(0, 1), (0, 1)])
+    plan = replace(plan, sliced=(("j", 256), ("i", 100)))  # some parts serve several slices, and some are shorter
+    x, y, z = (array.get() for array in matrices(cupy, 256, 4096, 384, 320))
+    operands = x, np.asfortranarray(y, np.float64), z
+    backend = CudaBackend(real_runtime())
+    run = backend.bind(plan, Mode(memory=0))
+    with cupy.cuda.Stream(non_blocking=True) if stream == "own" else cupy.cuda.Stream.null as current:
+        run(*operands)  # handles and workspaces are made once
+        peak = _PeakOfThePool(cupy, settled_pool(cupy))
+        with peak:
+            first, second = (run(*operands)[0] for _ in range(2))
+        current.synchronize()
+    cupy.testing.assert_array_equal(first, second)
+    expected = functools.reduce(np.matmul, operands)
+    assert np.abs(first.get() - expected).max() < 1e-4 * np.abs(expected).max()
+    foreseen = run_bytes(plan, backend.profile, [operand.dtype for operand in operands], frozenset({0, 1}))
+    foreseen += z.nbytes + first.nbytes
+    assert 0.95 * foreseen <= peak.bytes <= 1.05 * foreseen

@@ -13,7 +13,7 @@ from oracle import assert_agrees, reference
 from random_expressions import random_case
 from random_gradients import operands_of, random_call
 from simulated import GUARD, SimulatedRuntime, streams
-from simulated.cupy import stand_in
+from simulated.cupy import FakeArray, stand_in
 from sliced_plans import in_slices
 
 import gpueinsum as ge
@@ -22,11 +22,12 @@ from gpueinsum.backends.cuda import backend as cuda_backend
 from gpueinsum.backends.cuda import streaming
 from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.streams import CopyStream
-from gpueinsum.backends.footprint import copied_bytes
+from gpueinsum.backends.footprint import run_bytes
 from gpueinsum.backends.select import HOST
 from gpueinsum.backends.slices import BoundSlices
 from gpueinsum.costs.profile import profile
 from gpueinsum.errors import DeviceError
+from gpueinsum.language.plan import HALVES
 from gpueinsum.language.slices import cut
 
 H200 = profile("h200")
@@ -40,7 +41,7 @@ def arrays_for(plan, dtype=np.float64):
     return [rng.integers(-9, 9, plan.shape(number)).astype(dtype) for number in range(len(plan.inputs))]
 
 
-def stream_all(plan, operands, on_host, room):
+def stream_all(plan, profile, operands, on_host, room):
     """In the place of `choose_streamed`."""
     return {*on_host} & {*cut(plan).late}
 
@@ -143,15 +144,46 @@ def test_a_device_takes_what_was_foreseen(labels, dtype, monkeypatch):
         run(*operands)
         late = cut(sliced).late
         dtypes = [np.dtype(dtype if number in late else np.float64) for number in range(len(operands))]
-        assert runtime.peak == sliced.peak_bytes(H200) + copied_bytes(sliced, dtypes, late)
+        assert runtime.peak == run_bytes(sliced, H200, dtypes, frozenset(late))
         gc.collect()
         assert runtime.used == 0
+
+
+def test_products_of_packed_parts_copy_none():
+    plan = replace(ge.einsum_plan("jki,kl->jli", (48, 48, 8), (48, 48)), sliced=(("i", 1),))
+    operands, runtime = arrays_for(plan), SimulatedRuntime(H200.processors)
+    dtypes = [x.dtype for x in operands]
+    CudaBackend(runtime).bind(plan, Mode(memory=0))(*operands)
+    part = 48 * 48 * 8
+    assert runtime.peak == run_bytes(plan, H200, dtypes, frozenset({0}))
+    assert runtime.peak == run_bytes(plan, H200, dtypes) + 2 * part - part  # of a part where the operand is
+
+
+def test_of_random_expressions_a_device_takes_what_was_foreseen(monkeypatch):
+    monkeypatch.setattr(cuda_backend, "choose_streamed", stream_all)
+    runtime, foreseen = SimulatedRuntime(H200.processors), []
+    backend = CudaBackend(runtime)
+
+    def check(case):
+        if case.valid and case.kwargs.keys() <= {"dtype", "optimize"} and not case.cpu_only:
+            plan = in_slices(ge.einsum_plan(*case.args, **case.kwargs))
+            if cut(plan).count and plan.sliced and plan.dtype not in HALVES:
+                operands = arrays_for(plan, plan.dtype)
+                runtime.peak = runtime.used
+                backend.bind(plan)(*operands)
+                gc.collect()
+                expected = run_bytes(plan, H200, [x.dtype for x in operands], frozenset(cut(plan).late))
+                assert runtime.peak == expected
+                foreseen.append(expected)
+
+    assert_passes(check, range(900), random_case)
+    assert len(foreseen) > 80
 
 
 def test_a_device_that_is_smaller_than_the_operands_suffices():
     runtime, operands = SimulatedRuntime(H200.processors), arrays_for(CHAIN)
     early = operands[2].nbytes + GUARD  # has neither label; the simulated device begins at the host's address % GUARD
-    runtime.size = IN_SLICES.peak_bytes(H200) + copied_bytes(IN_SLICES, [x.dtype for x in operands], {0, 1}) + early
+    runtime.size = run_bytes(IN_SLICES, H200, [x.dtype for x in operands], frozenset({0, 1})) + early
     assert runtime.size < operands[1].nbytes
     [result] = CudaBackend(runtime).bind(IN_SLICES, Mode(memory=runtime.size))(*operands)
     np.testing.assert_array_equal(result, np.linalg.multi_dot(operands))
@@ -163,20 +195,20 @@ def test_a_device_that_is_smaller_than_the_operands_suffices():
 
 def test_the_largest_operands_stay_until_there_is_room_for_the_others():
     operands = arrays_for(CHAIN)
-    moved = sum(operand.nbytes for operand in operands)
+    moved = sum(operand.nbytes for operand in operands) + IN_SLICES.peak_bytes(H200)
     buffers = 2 * 30 * 8  # of the second operand, which saves most
-    choose = partial(streaming.choose_streamed, IN_SLICES, operands, [0, 1, 2])
+    choose = partial(streaming.choose_streamed, IN_SLICES, H200, operands, [0, 1, 2])
     assert choose(moved) == set()
     assert choose(moved - 1) == {1}
     assert choose(moved - operands[1].nbytes + buffers) == {1}
     assert choose(moved - operands[1].nbytes + buffers - 1) == {0, 1}
-    assert streaming.choose_streamed(IN_SLICES, operands, [0, 2], 0) == {0}  # the second is on the device already
+    assert streaming.choose_streamed(IN_SLICES, H200, operands, [0, 2], 0) == {0}  # the second is on the device already
     in_one = replace(CHAIN, sliced=(("j", 40),))
-    assert streaming.choose_streamed(in_one, operands, [0, 1, 2], 0) == set()  # buffers would take more
+    assert streaming.choose_streamed(in_one, H200, operands, [0, 1, 2], 0) == set()  # buffers would take more
 
 
 def test_free_memory_decides_where_no_limit_is_given(cupy, monkeypatch):
-    operands, calls = arrays_for(CHAIN), cupy.ndarray.simulated.calls
+    operands, calls = arrays_for(CHAIN), FakeArray.simulated.calls
     ge.run_plan(IN_SLICES, *operands, backend="cuda")
     assert not [name for name, *_ in calls if name == "upload"]
     monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (0, 5 << 30))
@@ -206,7 +238,7 @@ def run_on(stream, operands, plan=IN_SLICES):
 
 
 def test_a_slice_is_copied_while_the_one_before_is_computed(cupy):
-    operands, calls = arrays_for(CHAIN), cupy.ndarray.simulated.calls
+    operands, calls = arrays_for(CHAIN), FakeArray.simulated.calls
     run_on(cupy.cuda.Stream(non_blocking=True), operands, replace(CHAIN, sliced=(("j", 1),)))
     names = [name for name, *_ in calls]
     _zeros, first_slice, *_ = [number for number, name in enumerate(names) if name != "upload"]
@@ -282,7 +314,7 @@ def test_without_pinned_memory_copies_are_plain_ones(cupy, monkeypatch):
 
     monkeypatch.setattr(cupy.cuda, "alloc_pinned_memory", refuse)
     assert is_right(cupy)
-    names = {name for name, *_ in cupy.ndarray.simulated.calls}
+    names = {name for name, *_ in FakeArray.simulated.calls}
     assert "pageable upload" in names
     assert "upload" not in names
 
