@@ -29,7 +29,7 @@ Signature = tuple[tuple[Shape, Dtype], ...]
 Expression = str | tuple[tuple[Sublist, ...], Sublist | None]
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-_AUTO = 0.8  # of a device's memory, less the operands'
+_AUTO, _LEAST = 0.8, 0.4  # of a device's memory: less the operands', but at least
 _BOOLS = (True, False)
 _ALLOWED = {
     "order": ("K", "C", "F", "A", "k", "c", "f", "a", None),
@@ -55,16 +55,16 @@ class Options(NamedTuple):
     memory_limit: Any = None  # of a run: bytes, a text, a share of the device
     graph: bool | None = False
     runs: int = 1  # the search for an order may take as long as so many runs could save
+    optimize_seconds: float | None = None  # or so long
     largest_intermediate: Any = None  # elements, for searches for an order
-    optimize_seconds: float | None = None  # how long the search may take, whatever the runs could save
 
     def check(self) -> Options:
         """These options, hashable: a dtype as numpy's, a path in tuples. Raises ValueError, DtypeError, PlanError.
 
         A search that stops by the clock could find another plan at another time: `deterministic` allows no search.
         """
-        dtype, order, casting, optimize, backend, precision, deterministic, autotune, *others = self
-        limit, graph, runs, largest, wanted = others
+        dtype, order, casting, optimize, backend, precision, deterministic, autotune, limit, *others = self
+        graph, runs, wanted, largest = others
         values = (order, casting, precision, deterministic, autotune, graph)
         for value, (name, allowed) in zip(values, _ALLOWED.items(), strict=True):
             if value not in allowed:
@@ -88,7 +88,7 @@ class Options(NamedTuple):
                 dtype = dtype.newbyteorder("=")
         modes = precision, bool(deterministic), bool(autotune), limit, graph if graph is None else bool(graph)
         runs = 0 if deterministic else runs
-        return Options(dtype, order, casting, _hashable(optimize), backend, *modes, runs, largest, wanted)
+        return Options(dtype, order, casting, _hashable(optimize), backend, *modes, runs, wanted, largest)
 
     @property
     def mode(self) -> Mode:
@@ -240,7 +240,8 @@ def positions_of(wrt: int | Sequence[int] | None, operands: int) -> tuple[int, .
 def bytes_limit(limit: Any, memory: int | None = None, operands: int = 0) -> int | None:
     """A number of bytes, from a number, a text such as "4GiB", a share such as "80%" of a device's `memory`, or "auto".
 
-    "auto" is 80 % of the device's memory less the `operands`, which are there. Raises PlanError.
+    "auto" is 80 % of the device's memory less the `operands`, but at least 40 %: larger ones stay elsewhere. Raises
+    PlanError.
     """
     number: Any = limit
     if limit is None:
@@ -250,7 +251,7 @@ def bytes_limit(limit: Any, memory: int | None = None, operands: int = 0) -> int
         if share or limit == "auto":
             if memory is None:
                 raise PlanError(f"memory_limit={limit!r:.60} is a share of a device, and a plan has none: give bytes")
-            number = float(share[1]) / 100 * memory if share else max(0.0, _AUTO * memory - operands)
+            number = float(share[1]) / 100 * memory if share else max(_AUTO * memory - operands, _LEAST * memory)
     is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
     if not (is_number and 0 <= number < math.inf):
         raise PlanError(f'memory_limit={limit!r:.60} is no number of bytes, "4GiB", "80%" or "auto"')

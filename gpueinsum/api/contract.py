@@ -85,8 +85,8 @@ def contract(
     """
     expression, arrays = hashable_form(subscripts, operands)
     chosen = _backend(backend)
-    options = Options(dtype, order, casting, optimize, chosen, precision, deterministic, autotune, memory_limit)
-    options = options._replace(largest_intermediate=largest_intermediate, optimize_seconds=optimize_seconds).check()
+    modes = precision, deterministic, autotune, memory_limit, False, 1, optimize_seconds, largest_intermediate
+    options = Options(dtype, order, casting, optimize, chosen, *modes).check()
     library = library_of(arrays, backend) or (library_named("jax") if backend == "jax" else None)
     if library is not None:
         return library.evaluate(expression, arrays, out, options)
@@ -138,8 +138,8 @@ def contract_expression(
     core = resolve(expression, dimensions)
     is_auto = optimize in (True, "auto") and largest_intermediate is None
     path = "auto" if is_auto else order_of(core, optimize, largest_intermediate)
-    modes = precision, deterministic, autotune, memory_limit, graph, MANY_RUNS
-    options = Options(dtype, order, casting, path, None, *modes, optimize_seconds=optimize_seconds).check()
+    modes = precision, deterministic, autotune, memory_limit, graph, MANY_RUNS, optimize_seconds
+    options = Options(dtype, order, casting, path, None, *modes).check()
     if order in ("A", "a") and layout(order, list(fixed.values())) == "C":
         options = options._replace(order="C")  # whatever the other operands are
     return ContractExpression(expression, dimensions, fixed, options)

@@ -81,7 +81,8 @@ def vjp(
     """
     asked, given = (subscripts, operands) if isinstance(subscripts, Plan) else hashable_form(subscripts, operands)
     modes = backend, precision, deterministic, autotune, memory_limit
-    options = _options(asked, Options(dtype, order, casting, optimize, *modes, optimize_seconds=optimize_seconds))
+    asked_for = Options(dtype, order, casting, optimize, *modes, optimize_seconds=optimize_seconds)
+    options = _options(asked, asked_for)
     library = library_of(given)
     if library is not None:
         value, pullback = library.vjp(asked, given, wrt, options)
@@ -200,7 +201,8 @@ def jvp(
     given = check_list(operands, None, "operands")
     asked = subscripts if isinstance(subscripts, Plan) else _expression(subscripts, given)
     modes = backend, precision, deterministic, autotune, memory_limit
-    options = _options(asked, Options(dtype, order, casting, optimize, *modes, optimize_seconds=optimize_seconds))
+    asked_for = Options(dtype, order, casting, optimize, *modes, optimize_seconds=optimize_seconds)
+    options = _options(asked, asked_for)
     along = check_list(tangents, len(given), "tangents")
     library = library_of([*given, *along])
     if library is not None:

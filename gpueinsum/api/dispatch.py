@@ -33,6 +33,7 @@ from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term, parse,
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Optimize, Path, SlicedPath, find_order
 from gpueinsum.planning.search import cheapest_plan
+from gpueinsum.planning.sliced_search import cheapest_in_slices
 from gpueinsum.planning.slicing import fit_plan, slice_plan
 from gpueinsum.schedule.slices import predicted_seconds
 
@@ -51,8 +52,9 @@ class Call:
 
     def load(self, backend: Backend, arrays: Sequence[Array]) -> Sequence[Array]:
         """What `Backend.check` gave as `run` takes it."""
-        is_there = backend is HOST or self.in_slices
-        return self.cast(arrays if is_there else [*map(backend.asarray, arrays)])
+        if backend is HOST or self.in_slices:
+            return self.cast(arrays)
+        return self.cast([backend.asarray(array) if isinstance(array, np.ndarray) else array for array in arrays])
 
     def cast(self, arrays: Sequence[Array]) -> Sequence[Array]:
         compute = self.compute
@@ -239,7 +241,8 @@ def plan_and_dtypes(
     if room is not None:
         is_copied = out is None and (target != compute or options.order not in ("K", "k", None))
         own = result_bytes([plan.shape(plan.outputs[0])], target) if is_copied else 0
-        plan = expression_within(plan, room.less(own), options.runs)
+        subscripts = resolve(expression, tuple([shape for shape, _ in operands]))
+        plan = expression_within(subscripts, plan, room.less(own), options)
     check_dimensions(plan)
     if out is not None and out[0] != (shape := plan.shape(plan.outputs[0])):
         raise OutError(f"out has shape {out[0]}, but the result has {shape}")
@@ -331,18 +334,23 @@ def _plan(
     return replace(lower(subscripts, order, dtype.name), sliced=tuple([(label, 1) for label in sliced]))
 
 
-def expression_within(plan: Plan, room: Room, runs: int) -> Plan:
+def expression_within(subscripts: Subscripts, plan: Plan, room: Room, options: Options) -> Plan:
     """The plan of an expression in slices, where it must be, that keeps to the room. Raises PlanError.
 
-    A plan that has slices, those of a contraction tree, keeps them.
+    A plan that has slices, those of a contraction tree, keeps them, and a plan its order that the caller chose.
     """
     if plan.sliced:
         return room.check(plan, "the contraction tree in its own slices,")
-    return slice_plan(plan, room.bytes, room.profile, room.peak, runs)
+    if options.optimize not in ("auto", True, None) or options.largest_intermediate not in (None, -1):
+        return slice_plan(plan, room.bytes, room.profile, room.peak, options.runs)
+    prices = room.profile, room.peak, room.seconds
+    return cheapest_in_slices(subscripts, plan, room.bytes, *prices, options.runs, options.optimize_seconds)
 
 
 def plan_within(plan: Plan, room: Room, runs: int) -> Plan:
     """Any plan in slices, or with parts computed again, that keeps to the room. One that has slices keeps them."""
+    copies = [plan.shape(plan.outputs[position]) for position in plan.borrowed_outputs()]  # memory of their own
+    room = room.less(result_bytes(copies, np.dtype(plan.dtype)))
     if plan.sliced:
         return room.check(plan, "in its own slices")
     return fit_plan(plan, room.bytes, room.profile, room.peak, room.seconds, runs)

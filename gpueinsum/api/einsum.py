@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from functools import lru_cache
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from gpueinsum.api.dispatch import (
     expression_within,
     plan_for,
     plan_options,
+    resolve,
 )
 from gpueinsum.api.libraries import library_of
 from gpueinsum.api.limits import room_for
@@ -41,6 +44,7 @@ from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.language.subscripts import Shape, alphabet
 from gpueinsum.planning.path import Optimize
 from gpueinsum.planning.search import MANY_RUNS
+from gpueinsum.progress import Progress, asking
 
 _AUTO = "auto"
 
@@ -85,8 +89,8 @@ def einsum(
             these libraries, and to remember the fastest on disk; by default the one predicted to be is taken.
         memory_limit: Bytes, as a number, as "4GiB", as "80%" of the device's, or "auto", for casts of operands,
             intermediates and the result together. What does not fit is computed in slices (`Plan.sliced`), in the least
-            predicted time. "auto" is 80 % of the device's memory, less the operands'. A `ContractionTree` keeps its own
-            slices.
+            predicted time. "auto" is 80 % of the device's memory less the operands', but at least 40 %. A
+            `ContractionTree` keeps its own slices.
         optimize_seconds: Seconds that `optimize="auto"` may search for an order of contraction when it plans, which it
             does once for an expression and its shapes; 0 for no search. By default a search takes no longer than it is
             predicted to save.
@@ -111,8 +115,9 @@ def einsum(
         if operands:
             return evaluate(subscripts, operands, None, DEFAULT)
     expression, arrays = hashable_form(subscripts, operands)
-    options = Options(dtype, order, casting, optimize, backend, precision, deterministic, autotune, memory_limit)
-    return evaluate(expression, arrays, out, options._replace(optimize_seconds=optimize_seconds).check())
+    modes = precision, deterministic, autotune, memory_limit
+    options = Options(dtype, order, casting, optimize, backend, *modes, optimize_seconds=optimize_seconds)
+    return evaluate(expression, arrays, out, options.check())
 
 
 def einsum_plan(
@@ -142,8 +147,8 @@ def einsum_plan(
     if dtype is None:
         dtypes = [array_dtype(operand) for operand in operands_or_shapes if not is_shape(operand)]
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-    options = Options(dtype, "K", "safe", optimize, memory_limit=memory_limit, runs=MANY_RUNS)
-    options = options._replace(largest_intermediate=largest_intermediate, optimize_seconds=optimize_seconds).check()
+    modes: dict[str, Any] = {"memory_limit": memory_limit, "runs": MANY_RUNS, "optimize_seconds": optimize_seconds}
+    options = Options(dtype, optimize=optimize, largest_intermediate=largest_intermediate, **modes).check()
     is_there = any(map(on_device, operands_or_shapes))
     if device is None:
         profile = profile_for("cuda" if is_there else "cpu")
@@ -154,7 +159,7 @@ def einsum_plan(
         return plan
     memory = profile.memory_bytes if device is not None or is_there else HOST.memory_bytes()
     room = room_for(memory_limit, memory, profile, [(shape, options.dtype) for shape in shapes])
-    return expression_within(plan, room, options.runs)
+    return expression_within(resolve(expression, shapes), plan, room, options)
 
 
 def run_plan(
@@ -165,24 +170,44 @@ def run_plan(
     deterministic: bool = False,
     autotune: bool = False,
     memory_limit: int | str | None = None,
+    executor: Executor | None = None,
+    devices: str | Sequence[int] | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    progress: Progress = None,
 ) -> Any:
     """The result of a plan for operands of its shapes, which are cast to its dtype; a tuple if it has several outputs.
 
-    Within a `memory_limit`, as `einsum` has it, a plan without sliced labels is run in slices if it must be.
+    Args are `einsum`'s; within a `memory_limit` a plan without slices is run in slices if it must be. With one of
+    `executor`, `devices` and `checkpoint` the slices of a plan are run in batches, of operands on the host, and give
+    the same bits on any number of workers:
+        executor: Any `concurrent.futures.Executor`: Python's, Dask's `client.get_executor()`, mpi4py's
+            `MPIPoolExecutor`.
+        devices: "all" or a list of numbers: the GPUs of this machine, each with a thread. The CPU where "all" are none.
+        checkpoint: A folder for what is done. The same call after a crash goes on from there.
+        progress: A function that is called with how many slices are done, and how many there are. None for a bar on
+            the terminal, if tqdm is there and the slices take longer than two seconds; False for none.
 
     >>> run_plan(Plan.from_json(einsum_plan("ij,jk->ik", (2, 3), (3, 5)).to_json()), np.ones((2, 3)), np.ones((3, 5)))
     array([[3., 3., 3., 3., 3.],
            [3., 3., 3., 3., 3.]])
 
-    Raises PlanError if the operands are not those of the plan, DtypeError for a cast of another kind.
+    Raises PlanError if the operands are not those of the plan or of the checkpoint, DtypeError for a cast of another
+    kind, RuntimeError for an executor that fails, OSError for a checkpoint that cannot be written.
     """
     check_is_plan(plan)
-    if backend is precision is memory_limit is None and not (deterministic or autotune):
+    is_plain = backend is precision is memory_limit is None and not (deterministic or autotune)
+    is_here = executor is None and devices is None and checkpoint is None
+    if is_plain and is_here and progress is None:
         kinds = array_kinds(operands)
         if kinds:
             return cached_plan_call(plan, *kinds)(*operands)
     options = plan_options(plan, backend, precision, deterministic, autotune, memory_limit)
-    return evaluate_plan(plan, operands, options)
+    if not is_here:
+        from gpueinsum.distributed.run import run_in_batches  # which is made of calls
+
+        return run_in_batches(plan, operands, options, executor, devices, checkpoint, progress)
+    with asking(progress):
+        return evaluate_plan(plan, operands, options)
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2, *, backend: str | None = None) -> Array:

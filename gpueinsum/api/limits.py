@@ -11,7 +11,7 @@ import numpy as np
 
 from gpueinsum.api.arguments import Dtype, Signature, bytes_limit
 from gpueinsum.backends.base import Backend
-from gpueinsum.backends.footprint import copied_bytes, peak_bytes
+from gpueinsum.backends.footprint import run_bytes
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import PlanError
 from gpueinsum.language.plan import Plan
@@ -32,15 +32,18 @@ class Room:
         """What a run takes: intermediates, outputs, casts of operands, what steps take for themselves."""
         own = np.dtype(plan.dtype)
         dtypes = [*self.dtypes, *[own] * (len(plan.inputs) - len(self.dtypes))]
-        return peak_bytes(plan, self.profile if self.counts_steps else None) + copied_bytes(plan, dtypes)
+        return run_bytes(plan, self.profile if self.counts_steps else None, dtypes)
 
     def seconds(self, plan: Plan) -> float:
         """Predicted."""
         return predicted_seconds(plan, self.profile)
 
     def less(self, taken: int) -> Room:
-        """What is left when so many bytes are taken."""
-        return replace(self, bytes=max(0, self.bytes - taken))
+        """What is left when so many bytes are taken. Raises PlanError if those are more than there are."""
+        if taken > self.bytes:
+            needed = f"casts, copies and results take {bytes_text(taken)} ({taken} bytes) by themselves"
+            raise PlanError(f"a memory_limit of {bytes_text(self.bytes)} is too small: {needed}")
+        return replace(self, bytes=self.bytes - taken)
 
     def check(self, plan: Plan, how: str) -> Plan:
         """The plan. Raises PlanError, saying `how` it came to be, if it takes more."""

@@ -12,6 +12,7 @@ from gpueinsum.backends.base import PLAIN, Array, Backend, Mode
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.slices import cut
 from gpueinsum.language.subscripts import Label, Term
+from gpueinsum.progress import track
 
 Place = Mapping[Label, int | slice]  # the values of sliced labels in one slice
 
@@ -93,7 +94,7 @@ def bind_slices(plan: Plan, backend: Backend, mode: Mode) -> Callable[..., tuple
     def run(*given: Array) -> tuple[Array, ...]:
         operands = bound.place(given)
         made, kept = bound.zeros(), bound.once(operands)
-        bound.add(range(bound.slices.count), operands, kept, made)
+        bound.add(track(range(bound.slices.count), "slices"), operands, kept, made)
         return bound.outputs(operands, kept, made)
 
     return run

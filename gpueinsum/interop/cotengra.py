@@ -7,8 +7,9 @@ from typing import Any
 from gpueinsum.api.einsum import einsum_plan
 from gpueinsum.errors import PlanError
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.steps import Contract, reduces
+from gpueinsum.language.steps import reduces
 from gpueinsum.planning.derivatives import as_expression
+from gpueinsum.planning.lower import contraction_pairs
 from gpueinsum.planning.path import read_tree
 
 Tree = Any  # cotengra.ContractionTree
@@ -33,17 +34,9 @@ def tree_of_plan(plan: Plan) -> Tree:
             f"the plan {plan.equation} is no contraction tree: that multiplies all operands in pairs, reads each "
             "register once, conjugates none, and has one output, whose labels are distinct"
         )
-    nodes = list(range(len(plan.inputs)))  # of each register; one that is reduced stays the node that it was
-    pairs: list[tuple[int, int]] = []
-    for step in plan.steps:
-        if isinstance(step, Contract):
-            pairs.append((nodes[step.lhs], nodes[step.rhs]))
-            nodes.append(len(plan.inputs) + len(pairs) - 1)
-        else:
-            nodes.append(nodes[step.sources[0]])
     terms = [tuple(term) for term in expression.inputs]
     sizes = dict(expression.sizes)
-    tree = cotengra.ContractionTree.from_path(terms, tuple(expression.output), sizes, ssa_path=pairs)
+    tree = cotengra.ContractionTree.from_path(terms, tuple(expression.output), sizes, ssa_path=contraction_pairs(plan))
     for label, block in plan.sliced:
         if 1 < block < sizes.get(label, 0):
             raise PlanError(f"a tree has slices of one value each, and the plan has {block} of {label!r}")

@@ -64,6 +64,11 @@ class Slices:
         """How often `each` is run."""
         return math.prod(label.blocks for label in self.labels) if self.zeros.outputs else 0
 
+    @property
+    def frontier(self) -> int:
+        """How many outputs of `once` are for `each`: those behind are outputs of the plan."""
+        return len(self.each.inputs) - len(self.late)
+
     def blocks_of(self, number: int) -> list[int]:
         """The block of each label in the slice of this number: those of the last label follow each other."""
         found = []
@@ -71,6 +76,16 @@ class Slices:
             number, block = divmod(number, label.blocks)
             found.append(block)
         return found[::-1]
+
+    def values_of(self, numbers: range) -> dict[Label, slice]:
+        """A range of values of each label that holds those in these slices, and few others."""
+        first, last = self.blocks_of(numbers[0]), self.blocks_of(numbers[-1])
+        found, is_same = {}, True
+        for label, low, high in zip(self.labels, first, last, strict=True):
+            low, high = (low, high) if is_same else (0, label.blocks - 1)  # behind a label that moves on
+            found[label.label] = slice(label.part(low).start, label.part(high).stop)
+            is_same = is_same and low == high
+        return found
 
     def of_lengths(self, *lengths: int) -> Plan:
         """`each` for blocks of these lengths."""

@@ -92,7 +92,7 @@ class BlockModel:
         """Blocks that keep to the limit, the fastest first."""
         rng = Random(0)
         found = [self._halve(limit, measure, _silence) for measure in _MEASURES]
-        for trial in range(min(_TRIALS, _TRIAL_STEPS // len(self.is_pair))):
+        for trial in range(min(_TRIALS, _TRIAL_STEPS // max(1, len(self.is_pair)))):
             fastest = min([state.total for state in found if state is not None], default=math.inf)
             if runs * fastest < trial * len(self.is_pair) * _TRIAL_SECONDS:
                 break  # to search on takes longer than it could save

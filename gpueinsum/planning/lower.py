@@ -48,6 +48,19 @@ def _empty_sum(subscripts: Subscripts, empty: set[Label], dtype: str) -> Plan:
     return Plan(subscripts.inputs, tuple(steps), (zero + len(steps) - 1,), subscripts.sizes, dtype)
 
 
+def contraction_pairs(plan: Plan) -> list[tuple[int, int]]:
+    """The pairs that a plan contracts, if it is a tree: of nodes, which are the operands and then the pairs in turn."""
+    nodes = list(range(len(plan.inputs)))  # of each register; one that is reduced stays the node that it was
+    pairs: list[tuple[int, int]] = []
+    for step in plan.steps:
+        if isinstance(step, Contract):
+            pairs.append((nodes[step.lhs], nodes[step.rhs]))
+            nodes.append(len(plan.inputs) + len(pairs) - 1)
+        else:
+            nodes.append(nodes[step.sources[0]])
+    return pairs
+
+
 class _Lowering:
     """The steps so far, and the operands still to be contracted as (register, term), in the path's order."""
 

@@ -17,7 +17,7 @@ from gpueinsum.planning.lower import lower
 from gpueinsum.planning.orders import orders
 from gpueinsum.planning.path import Path, all_paths, find_path
 from gpueinsum.planning.starts import greedy_path
-from gpueinsum.progress import bar
+from gpueinsum.progress import reports
 
 Seconds = Callable[[Plan], float]  # predicted, of a plan on a device
 
@@ -113,8 +113,9 @@ class _Search:
 
     def _take_best(self, paths: Iterator[Path], price: Seconds, most_idle: float) -> None:
         """Take the fastest plan so far by `price`, until so many paths in a row led to none, or the time is over."""
-        self.price, idle, before = price(self.best), 0, perf_counter()
-        with bar(round(max(self._end() - before, 0.0), 1), "s") as progress:
+        self.price, idle, begin = price(self.best), 0, perf_counter()
+        before = begin
+        with reports(round(max(self._end() - begin, 0.0), 1), "s", None) as report:
             while idle < most_idle and self._end() - before > self.order_seconds:
                 path = next(paths, None)
                 if path is None:
@@ -124,7 +125,7 @@ class _Search:
                 idle += 1
                 if seconds < _BETTER * self.price:
                     self.path, self.best, self.price, self.gained, idle = path, plan, seconds, now, 0
-                progress.update(now - before)
+                report(now - begin)
                 before = now
 
     def _end(self) -> float:

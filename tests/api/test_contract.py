@@ -24,7 +24,14 @@ def operands(rng):
 
 def test_contract_takes_opt_einsums_arguments(operands):
     expected = np.linalg.multi_dot(operands)
-    for options in ({}, {"optimize": "dp"}, {"memory_limit": 20}, {"memory_limit": "max_input"}, {"use_blas": False}):
+    for options in (
+        {},
+        {"optimize": "dp"},
+        {"largest_intermediate": 20},
+        {"largest_intermediate": "max_input"},
+        {"memory_limit": 400},
+        {"use_blas": False},
+    ):
         np.testing.assert_allclose(ge.contract(CHAIN, *operands, **options), expected)
     for backend in ("auto", "numpy", "cpu", None):
         np.testing.assert_allclose(ge.contract(CHAIN, *operands, backend=backend), expected)

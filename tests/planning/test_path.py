@@ -10,8 +10,8 @@ from gpueinsum.planning.path import all_paths, check_path, find_path
 TERMS, OUTPUT, SIZES = ("ij", "jk", "kl", "lm"), "im", {"i": 2, "j": 3, "k": 5, "l": 7, "m": 11}
 
 
-def path(optimize="auto", memory_limit=None):
-    return find_path(TERMS, OUTPUT, SIZES, optimize, memory_limit)
+def path(optimize="auto", largest=None):
+    return find_path(TERMS, OUTPUT, SIZES, optimize, largest)
 
 
 @pytest.mark.parametrize("name", ["auto", "auto-hq", "greedy", "optimal", "dp", "branch-all", "random-greedy", True])
@@ -58,7 +58,7 @@ def test_without_optimisation_all_operands_are_one_step():
 def test_steps_over_many_operands_become_pairs_in_the_best_order():
     plan = einsum_plan("ij,jk,kl->il", (2, 3), (3, 5), (5, 7), optimize=[(0, 1, 2)])
     assert [step.equation for step in plan.steps] == ["ij,jk->ik", "kl,ik->il"]
-    for options in ({"optimize": False}, {"memory_limit": 1000}):  # both make it one step of three
+    for options in ({"optimize": False}, {"largest_intermediate": 1000}):  # both make it one step of three
         plan = einsum_plan("ai,bj,ij->ab", (60, 60), (60, 60), (60, 60), **options)
         assert max(len(step.out) for step in plan.steps) == 2  # no outer product of 12,960,000
 
@@ -113,7 +113,7 @@ def test_a_path_that_does_not_fit_is_refused(optimize, complaint):
 
 
 def test_a_memory_limit_that_is_none_is_refused():
-    with pytest.raises(PlanError, match="memory_limit='2GiB'"):
+    with pytest.raises(PlanError, match="largest_intermediate='2GiB'"):
         path("greedy", "2GiB")
 
 

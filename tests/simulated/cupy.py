@@ -148,6 +148,9 @@ class FakeDevice:
     def __exit__(self, *error):
         self.entered.pop()
 
+    def use(self):
+        self.entered[-1] = self.id
+
     def synchronize(self):
         streams.synchronize_all()
 

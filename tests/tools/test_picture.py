@@ -12,6 +12,7 @@ import gpueinsum as ge
 from gpueinsum.costs.profile import profile
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract
+from gpueinsum.planning.checkpoint import checkpoint
 from gpueinsum.schedule.schedule import schedule
 from gpueinsum.tools.picture import html_fragment, html_page, page, svg
 from gpueinsum.tools.rows import schedule_rows
@@ -94,7 +95,7 @@ def test_for_a_device_it_shows_time_and_copies() -> None:
 def test_outputs_and_what_is_computed_again_are_marked() -> None:
     shapes = [(1000, 20), *[(20, 20)] * 4]
     plan = ge.einsum_plan("bi,ij,jk,kl,lm->bm", *shapes, optimize=[(0, 1), (0, 3), (0, 2), (0, 1)])
-    plan = plan.vjp(wrt=[1, 2, 3, 4], memory_limit="400kB")
+    plan, _ = checkpoint(plan.vjp(wrt=[1, 2, 3, 4]), 400_000)
     again = plan.duplicates()
     assert again
     shown = {each[0]: each[-1] for each in lines(svg(plan))[::-1]}  # its first line

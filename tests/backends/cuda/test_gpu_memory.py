@@ -107,7 +107,7 @@ def test_a_limit_holds_for_what_the_pool_hands_out(cupy):
     with peak:
         _, pullback = ge.vjp(equation, *operands, optimize=path, memory_limit=limit)
         pullback(value)
-    assert pullback.plan.duplicates()
+    assert pullback.plan.sliced or pullback.plan.duplicates()
     assert peak.bytes <= limit + 2 * 2**20  # what kernels and cuBLAS take for themselves
 
 
