@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     out_help = "the result's file, replaced if it exists; one for each output of a plan"
     run.add_argument("--out", metavar="C.npy", type=Path, nargs="+", required=True, help=out_help)
     run.add_argument("--plan", metavar="FILE.json", type=Path, help="the plan to run, which `gpueinsum plan` wrote")
-    checkpoint_help = "a folder for what is done: the same command after a crash goes on from there"
+    checkpoint_help = "a folder for what is done of a plan: the same command after a crash goes on from there"
     run.add_argument("--checkpoint", metavar="DIR", type=Path, help=checkpoint_help)
     run.add_argument("--devices", metavar="N", nargs="+", help="all, or the numbers of GPUs that share the slices")
     run.add_argument("--backend", choices=_BACKENDS, help="where to compute; by default cuda if it can be used")
@@ -152,6 +152,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if len(outs) != (1 if plan is None else len(plan.outputs)):
         raise UsageError(f"--out lists {len(outs)} files, which are not as many as there are outputs")
     files = arguments.given if plan is not None else arguments.given[1:]
+    if arguments.checkpoint and plan is None:
+        raise UsageError("--checkpoint goes with --plan: a search for a plan may end with another one after a crash")
     if arguments.devices and arguments.backend:
         raise UsageError("--devices are GPUs: leave --backend out")
     if not files:
@@ -161,7 +163,7 @@ def _run(arguments: argparse.Namespace) -> int:
     options = {"backend": arguments.backend if arguments.devices else backend, "precision": arguments.precision}
     start = time.perf_counter()
     in_batches = {"checkpoint": arguments.checkpoint, "devices": _devices(arguments.devices)}
-    if plan is None and any(in_batches.values()):
+    if plan is None and arguments.devices:
         planning = _planning_options(arguments) | {"device": profile_for(backend)}
         plan = ge.einsum_plan(arguments.given[0], *operands, **planning)
     if plan is not None:

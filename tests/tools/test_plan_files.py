@@ -52,14 +52,17 @@ def test_a_plan_of_gradients_has_a_file_for_each_output(capsys, rng):
 
 
 def test_a_run_goes_on_from_its_folder(files, capsys):
-    command = ["run", CHAIN[0], "A.npy", "B.npy", "C.npy", "--out", "D.npy", "--backend", "cpu", "--checkpoint", "done"]
+    save(*LIMIT)
+    given = ["A.npy", "B.npy", "C.npy", "--out", "D.npy", "--backend", "cpu", "--checkpoint", "done"]
     for _ in range(2):
-        assert main([*command, "--memory-limit", "8kB"]) == 0
+        assert main(["run", "--plan", "plan.json", *given]) == 0
         np.testing.assert_allclose(np.load("D.npy"), files)
     np.save("A.npy", np.ones((30, 40)))
     capsys.readouterr()
-    assert main([*command, "--memory-limit", "8kB"]) == 2
-    assert "done" in capsys.readouterr().err
+    assert main(["run", "--plan", "plan.json", *given]) == 2
+    assert "checkpoint done is of other operands: operand 0 has changed" in capsys.readouterr().err
+    assert main(["run", CHAIN[0], *given]) == 2
+    assert "--checkpoint goes with --plan" in capsys.readouterr().err
 
 
 def test_slices_are_shared_by_devices(files, capsys):
