@@ -206,6 +206,8 @@ def run_plan(
         from gpueinsum.distributed.run import run_in_batches  # which is made of calls
 
         return run_in_batches(plan, operands, options, executor, devices, checkpoint, progress)
+    if progress is None:  # torch.compile follows no context
+        return evaluate_plan(plan, operands, options)
     with asking(progress):
         return evaluate_plan(plan, operands, options)
 
