@@ -176,8 +176,9 @@ class Plan(Registers):
         """How often the steps are run for what depends on the sliced labels, and what that costs.
 
         >>> from gpueinsum import einsum_plan
-        >>> einsum_plan("ij,jk,kl->il", (400, 300), (300, 200), (200, 100), memory_limit="400kB").slices
-        SliceCount(number=4, labels={'j': 75}, overhead=1.0)
+        >>> shapes = (100_000, 100), (20, 100, 100), (100_000, 100)
+        >>> einsum_plan("ab,cbe,ae->ac", *shapes, memory_limit="64MiB", device="h200").slices
+        SliceCount(number=37, labels={'a': 2703}, overhead=1.0)
         """
         from gpueinsum.costs.counts import slice_count
 

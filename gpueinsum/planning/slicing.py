@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from gpueinsum.costs import counts
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import PlanError
 from gpueinsum.language.plan import Plan
@@ -13,6 +14,8 @@ from gpueinsum.planning.blocks import BlockModel
 from gpueinsum.planning.checkpoint import find
 from gpueinsum.text import bytes_text
 
+# A device may need less than all arrays of a plan take, as steps are fused; that is laid out for smaller plans only.
+_FUSED = 4
 # Of the limit what arrays alone may take; the rest is for what steps take for themselves.
 _SHARES = (1.0, 0.9, 0.75, 0.5, 0.25)
 _FACTORS = (1, 2, 4, 1 << 60)  # of the limit, to which slices alone are to keep where parts are computed again
@@ -24,7 +27,7 @@ def slice_plan(plan: Plan, limit: int, profile: Profile, peak: Callable[[Plan], 
     `peak` is a plan's in bytes on the device, with what steps take for themselves. The search takes no longer, as it is
     predicted, than so many `runs` of the plan.
     """
-    if peak(plan) <= limit:
+    if counts.peak_bytes(plan) <= _FUSED * limit and peak(plan) <= limit:
         return plan
     model = BlockModel(replace(plan, sliced=()), profile)
     for share in _SHARES:
