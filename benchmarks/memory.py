@@ -83,7 +83,7 @@ class Limited:
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """A contraction's value, and of the sum of its elements all gradients: without a limit (`whole`), and within one."""
+    """A value, and all gradients of the sum of its elements: without a limit (`whole`), and within one."""
 
     name: str
     dtype: str
