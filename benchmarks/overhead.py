@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import gpueinsum as ge
 from benchmarks.limited import Case, amplitude, triples
@@ -131,9 +132,10 @@ def _cotengra(case: Case, limit: int | None, search: float, seconds: float, whol
     start = time.perf_counter()
     optimizer = cotengra.HyperOptimizer(max_time=search, max_repeats=10**6, parallel=False, **slices)
     tree = optimizer.search(inputs, tuple(output), sizes)
-    while limit is not None and item * tree.peak_size() > limit:
+    while limit is not None and item * _peak_elements(tree) > limit and tree.max_size() > 1:
         tree.slice_and_reconfigure_(target_size=tree.max_size() // 2)
     searched, count = time.perf_counter() - start, tree.nslices
+    tree.contract_slice(case.operands, 0)  # what is made once
     begin = time.perf_counter()
     tree.contract_slice(case.operands, 0)
     numbers = sample(count, seconds / count / (time.perf_counter() - begin))
@@ -142,8 +144,18 @@ def _cotengra(case: Case, limit: int | None, search: float, seconds: float, whol
     taken = (time.perf_counter() - begin) * count / len(numbers)
     error = case.error(sum(parts), [{}]) if len(numbers) == count else None
     flops = multiply_add_flops(case.dtype) * tree.total_flops(dtype=None)
-    peak = item * tree.peak_size()
-    return Run(case.name, _PEER, limit, peak, searched, count, len(numbers), flops, None, taken, whole or taken, error)
+    nbytes = item * _peak_elements(tree)
+    return Run(case.name, _PEER, limit, nbytes, searched, count, len(numbers), flops, None, taken, whole or taken, error)
+
+
+def _peak_elements(tree: Any) -> int:
+    """Of all intermediates of a slice at once."""
+    alive = peak = 0
+    for parent, *sources in tree.traverse():
+        alive += tree.get_size(parent)
+        peak = max(peak, alive)
+        alive -= sum(tree.get_size(source) for source in sources if not tree.is_leaf(source))
+    return peak
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
 """Contractions within limits of memory: their values are known, and what is measured of them is what is said."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 import gpueinsum as ge
-from benchmarks import markdown, memory
+from benchmarks import markdown, memory, overhead
 from benchmarks.instances import lattice
 from benchmarks.limited import amplitude, four_tensors, ising, quadratic_forms, sixteen_features, spins, triples
 from benchmarks.sliced import measure, sample
 
 BUFFERS = 320 << 10  # bytes of numpy's own, and of Python's objects
 TABLES = [(memory.LIMITED, memory.Limited, "limited"), (memory.GRADIENTS, memory.Gradients, "gradients")]
+RUNS = [(overhead.COLUMNS, overhead.Run, "runs")]
+ROOT = Path(__file__).parents[2]
 CASES = {
     "four": lambda _: four_tensors(11, "10kB"),
     "quadratic": lambda _: quadratic_forms(600, 7, "100kB"),
@@ -69,3 +72,41 @@ def test_the_tables_are_those_of_the_file(monkeypatch, capsys, tmp_path):
             assert row.bytes <= row.limit + BUFFERS
             assert row.error < 1e-12
     assert [len(found[name]) for _, _, name in TABLES] == [2, 1]
+
+
+def test_overhead_is_that_of_the_plans(monkeypatch):
+    monkeypatch.setattr(overhead, "SHARES", (2, 8))
+    monkeypatch.setattr(overhead, "find_spec", lambda name: None)
+    rows = list(overhead.runs(CASES["circuit"](None), 1.0))
+    whole, half, eighth = rows
+    assert whole.slices == 1
+    assert whole.limit is None
+    assert half.limit == whole.bytes // 2
+    assert 1 < half.slices < eighth.slices
+    assert all(row.error < 1e-5 for row in rows)
+    assert all(row.bytes <= row.limit for row in rows[1:])
+    assert f"| {eighth.slices} |" in [*markdown.table(overhead.COLUMNS, rows)][-1]
+
+
+def test_overhead_is_measured_beside_cotengras(monkeypatch):
+    pytest.importorskip("cotengra", reason="beside cotengra")
+    monkeypatch.setattr(overhead, "SHARES", (8,))
+    monkeypatch.setattr(overhead, "_LEAST_SEARCH", 0.1)
+    rows = [row for row in overhead.runs(CASES["circuit"](None), 1.0) if row.library == "cotengra"]
+    assert [row.slices > 1 for row in rows] == [False, True]
+    assert rows[1].bytes <= rows[1].limit
+    assert all(row.error < 1e-5 for row in rows)
+
+
+@pytest.mark.parametrize(("module", "name", "tables"), [(memory, "memory", TABLES), (overhead, "overhead", RUNS)])
+def test_committed_results_are_shown(module, name, tables):
+    page = ROOT / "docs" / "performance.md"
+    if not page.exists():
+        pytest.skip("the pages are in a checkout only")
+    newest = max((ROOT / "benchmarks" / "results").glob(f"{name}-*.json"))
+    found = json.loads(newest.read_text(encoding="utf-8"))
+    assert found["schema"] == module.SCHEMA
+    for columns, kind, key in tables:
+        assert "\n".join(markdown.table(columns, [kind(**row) for row in found[key]])) in page.read_text(
+            encoding="utf-8"
+        )
