@@ -20,6 +20,7 @@ import numpy as np
 
 import gpueinsum as ge
 from benchmarks.limited import (
+    Array,
     Case,
     amplitude,
     four_tensors,
@@ -178,10 +179,11 @@ def within_limits(case: Case, seconds: float) -> Iterator[Limited]:
 
 def gradients_within(case: Case) -> Gradients:
     """Within a tenth of the bytes that they take without a limit."""
-    whole = partial(_value_and_gradients, case, None)
+    cotangent = np.ones_like(ge.einsum(case.equation, *case.operands))
+    whole = partial(_value_and_gradients, case, cotangent, None)
     whole_bytes, (whole_seconds, expected, _) = peak_bytes(whole), whole()
     limit = whole_bytes // _SHARE
-    within = partial(_value_and_gradients, case, limit)
+    within = partial(_value_and_gradients, case, cotangent, limit)
     nbytes, (seconds, found, slices) = peak_bytes(within), within()
     errors = [relative(one, other) for one, other in zip(found, expected, strict=True)]
     operand_bytes = sum(x.nbytes for x in case.operands)
@@ -191,11 +193,11 @@ def gradients_within(case: Case) -> Gradients:
     )
 
 
-def _value_and_gradients(case: Case, limit: int | None) -> tuple[float, list[Any], int]:
+def _value_and_gradients(case: Case, cotangent: Array, limit: int | None) -> tuple[float, list[Any], int]:
     """The seconds that they take, the arrays, and in how many slices."""
     start = time.perf_counter()
     value, pullback = ge.vjp(case.equation, *case.operands, memory_limit=limit)
-    found = [value, *pullback(np.ones_like(value))]
+    found = [value, *pullback(cotangent)]
     return time.perf_counter() - start, found, pullback.plan.slices.number
 
 
