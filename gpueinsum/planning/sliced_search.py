@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 
 import opt_einsum
 
-from gpueinsum.costs import counts
-from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import pair_seconds
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Subscripts, Term
@@ -17,7 +14,7 @@ from gpueinsum.planning.lower import contraction_pairs, lower
 from gpueinsum.planning.orders import orders
 from gpueinsum.planning.path import Path
 from gpueinsum.planning.refine import refine
-from gpueinsum.planning.slicing import slice_plan
+from gpueinsum.planning.slicing import Room, slice_plan
 
 # Of the limit that slices keep to while an order is refined for them.
 _STAGES = (64, 8, 1)
@@ -27,10 +24,7 @@ _PATIENCE, _MOST_SECONDS = 0.1, 10.0  # of so many runs the share that a search 
 def cheapest_in_slices(
     subscripts: Subscripts,
     plan: Plan,
-    limit: int,
-    profile: Profile,
-    peak: Callable[[Plan], int],
-    seconds: Callable[[Plan], float],
+    room: Room,
     runs: int,
     search_seconds: float | None = None,
 ) -> Plan:
@@ -40,21 +34,21 @@ def cheapest_in_slices(
     longer, by the clock, than a share of so many `runs`, or `search_seconds`.
     """
     start = perf_counter()
-    best = slice_plan(plan, limit, profile, peak, runs)
+    best = slice_plan(plan, room, runs)
     if not best.sliced or len(plan.inputs) <= 2:
         return best
-    fewest, network = seconds(best), _Network(subscripts, plan)
+    fewest, network = room.seconds(best), _Network(subscripts, plan)
     share = min(_PATIENCE * runs * fewest, _MOST_SECONDS) if search_seconds is None else search_seconds
     size, end = dict(subscripts.sizes), start + share
-    price = partial(pair_seconds, profile, plan.dtype)
+    price = partial(pair_seconds, room.profile, plan.dtype)
     path: Path | None = network.first
     others = orders(network.inputs, network.output, size, price, end, start=path)
     while path is not None and perf_counter() < end:
         for factor in _STAGES:
-            halfway = slice_plan(network.plan(path), factor * limit, profile, counts.peak_bytes, runs=0)
+            halfway = slice_plan(network.plan(path), room.widened(factor), runs=0)
             path = refine(network.inputs, network.output, size | dict(halfway.sliced), path, price, end)
-        trial = slice_plan(network.plan(path), limit, profile, peak, runs)
-        if (taken := seconds(trial)) < fewest:
+        trial = slice_plan(network.plan(path), room, runs)
+        if (taken := room.seconds(trial)) < fewest:
             best, fewest = trial, taken
         path = next(others, None)
     return best
