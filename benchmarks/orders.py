@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -67,10 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", nargs="+", type=float, default=SECONDS, metavar="N", help="of each search")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="instances whose names begin so")
     parser.add_argument("--out", type=File, metavar="FILE.json", help="keep what was found")
+    parser.add_argument("--read", type=File, metavar="FILE.json", help="search for nothing: take what was kept")
     options = parser.parse_args(arguments)
-    made = [instance() for instance in INSTANCES]
+    if options.read:
+        kept = json.loads(options.read.read_text(encoding="utf-8"))["found"]
+        print(means([Found(**each) for each in kept]))
+        return 0
     found = []
-    for instance in made:
+    for make in INSTANCES:
+        instance = make()
         if not options.only or instance.name.startswith(tuple(options.only)):
             for each in search(instance, options.seconds):
                 print(line(each), flush=True)
@@ -146,19 +152,23 @@ def line(found: Found) -> str:
 
 
 def means(found: Sequence[Found]) -> str:
-    """Markdown: geometric means over the instances of each search's price over gpueinsum's, by profile and time."""
+    """Markdown: geometric means over the instances of each search's price over gpueinsum's, by profile and time.
+
+    A search that is given a time counts with the best that it found in that or less.
+    """
     names = [name for name in ("greedy", "random-greedy-128", PEER) if any(each.search == name for each in found)]
-    lines = [f"| profile | search | {' | '.join(f'{name} ÷ {OURS}' for name in names)} |"]
+    lines = [f"| profile | seconds | {' | '.join(f'{name} ÷ {OURS}' for name in names)} |"]
     lines.append("| --- | ---: |" + " ---: |" * len(names))
-    for key in dict.fromkeys((each.profile, each.wanted) for each in found if each.search == OURS):
-        same = [each for each in found if (each.profile, each.wanted) == key]
-        own = {each.instance: each.predicted for each in same if each.search == OURS}
-        cells = []
-        for name in names:
-            others = [each for each in found if each.search == name and each.profile == key[0]]
-            ratios = [each.predicted / own[each.instance] for each in others if each.wanted in (None, key[1])]
-            cells.append(f"{math.exp(math.fsum(map(math.log, ratios)) / len(ratios)):.3g}")
-        lines.append(f"| {key[0]} | {key[1]:g} s | {' | '.join(cells)} |")
+    for on, wanted in dict.fromkeys((each.profile, each.wanted) for each in found if each.wanted):
+        best: dict[tuple[str, str], float] = {}
+        for each in found:
+            if each.profile == on and (each.wanted or 0.0) <= wanted:
+                key = each.search, each.instance
+                best[key] = min(best.get(key, math.inf), each.predicted)
+        own = {instance: price for (name, instance), price in best.items() if name == OURS}
+        ratios = ([math.log(best[name, instance] / price) for instance, price in own.items()] for name in names)
+        cells = [f"{math.exp(statistics.fmean(logs)):,.3g}" for logs in ratios]
+        lines.append(f"| {on} | {wanted:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -77,7 +77,7 @@ class Options(NamedTuple):
             raise ValueError(
                 "autotune=True chooses by the clock, which differs from run to run: deterministic=True refuses that"
             )
-        wanted = None if wanted is None else read_seconds(wanted, optimize, deterministic)
+        wanted = None if wanted is None else read_seconds(wanted, optimize, largest, deterministic)
         bytes_limit(limit, memory=0)
         if not (largest is None or isinstance(largest, Number | str)):
             raise PlanError(f"largest_intermediate={largest!r} is not a number of elements")
@@ -99,13 +99,15 @@ class Options(NamedTuple):
 DEFAULT = Options()
 
 
-def read_seconds(wanted: Any, optimize: Optimize, deterministic: bool) -> float:
+def read_seconds(wanted: Any, optimize: Optimize, largest: Any, deterministic: bool) -> float:
     """The time of `optimize_seconds=`. Refuses what is none, and a time to search for an order that is given."""
     is_number = isinstance(wanted, int | float | np.integer | np.floating) and not isinstance(wanted, bool)
     if not (is_number and 0 <= wanted < math.inf):
         raise PlanError(f"optimize_seconds={wanted!r:.60} is no number of seconds")
     if not (optimize is None or optimize is True or (isinstance(optimize, str) and optimize == "auto")):
         raise PlanError(f"optimize_seconds={wanted} is for optimize='auto', and optimize is {optimize!r:.60}")
+    if largest is not None:
+        raise PlanError("optimize_seconds= and largest_intermediate= are for different searches: give one of them")
     if wanted and deterministic:
         raise ValueError(
             f"optimize_seconds={wanted} searches by the clock, which differs from run to run: deterministic=True "

@@ -82,9 +82,9 @@ def einsum(
             intermediates and the result together. What does not fit is computed in slices (`Plan.sliced`), in the least
             predicted time. "auto" is 80 % of the device's memory less the operands', but at least 40 %. A
             `ContractionTree` keeps its own slices.
-        optimize_seconds: Seconds for which `optimize="auto"` may search for an order of contraction, the first time
-            that the expression is met with these shapes; 0 for no search. By default the search takes a share of the
-            time that the order which is at hand is predicted to take.
+        optimize_seconds: Seconds that `optimize="auto"` may search for an order of contraction when it plans, which it
+            does once for an expression and its shapes; 0 for no search. By default a search takes no longer than it is
+            predicted to save.
 
     Returns the result, a view of the operand if it is only a transposition or a diagonal of it.
 
@@ -197,6 +197,8 @@ def run_plan(
         from gpueinsum.distributed.run import run_in_batches  # which is made of calls
 
         return run_in_batches(plan, operands, options, executor, devices, checkpoint, progress)
+    if progress is None:  # torch.compile follows no context
+        return evaluate_plan(plan, operands, options)
     with asking(progress):
         return evaluate_plan(plan, operands, options)
 

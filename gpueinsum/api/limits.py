@@ -49,6 +49,10 @@ class Room:
         """So many times the limit."""
         return replace(self, bytes=factor * self.bytes)
 
+    def roughly(self, factor: int) -> Room:
+        """So many times the limit, in which what steps take for themselves is not counted."""
+        return replace(self, bytes=factor * self.bytes, counts_steps=False)
+
     def less(self, taken: int) -> Room:
         """What is left when something else takes so many bytes."""
         return replace(self, taken=self.taken + taken)

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from gpueinsum.backends.select import cuda_backend
+from gpueinsum.distributed.dask import DaskExecutor, known
 from gpueinsum.distributed.operands import Sent
 from gpueinsum.distributed.parts import Parts
 from gpueinsum.distributed.worker import Answer, Work, run_batch
@@ -87,8 +88,9 @@ def answers(
     then with one for each worker that answers that it lacks some. Raises what a worker raises, and RuntimeError where
     the executor itself fails.
     """
+    executor = known(executor)
     ship, is_free = _shipping(executor, operands)
-    large = tuple([known for known, file in zip(work.operands, work.files, strict=True) if file is None])
+    large = tuple([each for each, file in zip(work.operands, work.files, strict=True) if file is None])
     waiting, under_way = deque(map(_Try, batches)), dict[Future[Answer], _Try]()
     sends, lacking, submitted = worker_count(executor), set[Hashable](), 0
     try:
@@ -130,10 +132,7 @@ def _room(executor: Executor) -> int:
 
 def worker_count(executor: Executor) -> int:
     """How many batches an executor runs at a time, as far as it says so."""
-    client: Any = getattr(executor, "_client", None)  # of Dask's, whose workers come and go
-    if hasattr(client, "nthreads"):
-        return int(max(1, sum(client.nthreads().values())))
-    for name in ("num_workers", "_max_workers"):  # of mpi4py's; of Python's own and loky's
+    for name in ("num_workers", "_max_workers"):  # of mpi4py's and Dask's; of Python's own and loky's
         count = getattr(executor, name, None)
         if isinstance(count, int) and count > 0:
             return count
@@ -141,19 +140,15 @@ def worker_count(executor: Executor) -> int:
 
 
 def _shipping(executor: Executor, operands: Sent) -> tuple[Any, bool]:
-    """A function from digests to the operands, as an argument of a task; and whether such an argument costs nothing.
-
-    Tasks of Dask pass through its scheduler, which is not made for large ones. It has a way of its own for data: from
-    worker to worker, once to each.
-    """
-    scatter = getattr(getattr(executor, "_client", None), "scatter", None)
+    """A function from digests to the operands, as an argument of a task; and whether such an argument costs nothing."""
+    is_free = isinstance(executor, DaskExecutor)
 
     @cache
     def ship(wanted: tuple[str, ...]) -> Any:
-        found = {known: operands[known] for known in wanted}
-        return found if scatter is None else scatter([found], hash=False, broadcast=True)[0]
+        found = {each: operands[each] for each in wanted}
+        return executor.ship(found) if isinstance(executor, DaskExecutor) else found
 
-    return ship, scatter is not None
+    return ship, is_free
 
 
 def _submit(executor: Executor, work: Work, batch: int, numbers: range, submitted: int, sent: Any) -> Future[Answer]:

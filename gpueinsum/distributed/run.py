@@ -39,7 +39,7 @@ _SAVE_AFTER = 30.0  # seconds: as much work is lost at most when this process is
 _BATCH_SECONDS = 0.5
 _MOST_BATCHES = 1 << 14
 # What a task takes on its way to a worker and back, and the largest share of a batch's time that it may be. Of Dask's a
-# task took 8 ms, of Python's processes 0.4 ms, of its threads 0.07 ms (`benchmarks.scaling` on two busy cores).
+# task took 7 to 9 ms, of Python's processes 0.2 ms, of its threads 0.05 ms (`benchmarks.scaling` on two busy cores).
 TASK_SECONDS, _BYTES_PER_SECOND, _MOST_OVERHEAD = 8e-3, 1e9, 0.1
 
 

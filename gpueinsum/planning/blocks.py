@@ -45,7 +45,7 @@ _ABOUT = 1.05
 class State(NamedTuple):
     """A plan in some blocks, as the model sees it."""
 
-    blocks: dict[Label, int]  # of all labels
+    blocks: dict[Label, int]  # of the sliced labels
     bytes: _Floats  # of each step's result in one slice
     dims: _Floats  # of each step its sizes in one slice: a pair's four roles; else points read and written
     seconds: _Floats  # of each step in one slice
@@ -96,7 +96,7 @@ class BlockModel:
             ]
         )
         seconds = np.array([self._seconds(number, own) for number, own in enumerate(dims)])
-        return self._complete(dict(self.size), nbytes, dims, seconds, np.zeros(len(seconds), int))
+        return self._complete({}, nbytes, dims, seconds, np.zeros(len(seconds), int))
 
     @property
     def peak(self) -> float:
@@ -117,13 +117,12 @@ class BlockModel:
             found.append(self._halve(limit, measure, partial(_noise, rng, heat)))
         fitting = sorted([state for state in found if state is not None], key=lambda state: state.total)[:_WEIGHED]
         grown = sorted([self._grow(state, limit) for state in fitting], key=lambda state: state.total)
-        return [{label: state.blocks[label] for label in self._sliced(state)} for state in grown]
+        return [state.blocks for state in grown]
 
     def smallest(self) -> dict[Label, int]:
         """The largest blocks of about the least memory, if all labels are halved together."""
         least = self._least
-        state = next(state for state in self._in_halves if state.peak <= _ABOUT * least)
-        return {label: state.blocks[label] for label in self._sliced(state)}
+        return next(state.blocks for state in self._in_halves if state.peak <= _ABOUT * least)
 
     @cached_property
     def _least(self) -> float:
@@ -134,15 +133,16 @@ class BlockModel:
         """The states in which the blocks of all labels are halved so and so often."""
         states, state = [self.start], self.start
         labels = [label for label, size in self.size.items() if size > 1 and self._can_slice(label)]
-        while any(state.blocks[label] > 1 for label in labels):
+        while any(self._block(state, label) > 1 for label in labels):
             for label in labels:
-                if state.blocks[label] > 1:
-                    state = self._with(state, label, _half(self.size[label], state.blocks[label]))
+                if (block := self._block(state, label)) > 1:
+                    state = self._with(state, label, _half(self.size[label], block))
             states.append(state)
         return states
 
-    def _sliced(self, state: State) -> list[Label]:
-        return [label for label, size in self.size.items() if state.blocks[label] < size]
+    def _block(self, state: State, label: Label) -> int:
+        """How many values of a label a slice has."""
+        return state.blocks.get(label, self.size[label])
 
     def _halve(self, limit: float, measure: _Measure, noise: Callable[[], float]) -> State | None:
         state = self.start
@@ -159,7 +159,7 @@ class BlockModel:
         for label in self._candidates(state):
             if not self._can_slice(label):
                 continue
-            trial = self._with(state, label, _half(self.size[label], state.blocks[label]))
+            trial = self._with(state, label, _half(self.size[label], self._block(state, label)))
             saved, cost = before - measure(trial.alive, limit), math.log(trial.total / state.total)
             score = ((cost / saved if saved > _NOTHING else math.inf) + noise(), cost)
             if score < lowest:
@@ -180,17 +180,18 @@ class BlockModel:
         return [
             label
             for label, number in self.labels.items()
-            if (large[number] or label in copied) and state.blocks[label] > 1
+            if (large[number] or label in copied) and self._block(state, label) > 1
         ]
 
     def _copied(self, blocks: Mapping[Label, int]) -> list[float]:
         """Bytes of the casts of parts of operands."""
-        return [points(term, blocks) * float(self.item) for term in self.cast]
+        part = self.size | dict(blocks)
+        return [points(term, part) * float(self.item) for term in self.cast]
 
     def _grow(self, state: State, limit: float) -> State:
         """The state with each block as large as the limit allows, the one first that saves most by it."""
         while True:
-            grown = [self._largest(state, label, limit) for label in self._sliced(state)]
+            grown = [self._largest(state, label, limit) for label in state.blocks]
             best = min(grown, key=lambda trial: trial.total, default=state)
             if best.total >= state.total:
                 return state
@@ -212,22 +213,22 @@ class BlockModel:
     # ------------------------------------------------------------ what a block of another length changes
 
     def _with(self, state: State, label: Label, block: int) -> State:
-        number = self.labels[label]
-        factor = block / state.blocks[label]
+        number, size, before = self.labels[label], self.size[label], self._block(state, label)
+        factor = block / before
         nbytes = np.where(self.out[:, number], state.bytes * factor, state.bytes)
         dims = np.where(self.roles[:, :, number], state.dims * factor, state.dims)
         seconds = state.seconds.copy()
-        for step in np.flatnonzero(self.roles[:, :, number].any(axis=1)):
-            seconds[step] = self._seconds(int(step), dims[step])
-        more = int(block < self.size[label]) - int(state.blocks[label] < self.size[label])
-        above = state.above + more * self.above[:, number]
-        return self._complete(state.blocks | {label: block}, nbytes, dims, seconds, above)
+        for step in self._touched(number):
+            seconds[step] = self._seconds(step, dims[step])
+        above = state.above + (int(block < size) - int(before < size)) * self.above[:, number]
+        blocks = {each: length for each, length in state.blocks.items() if each != label}
+        return self._complete(blocks | ({label: block} if block < size else {}), nbytes, dims, seconds, above)
 
     def _complete(
         self, blocks: dict[Label, int], nbytes: _Floats, dims: _Floats, seconds: _Floats, above: _Counts
     ) -> State:
         """The state of these sizes, with the bytes that are alive when each step runs, and all seconds."""
-        count = math.prod(float(-(-size // blocks[label])) for label, size in self.size.items() if size)
+        count = math.prod([float(-(-self.size[label] // block)) for label, block in blocks.items()])
         depends = above > 0
         whole, results = ~depends, self.is_output & depends
         is_read = np.zeros(len(depends), bool)
@@ -251,11 +252,17 @@ class BlockModel:
     def _result_bytes(self) -> _Floats:
         return np.array([points(step.out, self.size) * float(self.item) for step in self.plan.steps])
 
+    @cache  # noqa: B019  # a model lives as long as a search
+    def _touched(self, number: int) -> list[int]:
+        """The steps that have the label of this number."""
+        found: list[int] = np.flatnonzero(self.roles[:, :, number].any(axis=1)).tolist()
+        return found
+
     def _seconds(self, number: int, dims: _Floats) -> float:
         if self.is_view[number]:
             return 0.0
         if self.is_pair[number]:
-            return self._pair(*dims)
+            return self._pair(*dims.tolist())
         return pass_seconds(self.profile, float(dims.sum()) * self.item)
 
     # ------------------------------------------------------------ what never changes

@@ -97,12 +97,12 @@ class _Search:
         """Weigh few orders by their layouts, too, and of more those that the search begins and ends with."""
         first = self.best
         if len(self.inputs) <= _ALL_ORDERS:
-            self._take_best(all_paths(len(self.inputs)), self.seconds, math.inf)
+            self._take_best(all_paths(len(self.inputs)), math.inf, has_layouts=True)
             return
         ideal = self._ideal_seconds(first)
         greedy = (greedy_path(self.inputs, self.output, self.size, share) for share in _SHARES)
-        self._take_best(greedy, self._ideal_seconds, math.inf)
-        self._take_best(self._refined(), self._ideal_seconds, _IDLE if self.search_seconds is None else math.inf)
+        self._take_best(greedy, math.inf)
+        self._take_best(self._refined(), _IDLE if self.search_seconds is None else math.inf)
         is_close = self.best != first and self.price > _LAYOUTS * ideal
         if is_close and len(self.inputs) <= _BY_PRICE and self.seconds(self.best) > _BETTER * self.seconds(first):
             self.best = first
@@ -111,9 +111,13 @@ class _Search:
         price = partial(pair_seconds, self.profile, self.dtype)
         yield from orders(self.inputs, self.output, self.size, price, self._end(), start=self.path)
 
-    def _take_best(self, paths: Iterator[Path], price: Seconds, most_idle: float) -> None:
-        """Take the fastest plan so far by `price`, until so many paths in a row led to none, or the time is over."""
-        self.price, idle, begin = price(self.best), 0, perf_counter()
+    def _take_best(self, paths: Iterator[Path], most_idle: float, has_layouts: bool = False) -> None:
+        """Take the fastest plan so far, until so many paths in a row led to none, or the time is over.
+
+        A plan is priced with its layouts, if at all, where its pairs alone do not rule it out.
+        """
+        self.price = self.seconds(self.best) if has_layouts else self._ideal_seconds(self.best)
+        idle, begin = 0, perf_counter()
         before = begin
         with reports(round(max(self._end() - begin, 0.0), 1), "s", None) as report:
             while idle < most_idle and self._end() - before > self.order_seconds:
@@ -121,9 +125,11 @@ class _Search:
                 if path is None:
                     return
                 plan = lower(self.subscripts, lambda *_, path=path: path, self.dtype)
-                seconds, now = price(plan), perf_counter()
-                idle += 1
-                if seconds < _BETTER * self.price:
+                limit, seconds = _BETTER * self.price, self._ideal_seconds(plan)
+                if has_layouts and seconds < limit and plan != self.best:
+                    seconds = self.seconds(plan)
+                idle, now = idle + 1, perf_counter()
+                if seconds < limit and plan != self.best:
                     self.path, self.best, self.price, self.gained, idle = path, plan, seconds, now, 0
                 report(now - begin)
                 before = now

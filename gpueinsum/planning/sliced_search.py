@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 
 import opt_einsum
 
 from gpueinsum.costs.seconds import pair_seconds
+from gpueinsum.errors import LimitError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Subscripts, Term
 from gpueinsum.planning.lower import contraction_pairs, lower
@@ -44,12 +46,13 @@ def cheapest_in_slices(
     path: Path | None = network.first
     others = orders(network.inputs, network.output, size, price, end, start=path)
     while path is not None and perf_counter() < end:
-        for factor in _STAGES:
-            halfway = slice_plan(network.plan(path), room.widened(factor), runs=0)
-            path = refine(network.inputs, network.output, size | dict(halfway.sliced), path, price, end)
-        trial = slice_plan(network.plan(path), room, runs)
-        if (taken := room.seconds(trial)) < fewest:
-            best, fewest = trial, taken
+        with suppress(LimitError):  # another order may not fit in any slices
+            for factor in _STAGES:
+                halfway = slice_plan(network.plan(path), room.roughly(factor), runs=0)
+                path = refine(network.inputs, network.output, size | dict(halfway.sliced), path, price, end)
+            trial = slice_plan(network.plan(path), room, runs)
+            if (taken := room.seconds(trial)) < fewest:
+                best, fewest = trial, taken
         path = next(others, None)
     return best
 

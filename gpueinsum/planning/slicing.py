@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Protocol, Self
 
+from gpueinsum.costs import counts
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import LimitError
 from gpueinsum.language.plan import Plan
@@ -13,6 +15,8 @@ from gpueinsum.language.subscripts import Label
 from gpueinsum.planning.blocks import BlockModel
 from gpueinsum.planning.checkpoint import find, too_small
 
+# A device may need less than all arrays of a plan take, as steps are fused; that is laid out for smaller plans only.
+_FUSED = 4
 # Of the limit what arrays alone may take; the rest is for what steps take for themselves.
 _SHARES = (1.0, 0.9, 0.75, 0.5, 0.25)
 _FACTORS = (1, 2, 4, 1 << 60)  # of the limit, to which slices alone are to keep where parts are computed again
@@ -43,13 +47,16 @@ class Room(Protocol):
     def widened(self, factor: int) -> Self:
         """So many times the limit."""
 
+    def roughly(self, factor: int) -> Self:
+        """So many times the limit, in which what steps take for themselves is not counted."""
+
 
 def slice_plan(plan: Plan, room: Room, runs: int) -> Plan:
     """The plan with such sliced labels that it keeps to the room. Raises PlanError, saying what would do.
 
     The search takes no longer, as it is predicted, than so many `runs` of the plan.
     """
-    whole = room.peak(plan)
+    whole = room.peak(plan) if counts.peak_bytes(plan) <= _FUSED * room.bytes else math.inf
     if whole <= room.bytes:
         return plan
     model, left = BlockModel(replace(plan, sliced=()), room.profile, room.cast(plan)), max(0, room.bytes - room.taken)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 import gpueinsum as ge
-from gpueinsum.costs.machine import keep, profile_path
+from gpueinsum.costs.machine import keep, profile_for, profile_path
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import DeviceError, DtypeError, OperandError, OutError, PlanError, ProfileError, SubscriptsError
 from gpueinsum.files import write_text
 from gpueinsum.text import bytes_text, count_text, seconds_text
 from gpueinsum.tools import calibrate, doctor
-from gpueinsum.tools.examples import EXAMPLES, relative_error, tolerance
+from gpueinsum.tools.demo import demo
 from gpueinsum.tools.explain import explain
 from gpueinsum.tools.files import UsageError, check_file, load_array, load_plan, store_array
 from gpueinsum.tools.picture import html_page, svg
@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     out_help = "the result's file, replaced if it exists; one for each output of a plan"
     run.add_argument("--out", metavar="C.npy", type=Path, nargs="+", required=True, help=out_help)
     run.add_argument("--plan", metavar="FILE.json", type=Path, help="the plan to run, which `gpueinsum plan` wrote")
+    checkpoint_help = "a folder for what is done of a plan: the same command after a crash goes on from there"
+    run.add_argument("--checkpoint", metavar="DIR", type=Path, help=checkpoint_help)
+    run.add_argument("--devices", metavar="N", nargs="+", help="all, or the numbers of GPUs that share the slices")
     run.add_argument("--backend", choices=_BACKENDS, help="where to compute; by default cuda if it can be used")
     run.add_argument("--precision", choices=("highest", "tf32", "bf16", "emulated"), help="of products on CUDA")
 
@@ -149,14 +152,22 @@ def _run(arguments: argparse.Namespace) -> int:
     if len(outs) != (1 if plan is None else len(plan.outputs)):
         raise UsageError(f"--out lists {len(outs)} files, which are not as many as there are outputs")
     files = arguments.given if plan is not None else arguments.given[1:]
+    if arguments.checkpoint and plan is None:
+        raise UsageError("--checkpoint goes with --plan: a search for a plan may end with another one after a crash")
+    if arguments.devices and arguments.backend:
+        raise UsageError("--devices are GPUs: leave --backend out")
     if not files:
         raise UsageError("an expression needs an operand's file for each term")
     operands = [load_array(Path(file)) for file in files]
     backend = arguments.backend or _best_backend()
-    options = {"backend": backend, "precision": arguments.precision}
+    options = {"backend": arguments.backend if arguments.devices else backend, "precision": arguments.precision}
     start = time.perf_counter()
+    in_batches = {"checkpoint": arguments.checkpoint, "devices": _devices(arguments.devices)}
+    if plan is None and arguments.devices:
+        planning = _planning_options(arguments) | {"device": profile_for(backend)}
+        plan = ge.einsum_plan(arguments.given[0], *operands, **planning)
     if plan is not None:
-        results = ge.run_plan(plan, *operands, memory_limit=arguments.memory_limit, **options)
+        results = ge.run_plan(plan, *operands, memory_limit=arguments.memory_limit, **options, **in_batches)
         results = results if isinstance(results, tuple) else (results,)
     else:
         options |= _planning_options(arguments) | {"casting": "same_kind"}
@@ -166,6 +177,14 @@ def _run(arguments: argparse.Namespace) -> int:
         store_array(result, out)
         print(f"{out}: {result.shape} {result.dtype}, computed in {seconds_text(seconds)} on {backend}")
     return 0
+
+
+def _devices(given: Sequence[str] | None) -> str | list[int] | None:
+    if given is None or given == ["all"]:
+        return None if given is None else "all"
+    if not all(text.isdecimal() for text in given):
+        raise UsageError(f"--devices takes all, or numbers of GPUs, not {' '.join(given)}")
+    return [*map(int, given)]
 
 
 def _best_backend() -> str:
@@ -308,37 +327,7 @@ def _profile_lines(profile: Profile) -> list[str]:
     ]
 
 
-def _demo(arguments: argparse.Namespace) -> int:
-    xp = ge.array_module()
-    wait = (lambda: None) if xp is np else xp.cuda.get_current_stream().synchronize
-    print(f"on {'cpu' if xp is np else 'cuda'}, with {xp.__name__} {xp.__version__}; times are of a second call")
-    failures = 0
-    for name, example in EXAMPLES.items():
-        seconds: dict[str, float] = {}  # of each equation's last call
-
-        def timed(equation: str, *operands: Any, seconds: dict[str, float] = seconds) -> Any:
-            wait()
-            start = time.perf_counter()
-            result = ge.einsum(equation, *operands)
-            wait()
-            seconds[equation] = time.perf_counter() - start
-            return result
-
-        example(xp, timed)  # plans, and on CUDA compiles
-        result, expected = example(xp, timed)
-        error = relative_error(result, expected)
-        is_right = error <= tolerance(result)
-        failures += not is_right
-        verdict = "ok" if is_right else "WRONG"
-        equations = " ; ".join(seconds)
-        shown = equations if len(equations) <= 50 else equations[:49] + "…"
-        taken = seconds_text(sum(seconds.values()))
-        print(f"{name:<20}  {shown:<50}  {taken:>8}  max error {error:7.1e}  {verdict}")
-    print(f"{len(EXAMPLES) - failures} of {len(EXAMPLES)} agree with numpy")
-    return 1 if failures else 0
-
-
 _COMMANDS = {
     **{"run": _run, "explain": _explain, "plan": _save, "profile": _profile},
-    **{"doctor": _doctor, "calibrate": _calibrate, "demo": _demo},
+    **{"doctor": _doctor, "calibrate": _calibrate, "demo": demo},
 }

@@ -54,6 +54,11 @@ REFUSED = [
         "optimize_seconds=1 is for optimize='auto'",
     ),
     (
+        lambda: ge.einsum_plan("i", (3,), optimize_seconds=1, largest_intermediate=9),
+        ValueError,
+        "optimize_seconds= and largest_intermediate= are for different searches",
+    ),
+    (
         lambda: ge.vjp(ge.einsum_plan("i,i", (3,), (3,)), np.ones(3), np.ones(3), optimize_seconds=1),
         ValueError,
         "optimize_seconds=1 is given with a plan",

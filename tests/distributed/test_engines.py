@@ -4,14 +4,18 @@ import os
 import shutil
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from batches import BATCHES, PLAN, assert_same_bits, in_batches, operands_of_plan, start
-from conftest import real_runtime
+from conftest import REAL, real_runtime
+from gradient_checkers import use
 
 import gpueinsum as ge
 from gpueinsum.distributed import engines
+from gpueinsum.distributed.dask import known
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +52,7 @@ def test_dask_survives_the_death_of_workers(client, wanted, number):
 
     told = []
     with client.get_executor() as executor:
-        assert engines.worker_count(executor) == 2
+        assert engines.worker_count(known(executor)) == 2
         found = ge.run_plan(PLAN, *operands_of_plan(), executor=executor, progress=kill)
         assert_same_bits(found, wanted)
         assert len(told) == BATCHES
@@ -80,6 +84,21 @@ def test_mpi_runs_batches(tmp_path, wanted):
         assert_same_bits([found[name] for name in found.files], wanted)
 
 
+@pytest.mark.parametrize("where", ["simulated", REAL])
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_workers_compute_on_a_gpu(where, dtype, monkeypatch, tmp_path):
+    use(where, monkeypatch)
+    plan, operands = replace(PLAN, dtype=dtype), operands_of_plan(dtype)
+    with ThreadPoolExecutor(1) as pool:
+        found = ge.run_plan(plan, *operands, executor=pool, backend="cuda", checkpoint=tmp_path)
+    again = ge.run_plan(plan, *operands, backend="cuda", checkpoint=tmp_path)
+    assert_same_bits(again, found)
+    for one, other in zip(found, ge.run_plan(plan, *operands), strict=True):
+        assert isinstance(one, np.ndarray)
+        assert one.dtype == dtype
+        np.testing.assert_allclose(one.astype(float), other.astype(float), atol=1e-10 if dtype == "float64" else 0.2)
+
+
 @pytest.mark.gpu
 def test_devices_run_batches(wanted):
     real_runtime()
@@ -89,7 +108,7 @@ def test_devices_run_batches(wanted):
     for devices in ("all", [count - 1]):
         for one, other in zip(ge.run_plan(PLAN, *operands_of_plan(), devices=devices), wanted, strict=True):
             assert isinstance(one, np.ndarray)
-            np.testing.assert_allclose(one, other, rtol=1e-12)
+            np.testing.assert_allclose(one, other, atol=1e-10)
     for devices in ([count], [0, 0], [], "most", 0, [True]):
         with pytest.raises(ValueError, match='is neither "all" nor a list of some of the numbers 0 to'):
             ge.run_plan(PLAN, *operands_of_plan(), devices=devices)

@@ -231,5 +231,5 @@ def test_a_plan_that_is_no_tree_is_refused(plan):
 
 
 def test_an_optimizer_takes_no_limit_that_it_would_ignore():
-    with pytest.raises(PlanError, match="GreedyOptimizer takes no memory_limit: give it to the optimizer"):
-        ge.contract("ij,jk,kl->il", *np.ones((3, 2, 2)), optimize=cotengra.GreedyOptimizer(), memory_limit=100)
+    with pytest.raises(PlanError, match="GreedyOptimizer takes no largest_intermediate: give a limit to the optimizer"):
+        ge.contract("ij,jk,kl->il", *np.ones((3, 2, 2)), optimize=cotengra.GreedyOptimizer(), largest_intermediate=100)

@@ -13,8 +13,9 @@ from command_line import no_gpu as _no_gpu
 import gpueinsum as ge
 from gpueinsum.costs.machine import keep, machine, profile_for, profile_path
 from gpueinsum.costs.profile import Profile, device_profile, profile
-from gpueinsum.tools import calibrate, cli, picture
+from gpueinsum.tools import calibrate, picture
 from gpueinsum.tools.cli import main
+from gpueinsum.tools.examples import EXAMPLES
 
 _EINSUM = ge.einsum
 
@@ -260,7 +261,7 @@ def test_calibrate_needs_the_device_that_it_is_to_measure(
 def test_the_demo_agrees_with_numpy(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(cli.EXAMPLES) + 2
+    assert len(lines) == len(EXAMPLES) + 2
     assert all(line.endswith("  ok") for line in lines[1:-1])
     assert "klcd,acik,dblj->abij" in "".join(lines)
 
@@ -269,5 +270,5 @@ def test_the_demo_fails_on_a_wrong_result(capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setattr(ge, "einsum", lambda equation, *operands: _EINSUM(equation, *operands) * 1.001)
     assert main(["demo"]) == 1
     out = capsys.readouterr().out
-    assert out.count("WRONG") == len(cli.EXAMPLES)
-    assert out.endswith(f"0 of {len(cli.EXAMPLES)} agree with numpy\n")
+    assert out.count("WRONG") == len(EXAMPLES)
+    assert out.endswith(f"0 of {len(EXAMPLES)} agree with numpy\n")
