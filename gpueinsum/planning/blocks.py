@@ -132,7 +132,7 @@ class BlockModel:
     def _in_halves(self) -> list[State]:
         """The states in which the blocks of all labels are halved so and so often."""
         states, state = [self.start], self.start
-        labels = [label for label, size in self.size.items() if size > 1 and self._can_slice(label)]
+        labels = [label for label, size in self.size.items() if self.plan.steps and size > 1 and self._can_slice(label)]
         while any(self._block(state, label) > 1 for label in labels):
             for label in labels:
                 if (block := self._block(state, label)) > 1:
