@@ -113,8 +113,8 @@ def test_the_readme_names_all_public_functions():
 
 def newest(kind):
     """The newest of the committed results on a CPU, or on a GPU."""
-    runs = [results.read(path) for path in (ROOT / "benchmarks" / "results").glob("*.json")]
-    return max((run for run in runs if run.device["kind"] == kind), key=lambda run: run.date, default=None)
+    runs = [results.read(path) for path in (ROOT / "benchmarks" / "results").glob(f"{kind}-*.json")]
+    return max(runs, key=lambda run: run.date, default=None)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
