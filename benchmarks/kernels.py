@@ -20,7 +20,7 @@ from benchmarks.cubin import loads_under_way, resources
 from benchmarks.units import DASH, percent_text
 from benchmarks.workloads import Workload, numpy_dtype
 from gpueinsum.api.arguments import Options
-from gpueinsum.api.dispatch import plan_for
+from gpueinsum.api.plans import plan_for
 from gpueinsum.backends.cuda.geometry import Source
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.backends.cuda.program import Address, Program, Span

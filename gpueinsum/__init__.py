@@ -14,6 +14,7 @@ from gpueinsum.backends.select import array_module, free_memory
 from gpueinsum.errors import (
     DeviceError,
     DtypeError,
+    LimitError,
     OperandError,
     OptimizerError,
     OutError,
@@ -31,6 +32,7 @@ __all__ = [
     "ContractExpression",
     "DeviceError",
     "DtypeError",
+    "LimitError",
     "OperandError",
     "OptimizerError",
     "OutError",

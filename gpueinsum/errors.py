@@ -16,6 +16,14 @@ class PlanError(ValueError, RuntimeError):
     """A contraction path or a plan that does not describe the expression at hand."""
 
 
+class LimitError(PlanError):
+    """A `memory_limit=` under which nothing that is known would run, and the `least` bytes that would do."""
+
+    def __init__(self, message: str, least: int = 0) -> None:
+        super().__init__(message)
+        self.least = least
+
+
 class OptimizerError(PlanError, KeyError):
     """An `optimize=` that is neither a path nor an optimizer nor the name of one."""
 

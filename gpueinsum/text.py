@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 _BYTES = re.compile(r"(?P<number>\d+(\.\d+)?(e\d{1,2})?)\s*((?P<prefix>[kmgtp])(?P<binary>i)?)?b?", re.IGNORECASE)
 
@@ -42,6 +43,7 @@ def seconds_text(seconds: float) -> str:
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
+@lru_cache(maxsize=64)
 def read_bytes(text: str) -> int | None:
     """How many bytes a text means; None if it means none.
 

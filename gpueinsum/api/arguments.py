@@ -254,7 +254,9 @@ def bytes_limit(limit: Any, memory: int | None = None, operands: int = 0) -> int
             number = float(share[1]) / 100 * memory if share else max(_AUTO * memory - operands, _LEAST * memory)
     is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
     if not (is_number and 0 <= number < math.inf):
-        raise PlanError(f'memory_limit={limit!r:.60} is no number of bytes, "4GiB", "80%" or "auto"')
+        is_opt_einsums = isinstance(limit, int | str) and limit in (-1, "max_input")
+        hint = ": opt_einsum's limit of elements is largest_intermediate= here" if is_opt_einsums else ""
+        raise PlanError(f'memory_limit={limit!r:.60} is no number of bytes, "4GiB", "80%" or "auto"{hint}')
     return int(number)
 
 

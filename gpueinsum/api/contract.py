@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -29,17 +30,18 @@ from gpueinsum.api.dispatch import (
     layout,
     needed_casts,
     out_kind,
-    plan_and_dtypes,
     read_kinds,
-    resolve,
     signature,
 )
 from gpueinsum.api.libraries import library_named, library_of
+from gpueinsum.api.limits import Room, result_bytes
 from gpueinsum.api.paths import order_of
+from gpueinsum.api.plans import plan_and_dtypes, resolve, room_of_call
 from gpueinsum.backends.base import Backend
 from gpueinsum.backends.select import HOST, as_array, backend_for
 from gpueinsum.errors import OperandError
-from gpueinsum.language.rewrite import fold_constants
+from gpueinsum.language.plan import Plan
+from gpueinsum.language.rewrite import fold_constants, split
 from gpueinsum.language.subscripts import Shape
 from gpueinsum.planning.path import Optimize
 from gpueinsum.planning.search import MANY_RUNS
@@ -188,7 +190,7 @@ class ContractExpression:
         if len(arrays) != self.num_args:
             counts = f"exactly {self.num_args} array arguments but received {len(arrays)}"
             raise ValueError(f"this `ContractExpression` takes {counts}: {self!r}")
-        if out is None and backend == "auto":
+        if out is None and backend == "auto" and (self._constants or self._options.memory_limit is None):
             kinds = array_kinds(arrays)
             if kinds:
                 return self._array_call(*kinds)(*arrays)
@@ -250,16 +252,29 @@ def _fold(
     operands = tuple(_fill({i: (array.shape, array.dtype) for i, array in arrays.items()}, late))
     plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend)
     first, rest = fold_constants(plan, tuple(arrays))
+    room = room_of_call(plan, operands, target, out, options, backend)
+    if room is not None and not _holds(room, first, rest, operands, late):
+        first, rest = split(plan, tuple(arrays))  # nothing is kept but the constants
 
     def copy_kept(*operands: Array) -> Array:
         """Where nothing remains to be run: what is kept stays the expression's own."""
         return operands[rest.outputs[0]].copy()
 
     run = backend.bind_single(rest, options.mode) if rest.steps else copy_kept
-    fixed = [array.astype(compute, copy=False) for array in arrays.values()]
+    fixed = [array if rest.sliced else array.astype(compute, copy=False) for array in arrays.values()]
     kept = backend.bind(first, options._replace(graph=False).mode)(*fixed)
     casts = needed_casts(operands, compute, target)
-    return Call(lambda *arrays: run(*arrays, *kept), *casts, not plan.term(plan.outputs[0]))
+    return Call(lambda *arrays: run(*arrays, *kept), *casts, not plan.term(plan.outputs[0]), bool(rest.sliced))
+
+
+def _holds(room: Room, first: Plan, rest: Plan, operands: Signature, late: Signature) -> bool:
+    """Whether what is made of constants can be kept, too: the room was asked for all that is done in one run."""
+    owners, constants = first.owners(), len(first.inputs)
+    made = {owners[register] for register in first.outputs if owners[register] >= constants}
+    cast = [shape for shape, dtype in operands if dtype.name != first.dtype]
+    kept = result_bytes([*map(first.shape, made), *cast], np.dtype(first.dtype))
+    own = replace(room.less(kept), dtypes=tuple([dtype for _, dtype in late]))
+    return own.peak(rest) <= room.bytes
 
 
 def _constant_call(folded: Callable[..., Call], options: Options, *kinds: Any) -> Callable[..., Array]:

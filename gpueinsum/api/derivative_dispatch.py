@@ -19,9 +19,10 @@ from gpueinsum.api.arguments import (
     dtype_of,
     positions_of,
 )
-from gpueinsum.api.dispatch import Call, bind_with_own_outputs, check_dimensions, plan_for, plan_within
+from gpueinsum.api.dispatch import Call, bind_with_own_outputs
 from gpueinsum.api.limits import Room, room_on
 from gpueinsum.api.passes import fastest, plan_passes, search_of
+from gpueinsum.api.plans import check_dimensions, plan_for, plan_within
 from gpueinsum.backends.base import Backend
 from gpueinsum.costs.machine import profile_for
 from gpueinsum.costs.profile import Profile, device_profile
@@ -56,10 +57,11 @@ def both_passes(
     wrt: tuple[int, ...],
     options: Options,
     backend: Backend,
+    within: tuple[tuple[int, ...], ...] | None = None,
 ) -> BothPasses:
-    """Plan both passes and bind them."""
+    """Plan both passes and bind them, with a limit of memory for operands of the strides `within`."""
     plan, compute, target = _plan_to_derive(asked, operands, wrt, options, backend)
-    room = room_on(backend, options.memory_limit, operands)
+    room = room_on(backend, options.memory_limit, operands, within)
     both, first, rest = plan_passes(plan, wrt, options, room)
     values = len(plan.outputs)
     kept, owner = first.outputs[: len(first.outputs) - values], first.owners()
@@ -67,8 +69,11 @@ def both_passes(
 
     def batched(positions: tuple[int, ...], size: int) -> Callable[..., tuple[Array, ...]]:
         many = batch(rest, positions, size)
-        if room is not None and replace(room, dtypes=()).peak(many) > room.bytes:
-            many = plan_within(replace(many, sliced=()), replace(room, dtypes=()), options.runs)
+        if room is not None:
+            alone = replace(room, dtypes=(), strides=None)
+            many = (
+                many if alone.peak(many) <= room.bytes else plan_within(replace(many, sliced=()), alone, options.runs)
+            )
         check_dimensions(many)
         return bind_with_own_outputs(many, backend, options.mode)
 
@@ -89,12 +94,22 @@ def both_passes(
 
 @lru_cache(maxsize=1024)
 def tangent_pass(
-    asked: Expression | Plan, operands: Signature, wrt: tuple[int, ...], options: Options, backend: Backend
+    asked: Expression | Plan,
+    operands: Signature,
+    wrt: tuple[int, ...],
+    options: Options,
+    backend: Backend,
+    tangents: tuple[Dtype, ...],
+    within: tuple[tuple[int, ...], ...] | None = None,
 ) -> Call:
-    """Plan values and tangents together and bind them: one pass over operands and tangents."""
+    """Plan values and tangents together and bind them: one pass over operands and tangents of these dtypes.
+
+    A limit of memory is for arrays of the strides `within`.
+    """
     plan, compute, target = _plan_to_derive(asked, operands, wrt, options, backend)
     both = grad.jvp(plan, wrt)
-    room = room_on(backend, options.memory_limit, operands)
+    arrays = (*operands, *zip(map(both.shape, range(len(operands), len(both.inputs))), tangents, strict=True))
+    room = room_on(backend, options.memory_limit, arrays, within)
     if room is not None:
         both = plan_within(both, room, options.runs)
     check_dimensions(both)

@@ -22,6 +22,7 @@ from gpueinsum.api.arguments import (
 from gpueinsum.api.derivative_dispatch import BothPasses, both_passes, tangent_pass
 from gpueinsum.api.dispatch import finish_result, layout, one_or_all, signature, stays_on_device
 from gpueinsum.api.libraries import Library, library_of
+from gpueinsum.api.limits import strides_within
 from gpueinsum.backends.base import Backend
 from gpueinsum.backends.operands import on_device
 from gpueinsum.backends.select import HOST, as_array, backend_and_arrays
@@ -98,7 +99,8 @@ def evaluate_vjp(
 ) -> tuple[Any, Pullback]:
     """`vjp` for arrays of numpy's or CuPy's, and whatever becomes such."""
     chosen, arrays = backend_and_arrays(options.backend, given)
-    call = both_passes(asked, signature(arrays), positions_of(wrt, len(given)), options, chosen)
+    listed, within = positions_of(wrt, len(given)), strides_within(options, arrays)
+    call = both_passes(asked, signature(arrays), listed, options, chosen, within)
     outputs = call.forward.run(*call.forward.load(chosen, arrays))
     order, stays = layout(options.order, given), stays_on_device(chosen, given)
     finish = partial(finish_result, order=order, backend=chosen, stays=stays)
@@ -222,8 +224,10 @@ def evaluate_jvp(
         if tangent is not None:
             check_differentiable(kind, f"operand {k}")
             moved[k] = fit(tangent, f"tangent {k}", "its operand", shape, kind, chosen, stays)
-    call = tangent_pass(asked, kinds, tuple(moved), options, chosen)
-    outputs = call.run(*call.load(chosen, [*arrays, *moved.values()]))
+    every = [*arrays, *moved.values()]
+    dtypes, within = tuple([tangent.dtype for tangent in moved.values()]), strides_within(options, every)
+    call = tangent_pass(asked, kinds, tuple(moved), options, chosen, dtypes, within)
+    outputs = call.run(*call.load(chosen, every))
     order = layout(options.order, given)
     handed = [finish_result(output, call.result, order, chosen, stays) for output in outputs]
     middle = len(handed) // 2

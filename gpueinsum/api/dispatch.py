@@ -22,22 +22,13 @@ from gpueinsum.api.arguments import (
     check_out,
 )
 from gpueinsum.api.libraries import library_of
-from gpueinsum.api.limits import Room, result_bytes, room_on
+from gpueinsum.api.limits import room_on, strides_within
+from gpueinsum.api.plans import check_dimensions, is_view, plan_and_dtypes, plan_within, stays_view
 from gpueinsum.backends.base import Backend, Mode
 from gpueinsum.backends.operands import on_device
 from gpueinsum.backends.select import HOST, backend_and_arrays, kinds_on_device
-from gpueinsum.costs.profile import Profile
-from gpueinsum.errors import OutError, SubscriptsError
 from gpueinsum.language.plan import Plan, check_takes
-from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term, parse, parse_interleaved
-from gpueinsum.planning.lower import lower
-from gpueinsum.planning.path import Optimize, Path, SlicedPath, find_order
-from gpueinsum.planning.search import cheapest_plan
-from gpueinsum.planning.sliced_search import cheapest_in_slices
-from gpueinsum.planning.slicing import fit_plan, slice_plan
-from gpueinsum.schedule.slices import predicted_seconds
-
-_MAX_DIMENSIONS = 64  # numpy's
+from gpueinsum.language.subscripts import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +67,7 @@ def evaluate_arrays(expression: Expression, operands: Sequence[Any], out: Array 
     backend, arrays = backend_and_arrays(options.backend, operands)
     if out is not None:
         check_out(out, operands, backend)
-    call = _call(expression, signature(arrays), out_kind(out), options, backend)
+    call = _call(expression, signature(arrays), out_kind(out), options, backend, strides_within(options, arrays))
     return finish_call(call, backend, call.run(*call.load(backend, arrays)), operands, out, options)
 
 
@@ -105,7 +96,7 @@ def read_kinds(kinds: Sequence[Any]) -> tuple[Signature, Backend, Sequence[tuple
 def call_on_arrays(options: Options, expression: Expression, *kinds: Any) -> Callable[..., Array]:
     """`evaluate` for arrays of these `array_kinds`, as a function of them."""
     operands, backend, strides = read_kinds(kinds)
-    return as_function(_new_call(expression, operands, None, options, backend, strides), backend, options)
+    return as_function(_new_call(expression, operands, None, options, backend, strides, strides), backend, options)
 
 
 def as_function(call: Call, backend: Backend, options: Options) -> Callable[..., Array]:
@@ -132,7 +123,7 @@ def evaluate_plan(plan: Plan, operands: Sequence[Any], options: Options) -> Any:
 def evaluate_plan_arrays(plan: Plan, operands: Sequence[Any], options: Options) -> Any:
     """`evaluate_plan` for arrays of numpy's or CuPy's, and whatever becomes such."""
     backend, arrays = backend_and_arrays(options.backend, operands)
-    call = _plan_call(plan, signature(arrays), options, backend)
+    call = _plan_call(plan, signature(arrays), options, backend, strides_within(options, arrays))
     return _plan_results(call, backend, arrays, stays_on_device(backend, operands))
 
 
@@ -215,49 +206,40 @@ def _new_call(
     out: tuple[Shape, Dtype] | None,
     options: Options,
     backend: Backend,
+    within: Sequence[tuple[int, ...]] | None = None,
     strides: Sequence[tuple[int, ...]] | None = None,
 ) -> Call:
-    """The call for operands of any strides, or of these (in bytes) on the current device."""
-    plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend)
+    """The call for operands of any strides, or of these (in bytes) on the current device.
+
+    A limit of memory is for those of the strides `within`.
+    """
+    plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend, within)
     casts = needed_casts(operands, compute, target)
-    output, is_borrowed = plan.term(plan.outputs[0]), len(operands) == 1 and bool(plan.borrowed_outputs())
+    output, is_borrowed = plan.term(plan.outputs[0]), is_view(plan)
     if is_borrowed:
         plan = replace(plan, sliced=())  # a view takes no memory
     run = backend.bind_single(plan, options.mode, strides if casts[0] is None else None)
-    as_it_is = out is None and (options.dtype is None or options.dtype == operands[0][1])
-    if is_borrowed and as_it_is and set(plan.inputs[0]) == set(output):  # numpy returns a view, too
+    if is_borrowed and stays_view(plan, operands, out, options):
         return Call(run if plan.steps else operator.methodcaller("view"), None, None, not output)
     own = (lambda *arrays: run(*arrays).copy()) if is_borrowed else run
     return Call(own, *casts, not output, bool(plan.sliced))
-
-
-def plan_and_dtypes(
-    expression: Expression, operands: Signature, out: tuple[Shape, Dtype] | None, options: Options, backend: Backend
-) -> tuple[Plan, Dtype, Dtype]:
-    """The plan of an expression for these operands, and the dtypes of its computation and of its result."""
-    target, compute = call_dtypes([dtype for _, dtype in operands], out, options, backend)
-    plan = plan_for(expression, tuple([shape for shape, _ in operands]), compute, options, backend.profile)
-    room = room_on(backend, options.memory_limit, operands)
-    if room is not None:
-        is_copied = out is None and (target != compute or options.order not in ("K", "k", None))
-        own = result_bytes([plan.shape(plan.outputs[0])], target) if is_copied else 0
-        subscripts = resolve(expression, tuple([shape for shape, _ in operands]))
-        plan = expression_within(subscripts, plan, room.less(own), options)
-    check_dimensions(plan)
-    if out is not None and out[0] != (shape := plan.shape(plan.outputs[0])):
-        raise OutError(f"out has shape {out[0]}, but the result has {shape}")
-    return plan, compute, target
 
 
 _call = lru_cache(maxsize=4096)(_new_call)
 
 
 @lru_cache(maxsize=256)
-def _plan_call(plan: Plan, operands: Signature, options: Options, backend: Backend) -> Call:
+def _plan_call(
+    plan: Plan,
+    operands: Signature,
+    options: Options,
+    backend: Backend,
+    within: tuple[tuple[int, ...], ...] | None = None,
+) -> Call:
     check_takes(plan, tuple(shape for shape, _ in operands))
     target, compute = call_dtypes([dtype for _, dtype in operands], None, options, backend)
     plan = replace(plan, dtype=compute.name)
-    room = room_on(backend, options.memory_limit, operands)
+    room = room_on(backend, options.memory_limit, operands, within)
     if room is not None:
         plan = plan_within(plan, room, options.runs)
     check_dimensions(plan)
@@ -293,80 +275,3 @@ def needed_casts(operands: Signature, compute: Dtype, target: Dtype) -> tuple[Dt
     """What these operands must be cast to, and what the result must be; None for what is so already."""
     is_cast = any(dtype != compute for _, dtype in operands)
     return compute if is_cast else None, None if compute == target else target
-
-
-# ---------------------------------------------------------------- plans
-
-
-def plan_for(
-    expression: Expression, shapes: tuple[Shape, ...], dtype: Dtype, options: Options, profile: Profile
-) -> Plan:
-    """The plan of an expression in its hashable form, for such a device, from the cache if it is there."""
-    how = options.optimize, options.largest_intermediate, profile, options.runs, options.optimize_seconds
-    return _plan(expression, shapes, dtype, *how)
-
-
-@lru_cache(maxsize=4096)
-def _plan(
-    expression: Expression,
-    shapes: tuple[Shape, ...],
-    dtype: Dtype,
-    optimize: Optimize,
-    largest: int | str | None,
-    profile: Profile,
-    runs: int,
-    search_seconds: float | None,
-) -> Plan:
-    subscripts = resolve(expression, shapes)
-    if optimize in ("auto", True, None) and largest in (None, -1):
-        price = dtype.name, profile, partial(predicted_seconds, profile=profile)
-        return cheapest_plan(subscripts, *price, runs, search_seconds)
-    sizes, sliced = dict(subscripts.sizes), tuple[Label, ...]()
-    if isinstance(optimize, SlicedPath):
-        optimize, sliced = optimize.path, optimize.labels(subscripts.inputs)
-
-    def order(inputs: tuple[Term, ...], output: Term) -> Path:
-        nonlocal sliced
-        path, found = find_order(inputs, output, sizes, optimize() if callable(optimize) else optimize, largest)
-        sliced += found
-        return path
-
-    return replace(lower(subscripts, order, dtype.name), sliced=tuple([(label, 1) for label in sliced]))
-
-
-def expression_within(subscripts: Subscripts, plan: Plan, room: Room, options: Options) -> Plan:
-    """The plan of an expression in slices, where it must be, that keeps to the room. Raises PlanError.
-
-    A plan that has slices, those of a contraction tree, keeps them, and a plan its order that the caller chose.
-    """
-    if plan.sliced:
-        return room.check(plan, "the contraction tree in its own slices,")
-    if options.optimize not in ("auto", True, None) or options.largest_intermediate not in (None, -1):
-        return slice_plan(plan, room.bytes, room.profile, room.peak, options.runs)
-    prices = room.profile, room.peak, room.seconds
-    return cheapest_in_slices(subscripts, plan, room.bytes, *prices, options.runs, options.optimize_seconds)
-
-
-def plan_within(plan: Plan, room: Room, runs: int) -> Plan:
-    """Any plan in slices, or with parts computed again, that keeps to the room. One that has slices keeps them."""
-    copies = [plan.shape(plan.outputs[position]) for position in plan.borrowed_outputs()]  # memory of their own
-    room = room.less(result_bytes(copies, np.dtype(plan.dtype)))
-    if plan.sliced:
-        return room.check(plan, "in its own slices")
-    return fit_plan(plan, room.bytes, room.profile, room.peak, room.seconds, runs)
-
-
-def resolve(expression: Expression, shapes: tuple[Shape, ...]) -> Subscripts:
-    """The subscripts of an expression in its hashable form."""
-    if isinstance(expression, str):
-        return parse(expression, shapes)
-    return parse_interleaved(*expression, shapes)
-
-
-def check_dimensions(plan: Plan) -> None:
-    """Refuse arrays of more dimensions than numpy's and CuPy's have."""
-    widest = max((len(step.out) for step in plan.steps), default=0)
-    if widest > _MAX_DIMENSIONS:
-        raise SubscriptsError(
-            f"{plan.equation} needs an array of {widest} dimensions, and {_MAX_DIMENSIONS} is the limit"
-        )

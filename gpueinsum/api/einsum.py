@@ -23,19 +23,10 @@ from gpueinsum.api.arguments import (
     is_shape,
     read_shape,
 )
-from gpueinsum.api.dispatch import (
-    array_kinds,
-    cached_call,
-    cached_plan_call,
-    evaluate,
-    evaluate_plan,
-    expression_within,
-    plan_for,
-    plan_options,
-    resolve,
-)
+from gpueinsum.api.dispatch import array_kinds, cached_call, cached_plan_call, evaluate, evaluate_plan, plan_options
 from gpueinsum.api.libraries import library_of
 from gpueinsum.api.limits import room_for
+from gpueinsum.api.plans import expression_within, plan_for, resolve
 from gpueinsum.backends.operands import on_device
 from gpueinsum.backends.select import HOST, backend_for
 from gpueinsum.costs.machine import profile_for

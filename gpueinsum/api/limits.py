@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from gpueinsum.api.arguments import Dtype, Signature, bytes_limit
+from gpueinsum.api.arguments import Array, Dtype, Options, Signature, bytes_limit
 from gpueinsum.backends.base import Backend
-from gpueinsum.backends.footprint import run_bytes
+from gpueinsum.backends.footprint import cast_operands, run_bytes
 from gpueinsum.costs.profile import Profile
-from gpueinsum.errors import PlanError
 from gpueinsum.language.plan import Plan
+from gpueinsum.planning.checkpoint import too_small
+from gpueinsum.schedule.problem import Strides, c_strides
 from gpueinsum.schedule.slices import predicted_seconds
-from gpueinsum.text import bytes_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,35 +27,60 @@ class Room:
     profile: Profile
     dtypes: tuple[Dtype, ...]
     counts_steps: bool = True  # with what the device takes for steps, their scratch
+    taken: int = 0  # of the bytes, by something else
+    strides: tuple[Strides, ...] | None = None  # of the operands, in elements; None for C order
 
     def peak(self, plan: Plan) -> int:
-        """What a run takes: intermediates, outputs, casts of operands, what steps take for themselves."""
-        own = np.dtype(plan.dtype)
-        dtypes = [*self.dtypes, *[own] * (len(plan.inputs) - len(self.dtypes))]
-        return run_bytes(plan, self.profile if self.counts_steps else None, dtypes)
+        """What is taken, and what a run takes: intermediates, outputs, casts, what steps take for themselves."""
+        own, size, others = np.dtype(plan.dtype), dict(plan.sizes), plan.inputs[len(self.dtypes) :]
+        dtypes = [*self.dtypes, *[own] * len(others)]
+        strides = None if self.strides is None else (*self.strides, *[c_strides(term, size) for term in others])
+        return self.taken + run_bytes(plan, self.profile if self.counts_steps else None, dtypes, strides=strides)
+
+    def cast(self, plan: Plan) -> frozenset[int]:
+        """The operands that are cast to the plan's dtype."""
+        return cast_operands(plan, self.dtypes)
 
     def seconds(self, plan: Plan) -> float:
         """Predicted."""
         return predicted_seconds(plan, self.profile)
 
-    def less(self, taken: int) -> Room:
-        """What is left when so many bytes are taken. Raises PlanError if those are more than there are."""
-        if taken > self.bytes:
-            needed = f"casts, copies and results take {bytes_text(taken)} ({taken} bytes) by themselves"
-            raise PlanError(f"a memory_limit of {bytes_text(self.bytes)} is too small: {needed}")
-        return replace(self, bytes=self.bytes - taken)
+    def widened(self, factor: int) -> Room:
+        """So many times the limit."""
+        return replace(self, bytes=factor * self.bytes)
 
-    def check(self, plan: Plan, how: str) -> Plan:
+    def roughly(self, factor: int) -> Room:
+        """So many times the limit, in which what steps take for themselves is not counted."""
+        return replace(self, bytes=factor * self.bytes, counts_steps=False)
+
+    def less(self, taken: int) -> Room:
+        """What is left when something else takes so many bytes."""
+        return replace(self, taken=self.taken + taken)
+
+    def check(self, plan: Plan, how: str = "") -> Plan:
         """The plan. Raises PlanError, saying `how` it came to be, if it takes more."""
-        if (taken := self.peak(plan)) > self.bytes:
-            limit = f"the memory_limit of {bytes_text(self.bytes)}"
-            raise PlanError(f"{how} {plan.equation:.60} takes {bytes_text(taken)} ({taken} bytes), more than {limit}")
+        if (least := self.peak(plan)) > self.bytes:
+            raise too_small(plan, self.bytes, least, how)
         return plan
 
 
-def room_on(backend: Backend, limit: Any, operands: Signature) -> Room | None:
-    """The room that a limit leaves for operands of these shapes and dtypes on a backend; None if there is none."""
-    return None if limit is None else room_for(limit, backend.memory_bytes(), backend.profile, operands)
+def room_on(
+    backend: Backend, limit: Any, operands: Signature, strides: Sequence[tuple[int, ...]] | None = None
+) -> Room | None:
+    """The room that a limit leaves on a backend for operands of these shapes, dtypes and strides (in bytes), if any."""
+    if limit is None:
+        return None
+    room = room_for(limit, backend.memory_bytes(), backend.profile, operands)
+    if strides is None:
+        return room
+    items = [dtype.itemsize for dtype in room.dtypes]
+    elements = [tuple([stride // item for stride in own]) for own, item in zip(strides, items, strict=True)]
+    return replace(room, strides=tuple(elements))
+
+
+def strides_within(options: Options, arrays: Sequence[Array]) -> tuple[tuple[int, ...], ...] | None:
+    """The strides of operands (in bytes) where there is a limit, since what is copied depends on them."""
+    return None if options.memory_limit is None else tuple([array.strides for array in arrays])
 
 
 def room_for(limit: Any, memory: int, profile: Profile, operands: Sequence[tuple[tuple[int, ...], Dtype]]) -> Room:

@@ -11,15 +11,18 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from gpueinsum.api.arguments import Options
-from gpueinsum.api.dispatch import plan_within
 from gpueinsum.api.limits import Room
+from gpueinsum.api.plans import plan_within
 from gpueinsum.costs.counts import item_bytes
-from gpueinsum.errors import PlanError
+from gpueinsum.errors import LimitError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.rewrite import prune, split
 from gpueinsum.planning import derivatives as grad
-from gpueinsum.planning.checkpoint import checkpoint
+from gpueinsum.planning.checkpoint import find, too_small
 from gpueinsum.planning.path import Optimize
+from gpueinsum.schedule.problem import c_strides
+from gpueinsum.schedule.schedule import schedule
+from gpueinsum.schedule.slices import read_strides, strides_of
 
 _T = TypeVar("_T")
 _SHARES = (1.0, 0.9, 0.75, 0.5, 0.25)  # of a limit for arrays; what remains is for what steps take for themselves
@@ -47,15 +50,33 @@ def plan_passes(plan: Plan, wrt: tuple[int, ...], options: Options, room: Room |
     Either the backward pass takes intermediates from the forward pass, and some are computed again; or each pass keeps
     to the limit by itself, and the backward pass begins with the operands, perhaps in slices.
     """
-    search = search_of(options.optimize)
+    both = grad.vjp(plan, wrt, search_of(options.optimize))
+    whole = _apart(plan, both, plan) if plan.sliced else _kept(plan, both, len(plan.steps))
     if room is None:
-        both = grad.vjp(plan, wrt, search)
-        return _apart(plan, both, plan) if plan.sliced else _kept(plan, both, len(plan.steps))
-    within, runs = room, options.runs
-    ways = [partial(_apart_within, plan, wrt, optimize, runs, within) for optimize in (search, None)]
+        return whole
+    if not plan.sliced and _kept_peak(plan, whole, _copied_bytes(plan, both, room), room) <= room.bytes:
+        return whole
+    try:
+        return _within(plan, wrt, options, room)
+    except LimitError as refused:
+        least = refused.least
+    while True:  # since each pass may need more than the one that was refused
+        try:
+            _within(plan, wrt, options, replace(room, bytes=least))
+        except LimitError as again:
+            least = max(again.least, least + least // 20 + 1)
+        else:
+            raise too_small(plan, room.bytes, least, " and its gradients")
+
+
+def _within(plan: Plan, wrt: tuple[int, ...], options: Options, room: Room) -> Passes:
+    search = search_of(options.optimize)
+    ways: list[Callable[[], Passes | None]] = [
+        partial(_apart_within, plan, wrt, optimize, options.runs, room) for optimize in (search, None)
+    ]
     if not plan.sliced:
-        ways += [partial(_kept_within, plan, wrt, optimize, within) for optimize in (search, None)]
-    return fastest(ways, lambda passes: passes.seconds(within))
+        ways += [partial(_kept_within, plan, wrt, optimize, room) for optimize in (search, None)]
+    return fastest(ways, lambda passes: passes.seconds(room))
 
 
 def search_of(optimize: Optimize) -> Optimize:
@@ -63,19 +84,18 @@ def search_of(optimize: Optimize) -> Optimize:
     return optimize if isinstance(optimize, str | bool) else "auto"
 
 
-def fastest(ways: Iterable[Callable[[], _T]], seconds: Callable[[_T], float]) -> _T:
-    """Of what several ways give the one of the fewest seconds. Raises the last one's PlanError if all do."""
-    found, refused = list[_T](), None
+def fastest(ways: Iterable[Callable[[], _T | None]], seconds: Callable[[_T], float]) -> _T:
+    """Of what several ways give the one of the fewest seconds. Raises LimitError, that of the least bytes."""
+    found, refused = list[_T](), list[LimitError]()
     for way in ways:
         try:
             made = way()
-        except PlanError as error:
-            refused = error
+        except LimitError as error:
+            refused.append(error)
         else:
-            found += [made] if made not in found else []
+            found += [made] if made is not None and made not in found else []
     if not found:
-        assert refused is not None
-        raise refused
+        raise min(refused, key=lambda error: error.least)
     return min(found, key=seconds) if len(found) > 1 else found[0]
 
 
@@ -89,28 +109,40 @@ def _kept(plan: Plan, both: Plan, forward: int) -> Passes:
     return Passes(both, *split(replace(both, outputs=both.outputs[values:]), early, both.outputs[:values]))
 
 
-def _kept_within(plan: Plan, wrt: tuple[int, ...], optimize: Optimize, room: Room) -> Passes:
+def _kept_within(plan: Plan, wrt: tuple[int, ...], optimize: Optimize, room: Room) -> Passes | None:
     both = grad.vjp(plan, wrt, optimize)
-    values, arrays = len(plan.outputs), replace(room, dtypes=())
-    taken = _copied_bytes(both, values, len(plan.steps), room)
+    taken = _copied_bytes(plan, both, room)
     for share in _SHARES:
-        fitting, forward = checkpoint(both, int(share * room.bytes), len(plan.steps), taken)
-        passes = _kept(plan, fitting, forward)
-        first, owner = passes.first, passes.first.owners()
-        stays = _bytes(first, {owner[register] for register in first.outputs if owner[register] >= len(plan.inputs)})
-        peak = taken + max(arrays.peak(first), stays + arrays.peak(passes.rest))
-        if peak <= room.bytes:
+        found = find(both, int(share * room.bytes) - taken, len(plan.steps))
+        if found is None:
+            return None
+        passes = _kept(plan, *found)
+        if _kept_peak(plan, passes, taken, room) <= room.bytes:
             return passes
-    raise PlanError(f"the passes of {plan.equation:.60} take {peak} bytes, with what steps take for themselves")
+    return None
 
 
-def _copied_bytes(plan: Plan, values: int, forward: int, room: Room) -> int:
+def _kept_peak(plan: Plan, passes: Passes, taken: int, room: Room) -> int:
+    """The bytes of both passes, each with what is there while it runs; cotangents are in C order."""
+    first, rest, owner = passes.first, passes.rest, passes.first.owners()
+    stays = _bytes(first, {owner[register] for register in first.outputs if owner[register] >= len(plan.inputs)})
+    size, kept = dict(plan.sizes), len(first.outputs) - len(plan.outputs)
+    given = room.strides or tuple([c_strides(term, size) for term in plan.inputs])
+    made = schedule(first, room.profile, read_strides(plan, room.cast(plan), given))
+    cotangents = [c_strides(term, dict(rest.sizes)) for term in rest.inputs[: len(rest.inputs) - kept]]
+    later = (*cotangents, *[strides_of(made, register) for register in made.outputs[:kept]])
+    forward = replace(room, dtypes=(np.dtype(plan.dtype),) * len(plan.inputs), strides=made.strides, taken=0)
+    backward = replace(room, dtypes=(np.dtype(plan.dtype),) * len(rest.inputs), strides=later, taken=0)
+    return room.taken + taken + max(forward.peak(first), stays + backward.peak(rest))
+
+
+def _copied_bytes(plan: Plan, both: Plan, room: Room) -> int:
     """Bytes of casts of operands, and of copies of outputs that would be others' memory, or what a pullback keeps."""
-    owner = plan.owners()
-    cast = [k for k, dtype in enumerate(room.dtypes) if dtype != np.dtype(plan.dtype)]
-    kept = {owner[source] for step in plan.steps[forward:] for source in step.sources}
-    copied = {*plan.borrowed_outputs(), *(k for k in range(values) if owner[plan.outputs[k]] in kept)}
-    return _bytes(plan, [*cast, *(plan.outputs[position] for position in copied)])
+    owner = both.owners()
+    kept = {owner[source] for step in both.steps[len(plan.steps) :] for source in step.sources}
+    values = [position for position in range(len(plan.outputs)) if owner[both.outputs[position]] in kept]
+    copied = {*both.borrowed_outputs(), *values}
+    return _bytes(both, [*room.cast(plan), *(both.outputs[position] for position in copied)])
 
 
 # ---------------------------------------------------------------- the backward pass begins with the operands
@@ -126,7 +158,7 @@ def _apart(plan: Plan, both: Plan, forward: Plan) -> Passes:
 def _apart_within(plan: Plan, wrt: tuple[int, ...], optimize: Optimize, runs: int, room: Room) -> Passes:
     """The values are there when the backward pass runs, and so are casts of operands if the forward pass made them."""
     forward = plan_within(plan, room, runs)
-    casts = 0 if forward.sliced else room.peak(plan) - replace(room, dtypes=()).peak(plan)
+    casts = 0 if forward.sliced else _bytes(plan, room.cast(plan))
     both = plan_within(grad.vjp(plan, wrt, optimize), room.less(casts), runs)
     return _apart(plan, both, forward)
 

@@ -11,7 +11,7 @@ import opt_einsum
 from opt_einsum.contract import PathInfo
 
 from gpueinsum.api.arguments import array_shape, hashable_form, read_shape
-from gpueinsum.api.dispatch import resolve
+from gpueinsum.api.plans import resolve
 from gpueinsum.errors import PlanError
 from gpueinsum.language.steps import distinct
 from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term

@@ -13,23 +13,27 @@ from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile, device_profile
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.slices import cut
+from gpueinsum.schedule.problem import Strides
 from gpueinsum.schedule.schedule import Schedule, schedule
-from gpueinsum.schedule.slices import schedule_slices
+from gpueinsum.schedule.slices import read_strides, schedule_slices
 
 
 def peak_bytes(plan: Plan, device: str | Profile | None = None) -> int:
     """`Plan.peak_bytes`. Raises ProfileError for what is no device."""
-    return _peak_bytes(plan, device, frozenset())
+    return _peak_bytes(plan, device, frozenset(), None)
 
 
-def _peak_bytes(plan: Plan, device: str | Profile | None, packed: frozenset[int]) -> int:
-    """Slices read copies of the parts of operands that are `packed`."""
+def _peak_bytes(
+    plan: Plan, device: str | Profile | None, packed: frozenset[int], strides: tuple[Strides, ...] | None
+) -> int:
+    """Steps read copies of the operands that are `packed`, slices copies of parts of them."""
     if device is None:
         return counts.peak_bytes(plan)
     profile = device if isinstance(device, Profile) else device_profile(device)
     if not plan.sliced:
-        return schedule_bytes(schedule(plan, profile))
-    made = schedule_slices(plan, profile, packed)
+        read = None if strides is None else read_strides(plan, packed, strides)
+        return schedule_bytes(schedule(plan, profile, read))
+    made = schedule_slices(plan, profile, packed, strides)
     once, each = schedule_bytes(made.once), schedule_bytes(made.each)
     return counts.peak_in_slices(plan, once, each, lambda part: peak_bytes(part, profile))
 
@@ -49,11 +53,23 @@ def schedule_bytes(made: Schedule) -> int:
 
 
 def run_bytes(
-    plan: Plan, device: str | Profile | None, dtypes: Sequence[np.dtype[Any]], streamed: frozenset[int] = frozenset()
+    plan: Plan,
+    device: str | Profile | None,
+    dtypes: Sequence[np.dtype[Any]],
+    streamed: frozenset[int] = frozenset(),
+    strides: tuple[Strides, ...] | None = None,
 ) -> int:
-    """Of a run for operands of these dtypes, some `streamed` from the host: `peak_bytes` and `copied_bytes`."""
-    cast = [number for number, dtype in enumerate(dtypes) if _is_cast(plan, dtype)]
-    return _peak_bytes(plan, device, streamed.union(cast)) + copied_bytes(plan, dtypes, streamed)
+    """Of a run for operands of these dtypes, some `streamed` from the host: `peak_bytes` and `copied_bytes`.
+
+    `strides` are the operands' in elements, those of C order by default.
+    """
+    packed = streamed | cast_operands(plan, dtypes)
+    return _peak_bytes(plan, device, packed, strides) + copied_bytes(plan, dtypes, streamed)
+
+
+def cast_operands(plan: Plan, dtypes: Sequence[np.dtype[Any]]) -> frozenset[int]:
+    """The operands of these dtypes that a run casts to the plan's."""
+    return frozenset([k for k, dtype in enumerate(dtypes) if dtype.name != plan.dtype or not dtype.isnative])
 
 
 def copied_bytes(plan: Plan, dtypes: Sequence[np.dtype[Any]], streamed: Collection[int] = ()) -> int:
@@ -63,12 +79,5 @@ def copied_bytes(plan: Plan, dtypes: Sequence[np.dtype[Any]], streamed: Collecti
     of each operand that is `streamed` from the host.
     """
     item, parts = item_bytes(plan.dtype), cut(plan).part_shapes()
-    taken = 0
-    for k, dtype in enumerate(dtypes):
-        copies = 2 if k in streamed else int(_is_cast(plan, dtype))
-        taken += math.prod(parts.get(k, plan.shape(k))) * item * copies
-    return taken
-
-
-def _is_cast(plan: Plan, dtype: np.dtype[Any]) -> bool:
-    return dtype.name != plan.dtype or not dtype.isnative
+    copies = dict.fromkeys(cast_operands(plan, dtypes), 1) | dict.fromkeys(streamed, 2)
+    return sum(math.prod(parts.get(k, plan.shape(k))) * item * number for k, number in copies.items())

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from gpueinsum.api.arguments import Array, Options, call_dtypes
-from gpueinsum.api.dispatch import check_dimensions, finish_result, one_or_all, plan_within, signature
+from gpueinsum.api.dispatch import finish_result, one_or_all, signature
 from gpueinsum.api.libraries import library_of
 from gpueinsum.api.limits import room_for
+from gpueinsum.api.plans import check_dimensions, plan_within
 from gpueinsum.backends.operands import on_device
 from gpueinsum.backends.select import HOST, as_array
 from gpueinsum.costs.counts import item_bytes

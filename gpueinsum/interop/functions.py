@@ -16,16 +16,9 @@ from typing import Any, Protocol
 from gpueinsum.api.arguments import Dtype, Expression, Options, Signature
 from gpueinsum.api.derivative_dispatch import BothPasses, backward_plan, both_passes, tangent_plan
 from gpueinsum.api.derivatives import batch_of, check_list
-from gpueinsum.api.dispatch import (
-    Call,
-    bind_with_own_outputs,
-    check_dimensions,
-    needed_casts,
-    plan_for,
-    plan_within,
-    resolve,
-)
+from gpueinsum.api.dispatch import Call, bind_with_own_outputs, needed_casts
 from gpueinsum.api.limits import room_on
+from gpueinsum.api.plans import check_dimensions, plan_for, plan_within, resolve
 from gpueinsum.backends.base import Backend
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import OptimizerError

@@ -24,8 +24,9 @@ from gpueinsum.api.arguments import (
     positions_of,
 )
 from gpueinsum.api.derivatives import evaluate_jvp, evaluate_vjp
-from gpueinsum.api.dispatch import array_kinds, cached_call, evaluate_arrays, evaluate_plan_arrays, one_or_all, resolve
+from gpueinsum.api.dispatch import array_kinds, cached_call, evaluate_arrays, evaluate_plan_arrays, one_or_all
 from gpueinsum.api.libraries import Asked
+from gpueinsum.api.plans import resolve
 from gpueinsum.errors import DtypeError, OperandError, OutError, SubscriptsError
 from gpueinsum.interop.functions import Function, Jvp, function_of
 from gpueinsum.interop.nodes import apply, follower

@@ -9,7 +9,7 @@ where they can. That is `SliceFinder` of cotengra's (Gray and Kourtis, "Hyper-op
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, cached_property, lru_cache, partial
 from random import Random
 from typing import Any, NamedTuple
@@ -38,6 +38,8 @@ _WEIGHED = 6  # slices whose peak on the device is computed, for each share
 _TRIALS, _TRIAL_STEPS, _TRIAL_SECONDS = 24, 20_000, 1e-4
 _HEATS = (0.01, 0.1)
 _NOTHING = 1e-9
+# The least memory that is worth it: slices of one element each would save the last bytes, and take for ever.
+_ABOUT = 1.05
 
 
 class State(NamedTuple):
@@ -52,12 +54,20 @@ class State(NamedTuple):
     alive: _Floats  # bytes when each step runs, and before the slices
     total: float  # seconds
 
+    @property
+    def peak(self) -> float:
+        """Bytes."""
+        return float(self.alive.max(initial=0.0))
+
 
 class BlockModel:
     """The memory and the time of a plan by the sizes of its labels: arrays lie as each step wants them."""
 
-    def __init__(self, plan: Plan, profile: Profile) -> None:
+    def __init__(self, plan: Plan, profile: Profile, cast: Collection[int] = ()) -> None:
         self.plan, self.profile = plan, profile
+        self.cast = [
+            plan.inputs[operand] for operand in sorted(cast)
+        ]  # the terms of which copies are alive, part by part
         self.item = item_bytes(plan.dtype)
         self.size = dict(plan.sizes)
         self.operands, steps = len(plan.inputs), len(plan.steps)
@@ -88,12 +98,19 @@ class BlockModel:
         seconds = np.array([self._seconds(number, own) for number, own in enumerate(dims)])
         return self._complete({}, nbytes, dims, seconds, np.zeros(len(seconds), int))
 
+    @property
+    def peak(self) -> float:
+        """Bytes without slices."""
+        return self.start.peak
+
     def choose(self, limit: int, runs: int) -> list[dict[Label, int]]:
         """Blocks that keep to the limit, the fastest first."""
+        if self._least > limit:
+            return []
         rng = Random(0)
         found = [self._halve(limit, measure, _silence) for measure in _MEASURES]
         for trial in range(min(_TRIALS, _TRIAL_STEPS // max(1, len(self.is_pair)))):
-            fastest = min([state.total for state in found if state is not None], default=math.inf)
+            fastest = min([state.total for state in found if state is not None], default=0.0)
             if runs * fastest < trial * len(self.is_pair) * _TRIAL_SECONDS:
                 break  # to search on takes longer than it could save
             measure, heat = _MEASURES[trial % 2], _HEATS[trial // 2 % len(_HEATS)]
@@ -103,12 +120,25 @@ class BlockModel:
         return [state.blocks for state in grown]
 
     def smallest(self) -> dict[Label, int]:
-        """The blocks of the least memory."""
-        state, least = self.start, self.start
-        while (halved := self._halved(state, 0.0, _excess, _silence)) is not None:
-            state = halved
-            least = min(least, state, key=lambda each: each.alive.max(initial=0.0))
-        return least.blocks
+        """The largest blocks of about the least memory, if all labels are halved together."""
+        least = self._least
+        return next(state.blocks for state in self._in_halves if state.peak <= _ABOUT * least)
+
+    @cached_property
+    def _least(self) -> float:
+        return min([state.peak for state in self._in_halves])
+
+    @cached_property
+    def _in_halves(self) -> list[State]:
+        """The states in which the blocks of all labels are halved so and so often."""
+        states, state = [self.start], self.start
+        labels = [label for label, size in self.size.items() if self.plan.steps and size > 1 and self._can_slice(label)]
+        while any(self._block(state, label) > 1 for label in labels):
+            for label in labels:
+                if (block := self._block(state, label)) > 1:
+                    state = self._with(state, label, _half(self.size[label], block))
+            states.append(state)
+        return states
 
     def _block(self, state: State, label: Label) -> int:
         """How many values of a label a slice has."""
@@ -116,7 +146,7 @@ class BlockModel:
 
     def _halve(self, limit: float, measure: _Measure, noise: Callable[[], float]) -> State | None:
         state = self.start
-        while state.alive.max(initial=0.0) > limit:
+        while state.peak > limit:
             halved = self._halved(state, limit, measure, noise)
             if halved is None:
                 return None
@@ -138,11 +168,25 @@ class BlockModel:
 
     def _candidates(self, state: State) -> list[Label]:
         """The labels of the largest arrays that are in memory when most is."""
+        if not self.plan.steps:
+            return []
         at = int(state.alive.argmax())
         number = np.arange(len(state.bytes))
         own = np.where((number <= at) & (self.ends >= at) | state.kept, state.bytes, 0.0)
-        large = self.out[own >= own.max() / 4].any(axis=0)
-        return [label for label, number in self.labels.items() if large[number] and self._block(state, label) > 1]
+        copies = self._copied(state.blocks)
+        least = max(own.max(), *copies, 0.0) / 4
+        large = self.out[own >= least].any(axis=0)
+        copied = "".join([term for term, nbytes in zip(self.cast, copies, strict=True) if nbytes >= least])
+        return [
+            label
+            for label, number in self.labels.items()
+            if (large[number] or label in copied) and self._block(state, label) > 1
+        ]
+
+    def _copied(self, blocks: Mapping[Label, int]) -> list[float]:
+        """Bytes of the casts of parts of operands."""
+        part = self.size | dict(blocks)
+        return [points(term, part) * float(self.item) for term in self.cast]
 
     def _grow(self, state: State, limit: float) -> State:
         """The state with each block as large as the limit allows, the one first that saves most by it."""
@@ -160,7 +204,7 @@ class BlockModel:
         while high - low > 1:
             middle = (low + high) // 2
             trial = self._with(state, label, -(-size // middle))
-            if trial.alive.max(initial=0.0) <= limit:
+            if trial.peak <= limit:
                 best, high = trial, middle
             else:
                 low = middle
@@ -184,7 +228,7 @@ class BlockModel:
         self, blocks: dict[Label, int], nbytes: _Floats, dims: _Floats, seconds: _Floats, above: _Counts
     ) -> State:
         """The state of these sizes, with the bytes that are alive when each step runs, and all seconds."""
-        count = math.prod([-(-self.size[label] // block) for label, block in blocks.items()])
+        count = math.prod([float(-(-self.size[label] // block)) for label, block in blocks.items()])
         depends = above > 0
         whole, results = ~depends, self.is_output & depends
         is_read = np.zeros(len(depends), bool)
@@ -195,8 +239,8 @@ class BlockModel:
         first = np.where(whole, before + np.cumsum(np.where(kept, nbytes, 0.0)), 0.0)
         adding = sum(pass_seconds(self.profile, 3 * part) for part in nbytes[results])
         each = seconds[depends].sum() + adding + _SLICE if depends.any() else 0.0
-        total = float(seconds[whole].sum() + count * each)
-        alive = in_slices + first + self._result_bytes[results].sum()
+        total = float(seconds[whole].sum() + (count * each if each else 0.0))
+        alive = in_slices + first + self._result_bytes[results].sum() + sum(self._copied(blocks))
         return State(blocks, nbytes, dims, seconds, above, kept, alive, max(total, 1e-12))
 
     def _alive(self, nbytes: _Floats) -> _Floats:

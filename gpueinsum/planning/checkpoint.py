@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from gpueinsum.costs.counts import peak_bytes, step_costs
-from gpueinsum.errors import PlanError
+from gpueinsum.errors import LimitError
 from gpueinsum.language.dependence import whole_registers
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.rewrite import prune, written_registers
@@ -49,8 +49,13 @@ def checkpoint(plan: Plan, limit: int, forward: int | None = None, taken: int = 
     while high - low > max(1, high // 8):
         middle = (low + high) // 2
         low, high = (low, middle) if find(plan, middle, forward) else (middle, high)
-    message = f"a memory_limit of {bytes_text(limit)} is too small for {plan.equation:.60}"
-    raise PlanError(f"{message}: {bytes_text(high + taken)} ({high + taken} bytes) would do")
+    raise too_small(plan, limit, high + taken)
+
+
+def too_small(plan: Plan, limit: int, least: int, how: str = "") -> LimitError:
+    """What to raise for a plan that takes more than the limit, and at the `least` so many bytes."""
+    message = f"a memory_limit of {bytes_text(limit)} is too small for {plan.equation:.60}{how}"
+    return LimitError(f"{message}: {bytes_text(least)} ({least} bytes) would do", least)
 
 
 def find(plan: Plan, limit: int, forward: int | None = None) -> tuple[Plan, int] | None:

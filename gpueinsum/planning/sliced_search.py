@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from random import Random
@@ -12,16 +12,14 @@ from time import perf_counter
 
 import opt_einsum
 
-from gpueinsum.costs import counts
-from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import pair_seconds
-from gpueinsum.errors import PlanError
+from gpueinsum.errors import LimitError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Label, Subscripts, Term
 from gpueinsum.planning.lower import contraction_pairs, lower
 from gpueinsum.planning.path import Path
 from gpueinsum.planning.refine import OUTER, anneal, refine, refine_tree
-from gpueinsum.planning.slicing import slice_plan
+from gpueinsum.planning.slicing import Room, slice_plan
 from gpueinsum.planning.starts import greedy_path
 from gpueinsum.planning.tree import KEPT, Price, Tree
 
@@ -37,10 +35,7 @@ _PATIENCE, _MOST_SECONDS = 0.1, 10.0  # of so many runs the share that a search 
 def cheapest_in_slices(
     subscripts: Subscripts,
     plan: Plan,
-    limit: int,
-    profile: Profile,
-    peak: Callable[[Plan], int],
-    seconds: Callable[[Plan], float],
+    room: Room,
     runs: int,
     search_seconds: float | None = None,
 ) -> Plan:
@@ -51,30 +46,30 @@ def cheapest_in_slices(
     greedy ones to 4e2 to 2e4. The search takes about as long as a share of so many `runs`, or `search_seconds`.
     """
     start = perf_counter()
-    if peak(plan) <= limit:
-        return plan
-    best = slice_plan(plan, limit, profile, peak, runs=0)
-    fewest, size = seconds(best), dict(subscripts.sizes)
+    best = slice_plan(plan, room, runs=0)
+    if not best.sliced:
+        return best
+    fewest, size = room.seconds(best), dict(subscripts.sizes)
     share = min(_PATIENCE * runs * fewest, _MOST_SECONDS) if search_seconds is None else search_seconds
     network, rng, end = _Network(subscripts, plan), Random(0), start + share
-    price = lru_cache(KEPT)(partial(pair_seconds, profile, plan.dtype))
+    price = lru_cache(KEPT)(partial(pair_seconds, room.profile, plan.dtype))
     fresh, best_path = _fresh_paths(network, size, price, rng, end), network.first
     for number in itertools.count():
         if perf_counter() > end or len(network.inputs) <= (OUTER if number else 2):
             break  # a tree of few leaves is solved
         is_fresh = number < _STARTS or number % _FRESH == 0
         path = next(fresh) if is_fresh else best_path
-        with contextlib.suppress(PlanError):  # of an order that takes more in any slices
+        with contextlib.suppress(LimitError):  # of an order that takes more in any slices
             for factor in _STAGES:
-                halfway = slice_plan(network.plan(path), factor * limit, profile, counts.peak_bytes, runs=0)
+                halfway = slice_plan(network.plan(path), room.roughly(factor), runs=0)
                 tree = Tree(network.inputs, network.output, size | dict(halfway.sliced), path, price)
                 anneal(tree, rng, 0 if is_fresh else _SWEEPS, end)
                 refine_tree(tree, end)
                 path = tree.path()
-            trial = slice_plan(network.plan(path), limit, profile, peak, runs=0)
-            if (taken := seconds(trial)) < fewest:
+            trial = slice_plan(network.plan(path), room, runs=0)
+            if (taken := room.seconds(trial)) < fewest:
                 best, fewest, best_path = trial, taken, path
-    return min(best, slice_plan(replace(best, sliced=()), limit, profile, peak, runs), key=seconds)
+    return min(best, slice_plan(replace(best, sliced=()), room, runs), key=room.seconds)
 
 
 def _fresh_paths(network: _Network, size: Mapping[Label, int], price: Price, rng: Random, end: float) -> Iterator[Path]:

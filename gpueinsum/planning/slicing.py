@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Protocol, Self
 
 from gpueinsum.costs import counts
 from gpueinsum.costs.profile import Profile
-from gpueinsum.errors import PlanError
+from gpueinsum.errors import LimitError
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.subscripts import Label
 from gpueinsum.planning.blocks import BlockModel
-from gpueinsum.planning.checkpoint import find
-from gpueinsum.text import bytes_text
+from gpueinsum.planning.checkpoint import find, too_small
 
 # A device may need less than all arrays of a plan take, as steps are fused; that is laid out for smaller plans only.
 _FUSED = 4
@@ -21,61 +22,89 @@ _SHARES = (1.0, 0.9, 0.75, 0.5, 0.25)
 _FACTORS = (1, 2, 4, 1 << 60)  # of the limit, to which slices alone are to keep where parts are computed again
 
 
-def slice_plan(plan: Plan, limit: int, profile: Profile, peak: Callable[[Plan], int], runs: int) -> Plan:
-    """The plan with such sliced labels that its `peak` keeps to `limit` bytes. Raises PlanError, saying what would do.
+class Room(Protocol):
+    """A limit of `bytes` on a device, and what plans take of it there."""
 
-    `peak` is a plan's in bytes on the device, with what steps take for themselves. The search takes no longer, as it is
-    predicted, than so many `runs` of the plan.
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def taken(self) -> int:
+        """Bytes of the limit that are taken by something else than a plan."""
+
+    @property
+    def profile(self) -> Profile: ...
+
+    def cast(self, plan: Plan) -> Collection[int]:
+        """The operands of which a run needs a copy in another dtype, in slices one part at a time."""
+
+    def peak(self, plan: Plan) -> int:
+        """Bytes, with what steps take for themselves, and with what is taken."""
+
+    def seconds(self, plan: Plan) -> float:
+        """Predicted."""
+
+    def widened(self, factor: int) -> Self:
+        """So many times the limit."""
+
+    def roughly(self, factor: int) -> Self:
+        """So many times the limit, in which what steps take for themselves is not counted."""
+
+
+def slice_plan(plan: Plan, room: Room, runs: int) -> Plan:
+    """The plan with such sliced labels that it keeps to the room. Raises PlanError, saying what would do.
+
+    The search takes no longer, as it is predicted, than so many `runs` of the plan.
     """
-    if counts.peak_bytes(plan) <= _FUSED * limit and peak(plan) <= limit:
+    whole = room.peak(plan) if counts.peak_bytes(plan) <= _FUSED * room.bytes else math.inf
+    if whole <= room.bytes:
         return plan
-    model = BlockModel(replace(plan, sliced=()), profile)
-    for share in _SHARES:
-        for blocks in model.choose(int(share * limit), runs):
+    model, left = BlockModel(replace(plan, sliced=()), room.profile, room.cast(plan)), max(0, room.bytes - room.taken)
+    fused = model.peak / max(1, whole - room.taken)  # what runs as one step with another keeps no array of its own
+    for share in (fused, *_SHARES) if fused > 1 else _SHARES:
+        choices = model.choose(int(share * left), runs)
+        for blocks in choices:
             found = sliced(plan, blocks)
-            if peak(found) <= limit:
+            if room.peak(found) <= room.bytes:
                 return found
-    least = peak(sliced(plan, model.smallest()))
-    message = f"a memory_limit of {bytes_text(limit)} is too small for {plan.equation:.60} in any slices"
-    raise PlanError(f"{message}: {bytes_text(least)} ({least} bytes) would do")
+        if not choices:
+            break
+    found = sliced(plan, model.smallest())
+    least = room.peak(found)
+    if least <= room.bytes:
+        return found
+    raise too_small(plan, room.bytes, least, " in any slices")
 
 
-def fit_plan(
-    plan: Plan,
-    limit: int,
-    profile: Profile,
-    peak: Callable[[Plan], int],
-    seconds: Callable[[Plan], float],
-    runs: int,
-) -> Plan:
-    """The plan within `limit` bytes: in slices, with parts computed again, or both, by the least predicted `seconds`.
+def fit_plan(plan: Plan, room: Room, runs: int) -> Plan:
+    """The plan within the room: in slices, with parts computed again, or both, by the least predicted seconds.
 
     That is for plans that read registers again much later, as derivatives do; the rest is as in `slice_plan`.
     """
     found, refused = list[Plan](), None
     for factor in _FACTORS:
         try:
-            trial = slice_plan(plan, factor * limit, profile, peak, runs)
-        except PlanError as error:
+            trial = slice_plan(plan, room.widened(factor), runs)
+        except LimitError as error:
             refused = refused or error
             continue
-        fitting = trial if peak(trial) <= limit else _again(trial, limit, peak)
+        fitting = trial if room.peak(trial) <= room.bytes else _again(trial, room)
         found += [fitting] if fitting is not None else []
         if not trial.sliced:
             break
     if not found:
         assert refused is not None
         raise refused
-    return min(found, key=seconds) if len(found) > 1 else found[0]
+    return min(found, key=room.seconds) if len(found) > 1 else found[0]
 
 
-def _again(plan: Plan, limit: int, peak: Callable[[Plan], int]) -> Plan | None:
-    """The plan with parts computed again, within so many bytes."""
+def _again(plan: Plan, room: Room) -> Plan | None:
+    """The plan with parts computed again, within the room."""
     for share in _SHARES:
-        found = find(plan, int(share * limit))
+        found = find(plan, int(share * max(0, room.bytes - room.taken)))
         if found is None:
             return None
-        if peak(found[0]) <= limit:
+        if room.peak(found[0]) <= room.bytes:
             return found[0]
     return None
 

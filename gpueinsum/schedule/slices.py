@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,7 +12,7 @@ from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import pass_seconds
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.slices import Slices, cut
-from gpueinsum.schedule.problem import Strides, c_strides
+from gpueinsum.schedule.problem import Strides, c_strides, dense_strides
 from gpueinsum.schedule.schedule import Schedule, schedule
 
 
@@ -38,21 +39,38 @@ class SlicesSchedule:
 
 
 @lru_cache(maxsize=256)
-def schedule_slices(plan: Plan, profile: Profile, packed: frozenset[int] = frozenset()) -> SlicesSchedule:
-    """The schedules of a plan in slices, for parts of operands in C order, and copies of the parts of `packed` ones."""
+def schedule_slices(
+    plan: Plan,
+    profile: Profile,
+    packed: frozenset[int] = frozenset(),
+    strides: tuple[Strides, ...] | None = None,
+) -> SlicesSchedule:
+    """The schedules of a plan in slices, which read copies of the parts of `packed` operands.
+
+    Operands have these strides in elements, by default those of C order.
+    """
     slices = cut(plan)
-    once = schedule(slices.once, profile)
-    size, block = dict(plan.sizes), dict(slices.each.sizes)
+    size = dict(plan.sizes)
+    given = strides or tuple([c_strides(term, size) for term in plan.inputs])
+    early = read_strides(plan, packed, given)
+    once = schedule(slices.once, profile, [early[number] for number in slices.early])
     single = {label.label for label in slices.labels if label.block == 1}
     parts: list[Strides] = []
-    for position, number in enumerate(slices.late):
-        term = plan.inputs[number]
-        own = zip(term, c_strides(term, size), strict=True)
-        part = tuple([stride for label, stride in own if label not in single])
-        parts.append(c_strides(slices.each.inputs[position], block) if number in packed else part)
+    for number in slices.late:
+        own = zip(plan.inputs[number], given[number], strict=True)
+        parts.append(tuple([stride for label, stride in own if label not in single]))
+    copied = frozenset([position for position, number in enumerate(slices.late) if number in packed])
     needed = len(slices.each.inputs) - len(slices.late)
-    strides = [*parts, *[_strides(once, output) for output in once.outputs[:needed]]]
-    return SlicesSchedule(slices, once, schedule(slices.each, profile, strides))
+    each = [*parts, *[strides_of(once, output) for output in once.outputs[:needed]]]
+    each = read_strides(slices.each, copied, each)
+    return SlicesSchedule(slices, once, schedule(slices.each, profile, each))
+
+
+def read_strides(plan: Plan, packed: Collection[int], strides: Sequence[Strides]) -> list[Strides]:
+    """The strides of what steps read: of operands that have these, or of copies without gaps of the `packed` ones."""
+    size = dict(plan.sizes)
+    pairs = enumerate(zip(plan.inputs, strides, strict=True))
+    return [dense_strides(term, own, size) if number in packed else own for number, (term, own) in pairs]
 
 
 def predicted_seconds(plan: Plan, profile: Profile) -> float:
@@ -60,6 +78,7 @@ def predicted_seconds(plan: Plan, profile: Profile) -> float:
     return schedule_slices(plan, profile).seconds if plan.sliced else schedule(plan, profile).seconds
 
 
-def _strides(made: Schedule, register: int) -> Strides:
+def strides_of(made: Schedule, register: int) -> Strides:
+    """Those of a register, in elements."""
     operands = len(made.inputs)
     return made.strides[register] if register < operands else made.steps[register - operands].taken.strides

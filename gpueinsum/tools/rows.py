@@ -136,7 +136,8 @@ def _slices(plan: Plan, profile: Profile | None = None) -> list[str]:
     if not slices.count:
         return []
     labels = " ".join(f"{visible(label)}={block}/{size}" for label, size, block in slices.labels)
-    line = f"the steps are those of the first of {slices.count} slices ({labels}), which take {flops} flops together"
+    line = f"the steps are those of the first of {slices.count} slices ({labels}), together {flops} flops"
+    line += f", {plan.slices.overhead:.2f} times those without slices"
     if profile is None:
         return [line]
     return [f"{line}, predicted {seconds_text(predicted_seconds(plan, profile))}"]

@@ -8,7 +8,7 @@ import pytest
 
 import gpueinsum as ge
 from benchmarks.instances import circuit
-from gpueinsum.api import dispatch
+from gpueinsum.api import plans
 
 CIRCUIT = circuit(3, 4, 6)
 
@@ -16,14 +16,14 @@ CIRCUIT = circuit(3, 4, 6)
 @pytest.fixture
 def wanted(monkeypatch):
     """The seconds that each search was given."""
-    given, search = [], dispatch.cheapest_plan
+    given, search = [], plans.cheapest_plan
 
     def counted(subscripts, dtype, profile, seconds, runs, search_seconds):
         given.append(search_seconds)
         return search(subscripts, dtype, profile, seconds, runs, 0.01 if search_seconds else search_seconds)
 
-    monkeypatch.setattr(dispatch, "cheapest_plan", counted)
-    dispatch._plan.cache_clear()
+    monkeypatch.setattr(plans, "cheapest_plan", counted)
+    plans._plan.cache_clear()
     return given
 
 

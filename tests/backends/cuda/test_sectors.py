@@ -7,7 +7,7 @@ from simulated import SimulatedRuntime, host, sectors
 from benchmarks.suite import EINSUMS, GRADIENTS
 from benchmarks.workloads import Workload, numpy_dtype
 from gpueinsum.api.arguments import Options
-from gpueinsum.api.dispatch import plan_for
+from gpueinsum.api.plans import plan_for
 from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.costs.profile import profile
 from gpueinsum.planning.search import MANY_RUNS
