@@ -11,6 +11,7 @@ import numpy as np
 from gpueinsum.api.arguments import Dtype, Expression, Options, Signature, call_dtypes
 from gpueinsum.api.limits import Room, result_bytes, room_on
 from gpueinsum.backends.base import Backend
+from gpueinsum.costs import counts
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import OutError, SubscriptsError
 from gpueinsum.language.plan import Plan
@@ -18,7 +19,7 @@ from gpueinsum.language.subscripts import Label, Shape, Subscripts, Term, parse,
 from gpueinsum.planning.lower import lower
 from gpueinsum.planning.path import Optimize, Path, SlicedPath, find_order
 from gpueinsum.planning.search import cheapest_plan
-from gpueinsum.planning.sliced_search import cheapest_in_slices
+from gpueinsum.planning.sliced_search import cheapest_in_slices, reorder
 from gpueinsum.planning.slicing import fit_plan, slice_plan
 from gpueinsum.schedule.slices import predicted_seconds
 
@@ -118,10 +119,12 @@ def _plan(
 def expression_within(subscripts: Subscripts, plan: Plan, room: Room, options: Options) -> Plan:
     """The plan of an expression in slices, where it must be, that keeps to the room. Raises PlanError.
 
-    A plan that has slices, those of a contraction tree, keeps them, and a plan its order that the caller chose.
+    A plan that has slices, those of a contraction tree, keeps them, and a plan its path that the caller gave.
     """
     if plan.sliced:
         return room.check(plan, " in the slices of its contraction tree")
+    if counts.peak_bytes(plan) > room.bytes and isinstance(options.optimize, str | bool | None):
+        plan = reorder(subscripts, plan)
     if options.optimize not in ("auto", True, None) or options.largest_intermediate not in (None, -1):
         return slice_plan(plan, room, options.runs)
     return cheapest_in_slices(subscripts, plan, room, options.runs, options.optimize_seconds)

@@ -38,6 +38,7 @@ _WEIGHED = 6  # slices whose peak on the device is computed, for each share
 _TRIALS, _TRIAL_STEPS, _TRIAL_SECONDS = 24, 20_000, 1e-4
 _HEATS = (0.01, 0.1)
 _NOTHING = 1e-9
+_MOST_SLICES = 1 << 40  # nobody waits for more: of a microsecond each they take twelve days
 # The least memory that is worth it: slices of one element each would save the last bytes, and take for ever.
 _ABOUT = 1.05
 
@@ -52,6 +53,7 @@ class State(NamedTuple):
     above: _Counts  # on how many sliced labels each step depends
     kept: _Bools  # what is computed before the slices, and stays
     alive: _Floats  # bytes when each step runs, and before the slices
+    number: float  # of slices
     total: float  # seconds
 
     @property
@@ -120,9 +122,13 @@ class BlockModel:
         return [state.blocks for state in grown]
 
     def smallest(self) -> dict[Label, int]:
-        """The largest blocks of about the least memory, if all labels are halved together."""
-        least = self._least
-        return next(state.blocks for state in self._in_halves if state.peak <= _ABOUT * least)
+        """The largest blocks of about the least memory: of all labels halved together, of many labels one by one."""
+        few = [state for state in self._in_halves if state.number <= _MOST_SLICES]
+        found, bound = next((state for state in few if state.peak <= _ABOUT * self._least), None), max(1.0, self._least)
+        while found is None:
+            bound *= _ABOUT
+            found = self._halve(bound, _peak, _silence)
+        return found.blocks
 
     @cached_property
     def _least(self) -> float:
@@ -148,7 +154,7 @@ class BlockModel:
         state = self.start
         while state.peak > limit:
             halved = self._halved(state, limit, measure, noise)
-            if halved is None:
+            if halved is None or halved.number > _MOST_SLICES:
                 return None
             state = halved
         return state
@@ -189,13 +195,11 @@ class BlockModel:
         return [points(term, part) * float(self.item) for term in self.cast]
 
     def _grow(self, state: State, limit: float) -> State:
-        """The state with each block as large as the limit allows, the one first that saves most by it."""
-        while True:
-            grown = [self._largest(state, label, limit) for label in state.blocks]
-            best = min(grown, key=lambda trial: trial.total, default=state)
-            if best.total >= state.total:
-                return state
-            state = best
+        """The state with each block as large as the limit allows, those of most parts first."""
+        for label in sorted(state.blocks, key=lambda label: state.blocks[label] / self.size[label]):
+            grown = self._largest(state, label, limit)
+            state = grown if grown.total < state.total else state
+        return state
 
     def _largest(self, state: State, label: Label, limit: float) -> State:
         """The fewest blocks of a label that keep to the limit, all of about one length."""
@@ -241,7 +245,7 @@ class BlockModel:
         each = seconds[depends].sum() + adding + _SLICE if depends.any() else 0.0
         total = float(seconds[whole].sum() + (count * each if each else 0.0))
         alive = in_slices + first + self._result_bytes[results].sum() + sum(self._copied(blocks))
-        return State(blocks, nbytes, dims, seconds, above, kept, alive, max(total, 1e-12))
+        return State(blocks, nbytes, dims, seconds, above, kept, alive, count, max(total, 1e-12))
 
     def _alive(self, nbytes: _Floats) -> _Floats:
         """Of results of these bytes those that are in memory when each step runs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -12,6 +13,7 @@ from time import perf_counter
 
 import opt_einsum
 
+from gpueinsum.costs import counts
 from gpueinsum.costs.seconds import pair_seconds
 from gpueinsum.errors import LimitError
 from gpueinsum.language.plan import Plan
@@ -20,7 +22,7 @@ from gpueinsum.planning.lower import contraction_pairs, lower
 from gpueinsum.planning.path import Path
 from gpueinsum.planning.refine import OUTER, anneal, refine, refine_tree
 from gpueinsum.planning.slicing import Room, slice_plan
-from gpueinsum.planning.starts import greedy_path
+from gpueinsum.planning.starts import greedy_path, linear_path
 from gpueinsum.planning.tree import KEPT, Price, Tree
 
 # Of the limit that slices keep to while an order is annealed and refined for them.
@@ -29,6 +31,7 @@ _STAGES = (64, 8, 1)
 # and 300 of them in one stage, 3.5, 3.3 and 5.0 s; under 256 KiB 25, 26 and 50 s.
 _SWEEPS = 50
 _STARTS, _FRESH = 2, 4  # the first rounds start anew, and then one in so many; the others from the best order so far
+_ATTEMPTS = 4  # at orders, whatever the time, if the first fits in no slices
 _PATIENCE, _MOST_SECONDS = 0.1, 10.0  # of so many runs the share that a search may take, and seconds
 
 
@@ -45,19 +48,23 @@ def cheapest_in_slices(
     that is fastest without slices may be a bad start: of an Ising model of 16 x 16 spins under 1 MiB it led to 1e10 s,
     greedy ones to 4e2 to 2e4. The search takes about as long as a share of so many `runs`, or `search_seconds`.
     """
-    start = perf_counter()
-    best = slice_plan(plan, room, runs=0)
-    if not best.sliced:
+    start, best, refused = perf_counter(), None, None
+    try:
+        best = slice_plan(plan, room, runs=0)
+    except LimitError as error:
+        refused = error
+    if best is not None and not best.sliced:
         return best
-    fewest, size = room.seconds(best), dict(subscripts.sizes)
-    share = min(_PATIENCE * runs * fewest, _MOST_SECONDS) if search_seconds is None else search_seconds
-    network, rng, end = _Network(subscripts, plan), Random(0), start + share
+    fewest = math.inf if best is None else room.seconds(best)
+    share = min(_PATIENCE * runs * fewest, _MOST_SECONDS) if search_seconds is None and runs else search_seconds or 0.0
+    network, rng, end, size = _Network(subscripts, plan), Random(0), start + share, dict(subscripts.sizes)
     price = lru_cache(KEPT)(partial(pair_seconds, room.profile, plan.dtype))
     fresh, best_path = _fresh_paths(network, size, price, rng, end), network.first
     for number in itertools.count():
-        if perf_counter() > end or len(network.inputs) <= (OUTER if number else 2):
+        is_over = perf_counter() > end and (best is not None or number > _ATTEMPTS)
+        if is_over or len(network.inputs) <= (OUTER if number else 2):
             break  # a tree of few leaves is solved
-        is_fresh = number < _STARTS or number % _FRESH == 0
+        is_fresh = best is None or number < _STARTS or number % _FRESH == 0
         path = next(fresh) if is_fresh else best_path
         with contextlib.suppress(LimitError):  # of an order that takes more in any slices
             for factor in _STAGES:
@@ -69,16 +76,32 @@ def cheapest_in_slices(
             trial = slice_plan(network.plan(path), room, runs=0)
             if (taken := room.seconds(trial)) < fewest:
                 best, fewest, best_path = trial, taken, path
+                end = end if search_seconds is not None else min(end, start + _PATIENCE * runs * fewest)
+    if best is None:
+        assert refused is not None
+        raise refused
     return min(best, slice_plan(replace(best, sliced=()), room, runs), key=room.seconds)
 
 
+def reorder(subscripts: Subscripts, plan: Plan) -> Plan:
+    """The plan of an expression with the same pairs, in the order in which they need the least memory at a time."""
+    if len(contraction_pairs(plan)) < max(2, len(plan.inputs) - 1):  # a sum of nothing multiplies nothing
+        return plan
+    network = _Network(subscripts, plan)
+    tree = Tree(network.inputs, network.output, dict(subscripts.sizes), network.first, lambda *_: 0.0)
+    found = network.plan(tree.path())
+    return found if counts.peak_bytes(found) < counts.peak_bytes(plan) else plan
+
+
 def _fresh_paths(network: _Network, size: Mapping[Label, int], price: Price, rng: Random, end: float) -> Iterator[Path]:
-    """The order of the plan, and then ever other greedy ones."""
+    """The order of the plan, a greedy one, and then ever other ones, greedy or along the network."""
     yield network.first
-    for number in itertools.count():
-        chance = (rng.random(), 10 ** rng.uniform(-3, 0), rng) if number else (1.0,)
-        path = greedy_path(network.inputs, network.output, size, *chance)
-        yield refine(network.inputs, network.output, size, path, price, end)
+    terms = network.inputs, network.output, size
+    yield refine(*terms, greedy_path(*terms, 1.0), price, end)
+    while True:
+        yield linear_path(*terms, rng)
+        path = greedy_path(*terms, rng.random(), 10 ** rng.uniform(-3, 0), rng)
+        yield refine(*terms, path, price, end)
 
 
 class _Network:

@@ -18,7 +18,7 @@ from gpueinsum.planning.checkpoint import find, too_small
 # A device may need less than all arrays of a plan take, as steps are fused; that is laid out for smaller plans only.
 _FUSED = 4
 # Of the limit what arrays alone may take; the rest is for what steps take for themselves.
-_SHARES = (1.0, 0.9, 0.75, 0.5, 0.25)
+_SHARES = (1.0, 0.9, 0.75, 0.5, 0.25, 0.1, 0.03, 0.01)
 _FACTORS = (1, 2, 4, 1 << 60)  # of the limit, to which slices alone are to keep where parts are computed again
 
 
