@@ -17,6 +17,7 @@ from gpueinsum.costs import counts
 from gpueinsum.costs.seconds import pair_seconds
 from gpueinsum.errors import LimitError
 from gpueinsum.language.plan import Plan
+from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label, Subscripts, Term
 from gpueinsum.planning.lower import contraction_pairs, lower
 from gpueinsum.planning.path import Path
@@ -52,6 +53,8 @@ def cheapest_in_slices(
     try:
         best = slice_plan(plan, room, runs=0)
     except LimitError as error:
+        if points(subscripts.output, dict(subscripts.sizes)) * counts.item_bytes(plan.dtype) > room.bytes - room.taken:
+            raise  # for the result alone
         refused = error
     if best is not None and not best.sliced:
         return best

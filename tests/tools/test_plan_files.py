@@ -81,7 +81,7 @@ def test_slices_are_shared_by_devices(files, capsys):
     [
         ("{", [], "plan.json: not a plan"),
         (None, ["--dtype", "float32"], "a plan has a dtype and an order"),
-        (None, ["--memory-limit", "0"], "more than the memory_limit"),
+        (None, ["--memory-limit", "0"], "in its own slices"),
     ],
 )
 def test_what_is_wrong_with_a_plan_or_its_options_is_said(text, options, message, capsys):

