@@ -20,7 +20,7 @@ from gpueinsum.api.arguments import (
     positions_of,
 )
 from gpueinsum.api.dispatch import Call, bind_with_own_outputs
-from gpueinsum.api.limits import Room, room_on
+from gpueinsum.api.limits import Room, finished_bytes, room_on
 from gpueinsum.api.passes import fastest, plan_passes, search_of
 from gpueinsum.api.plans import check_dimensions, plan_for, plan_within
 from gpueinsum.backends.base import Backend
@@ -62,18 +62,21 @@ def both_passes(
     """Plan both passes and bind them, with a limit of memory for operands of the strides `within`."""
     plan, compute, target = _plan_to_derive(asked, operands, wrt, options, backend)
     room = room_on(backend, options.memory_limit, operands, within)
+    values = finished_bytes([(plan.shape(output), target) for output in plan.outputs], compute, options.order)
+    gradients = finished_bytes([operands[position] for position in wrt], compute, options.order)
+    if room is not None:
+        room = room.less(max(values, gradients))
     both, first, rest = plan_passes(plan, wrt, options, room)
-    values = len(plan.outputs)
-    kept, owner = first.outputs[: len(first.outputs) - values], first.owners()
+    outputs = len(plan.outputs)
+    kept, owner = first.outputs[: len(first.outputs) - outputs], first.owners()
     check_dimensions(both)
 
     def batched(positions: tuple[int, ...], size: int) -> Callable[..., tuple[Array, ...]]:
         many = batch(rest, positions, size)
         if room is not None:
-            alone = replace(room, dtypes=(), strides=None)
-            many = (
-                many if alone.peak(many) <= room.bytes else plan_within(replace(many, sliced=()), alone, options.runs)
-            )
+            alone = replace(room, dtypes=(), strides=None).less(size * gradients)
+            if alone.peak(many) > room.bytes:
+                many = plan_within(replace(many, sliced=()), alone, options.runs)
         check_dimensions(many)
         return bind_with_own_outputs(many, backend, options.mode)
 
@@ -84,7 +87,7 @@ def both_passes(
         Call(backward, compute, None, False, bool(rest.sliced)),
         lru_cache(maxsize=4)(batched),
         tuple([register if register < len(plan.inputs) else None for register in kept]),
-        _read_by(prune(both, both.outputs[values:]), len(plan.inputs)),
+        _read_by(prune(both, both.outputs[outputs:]), len(plan.inputs)),
         _bytes(first, {owner[register] for register in kept}, compute),
         both,
         tuple((plan.shape(output), target) for output in plan.outputs),
@@ -111,7 +114,8 @@ def tangent_pass(
     arrays = (*operands, *zip(map(both.shape, range(len(operands), len(both.inputs))), tangents, strict=True))
     room = room_on(backend, options.memory_limit, arrays, within)
     if room is not None:
-        both = plan_within(both, room, options.runs)
+        results = [(both.shape(output), target) for output in both.outputs]
+        both = plan_within(both, room.less(finished_bytes(results, compute, options.order)), options.runs)
     check_dimensions(both)
     return Call(bind_with_own_outputs(both, backend, options.mode), compute, target, False, bool(both.sliced))
 

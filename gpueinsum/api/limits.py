@@ -14,6 +14,7 @@ from gpueinsum.backends.base import Backend
 from gpueinsum.backends.footprint import cast_operands, run_bytes
 from gpueinsum.costs.profile import Profile
 from gpueinsum.language.plan import Plan
+from gpueinsum.language.subscripts import Shape
 from gpueinsum.planning.checkpoint import too_small
 from gpueinsum.schedule.problem import Strides, c_strides
 from gpueinsum.schedule.slices import predicted_seconds
@@ -88,6 +89,15 @@ def room_for(limit: Any, memory: int, profile: Profile, operands: Sequence[tuple
     given = bytes_limit(limit, memory, sum(math.prod(shape) * dtype.itemsize for shape, dtype in operands))
     assert given is not None
     return Room(given, profile, tuple([dtype for _, dtype in operands]))
+
+
+def finished_bytes(results: Sequence[tuple[Shape, Dtype]], computed: Dtype, order: str | None) -> int:
+    """Bytes of the copies of results of one dtype in the caller's dtypes and order, which are made beside all of them.
+
+    One in a dtype and an order is copied twice, the first copy for a while.
+    """
+    is_ordered = order not in ("K", "k", None)
+    return sum((is_ordered + (dtype != computed)) * result_bytes([shape], dtype) for shape, dtype in results)
 
 
 def result_bytes(shapes: Sequence[tuple[int, ...]], dtype: Dtype) -> int:

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from gpueinsum.api.arguments import Dtype, Expression, Options, Signature, call_dtypes
-from gpueinsum.api.limits import Room, result_bytes, room_on
+from gpueinsum.api.limits import Room, finished_bytes, result_bytes, room_on
 from gpueinsum.backends.base import Backend
 from gpueinsum.costs import counts
 from gpueinsum.costs.profile import Profile
@@ -63,10 +63,10 @@ def room_of_call(
 ) -> Room | None:
     """The room for the plan of an expression, if there is a limit, beside a copy in the caller's dtype or order."""
     room = room_on(backend, options.memory_limit, operands, within)
-    is_copied = out is None and (target.name != plan.dtype or options.order not in ("K", "k", None))
-    if room is None or not is_copied:
+    if room is None or out is not None:
         return room
-    return room.less(result_bytes([plan.shape(plan.outputs[0])], target))
+    result = plan.shape(plan.outputs[0]), target
+    return room.less(finished_bytes([result], np.dtype(plan.dtype), options.order))
 
 
 def is_view(plan: Plan) -> bool:

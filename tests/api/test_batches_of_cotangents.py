@@ -42,7 +42,11 @@ def check_batch(vjp: Callable[..., Any], call: Call) -> None:
         return
     one, two = (np.asarray(direction.cotangent) for direction in call.directions)
     cotangents = np.stack([one, two, one])
-    gradients = pullback(cotangents)
+    try:
+        gradients = pullback(cotangents)
+    except ge.LimitError:  # of three gradients in the place of one
+        assert call.may_not_fit
+        return
     assert [x.shape for x in gradients] == [(3, *np.shape(call.operands[k])) for k in call.positions]
     assert pullback(cotangents[:0])[0].shape == (0, *gradients[0].shape[1:])
     singles = [pullback(cotangent) for cotangent in (one, two, one)]
