@@ -112,14 +112,7 @@ class Host:
 
     def peak_bytes(self, call: Call) -> int:
         """By Python's own count, of numpy's arrays, too; no scratch of BLAS' is in it."""
-        call()  # what is made once
-        ge.free_memory()
-        tracemalloc.start()
-        try:
-            call()
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+        return counted_bytes(call)
 
     def tidy(self) -> None:
         pass
@@ -238,6 +231,18 @@ def device(kind: str | None = None) -> Device:
         backends.cuda_backend()  # says what is missing
     xp = np if kind == "cpu" else ge.array_module()
     return Host() if xp is np else Cuda(xp)
+
+
+def counted_bytes(call: Call) -> int:
+    """The most bytes that Python counts during a second call, beside what is kept of the first."""
+    call()  # what is made once
+    ge.free_memory()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def input_sets(workload: Workload, place: Device) -> int:

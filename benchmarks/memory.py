@@ -31,7 +31,7 @@ from benchmarks.limited import (
     triples,
 )
 from benchmarks.markdown import Columns, show, write
-from benchmarks.sliced import measure, peak_bytes
+from benchmarks.sliced import measure, peak_bytes, time_text
 from benchmarks.units import DASH, ratio_text
 from gpueinsum.backends.select import HOST
 from gpueinsum.costs.counts import total_flops
@@ -107,9 +107,7 @@ LIMITED: Columns[Limited] = {
     "counted ÷ predicted": lambda row: f"{row.bytes / row.predicted_bytes:.3f}",
     "slices": lambda row: f"{row.slices:,}",
     "operations": lambda row: f"x {ratio_text(row.flops / row.whole_flops)}",
-    "time": lambda row: (
-        seconds_text(row.seconds) + ("" if row.slices_run == row.slices else f", of {row.slices_run} slices")
-    ),
+    "time": lambda row: time_text(row.seconds, row.slices_run, row.slices),
     "÷ predicted": lambda row: ratio_text(row.seconds / row.predicted_seconds),
     "÷ without a limit": lambda row: ratio_text(row.seconds / row.whole_seconds) if row.whole_seconds else DASH,
     "H200, predicted": lambda row: seconds_text(row.h200_seconds),

@@ -19,12 +19,12 @@ from typing import Any
 import gpueinsum as ge
 from benchmarks.limited import Case, amplitude, triples
 from benchmarks.markdown import Columns, show, write
-from benchmarks.sliced import measure, sample
+from benchmarks.sliced import measure, sample, time_text
 from benchmarks.units import DASH, ratio_text
 from gpueinsum.backends.select import HOST
 from gpueinsum.costs.counts import multiply_add_flops, total_flops
 from gpueinsum.schedule.slices import predicted_seconds
-from gpueinsum.text import bytes_text, seconds_text
+from gpueinsum.text import bytes_text
 
 SCHEMA = "gpueinsum-overhead/1"
 SHARES = (2, 8, 64, 512, 4096)
@@ -61,9 +61,7 @@ COLUMNS: Columns[Run] = {
     "bytes": lambda row: bytes_text(row.bytes),
     "slices": lambda row: f"{row.slices:,}",
     "operations": lambda row: f"{row.flops:.2e}",
-    "time": lambda row: (
-        seconds_text(row.seconds) + ("" if row.slices_run == row.slices else f", of {row.slices_run:,} slices")
-    ),
+    "time": lambda row: time_text(row.seconds, row.slices_run, row.slices),
     "÷ without a limit": lambda row: ratio_text(row.seconds / row.whole_seconds),
     "÷ predicted": lambda row: ratio_text(row.seconds / row.predicted_seconds) if row.predicted_seconds else DASH,
     "error": lambda row: DASH if row.error is None else f"{row.error:.0e}",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
-import tracemalloc
 from collections.abc import Callable, Sequence
 from random import Random
 from statistics import median
 from typing import Any, NamedTuple
 from unittest import mock
 
+from benchmarks.devices import counted_bytes
 from benchmarks.limited import Array, Case, Place
 from gpueinsum.backends.cpu import pool
 from gpueinsum.backends.select import HOST
@@ -19,6 +18,7 @@ from gpueinsum.backends.slices import BoundSlices
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.slices import cut
 from gpueinsum.schedule.slices import predicted_seconds
+from gpueinsum.text import seconds_text
 
 _FEW = 8  # slices whose bytes are counted, and whose sum is checked, where there is no time for all
 _SHORT, _REPEATS = 3.0, 3  # seconds of a run; if it takes fewer the median of so many counts
@@ -56,14 +56,12 @@ def sample(count: int, share: float) -> Sequence[int]:
 def peak_bytes(call: Callable[[], Any]) -> int:
     """The most bytes of numpy's arrays at once: nothing is kept for later arrays, which would not be counted."""
     with mock.patch.object(pool._pool, "limit", 0):
-        call()  # plans and what else is made once
-        gc.collect()
-        tracemalloc.start()
-        try:
-            call()
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+        return counted_bytes(call)
+
+
+def time_text(seconds: float, slices_run: int, slices: int) -> str:
+    """The time of all slices, and how many it follows from if these are not all."""
+    return seconds_text(seconds) + ("" if slices_run == slices else f", of {slices_run:,} slices")
 
 
 class _SlicedRun:
