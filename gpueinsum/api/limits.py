@@ -59,7 +59,7 @@ class Room:
         return replace(self, taken=self.taken + taken)
 
     def check(self, plan: Plan, how: str = "") -> Plan:
-        """The plan. Raises PlanError, saying `how` it came to be, if it takes more."""
+        """The plan. Raises LimitError, saying `how` it came to be, if it takes more."""
         if (least := self.peak(plan)) > self.bytes:
             raise too_small(plan, self.bytes, least, how)
         return plan

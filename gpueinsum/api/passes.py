@@ -45,7 +45,7 @@ class Passes(NamedTuple):
 
 
 def plan_passes(plan: Plan, wrt: tuple[int, ...], options: Options, room: Room | None) -> Passes:
-    """Both passes of a plan; within a room in the faster of two ways. Raises PlanError.
+    """Both passes of a plan; within a room in the faster of two ways. Raises LimitError.
 
     Either the backward pass takes intermediates from the forward pass, and some are computed again; or each pass keeps
     to the limit by itself, and the backward pass begins with the operands, perhaps in slices.

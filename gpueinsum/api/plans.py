@@ -117,7 +117,7 @@ def _plan(
 
 
 def expression_within(subscripts: Subscripts, plan: Plan, room: Room, options: Options) -> Plan:
-    """The plan of an expression in slices, where it must be, that keeps to the room. Raises PlanError.
+    """The plan of an expression in slices, where it must be, that keeps to the room. Raises LimitError.
 
     A plan that has slices, those of a contraction tree, keeps them, and a plan its path that the caller gave.
     """

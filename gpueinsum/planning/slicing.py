@@ -52,7 +52,7 @@ class Room(Protocol):
 
 
 def slice_plan(plan: Plan, room: Room, runs: int) -> Plan:
-    """The plan with such sliced labels that it keeps to the room. Raises PlanError, saying what would do.
+    """The plan with such sliced labels that it keeps to the room. Raises LimitError, saying what would do.
 
     The search takes no longer, as it is predicted, than so many `runs` of the plan.
     """
