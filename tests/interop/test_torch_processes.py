@@ -34,7 +34,8 @@ for _ in range(2):
     parallel(x[4 * rank : 4 * rank + 4]).mean().backward()
 assert torch.allclose(parallel.module.w.grad, layer.w.grad), "other gradients"
 dist.destroy_process_group()
-print("equal")
+print("equal", flush=True)
+os._exit(0)  # torch 2.13's threads abort one process in ten that exits as usual, with torch.einsum, too
 """
 
 
