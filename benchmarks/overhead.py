@@ -1,7 +1,8 @@
 """`python -m benchmarks.overhead`: what slices cost against their number, beside cotengra's; needs no GPU.
 
 Each limit is a share of the bytes that the contraction takes without one. cotengra searches for as long as gpueinsum
-did, for a tree whose slices take no more than the limit at once, and runs it by numpy.
+did, for a tree whose slices take no more than the limit at once, and runs it by numpy; without a limit only where it
+takes no more than 6 GiB.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from gpueinsum.schedule.slices import predicted_seconds
 from gpueinsum.text import bytes_text
 
 SCHEMA = "gpueinsum-overhead/1"
-SHARES = (2, 8, 64, 512, 4096)
+SHARES = (8, 64, 1024, 16384)
 CASES: Mapping[str, Callable[[Path], Case]] = {
-    "circuit": lambda _: amplitude(5, 5, 12),
+    "circuit": lambda _: amplitude(5, 6, 12),
     "triples": lambda folder: triples(10, 80, folder),
 }
 _OURS, _PEER = "gpueinsum", "cotengra"
+_MOST = 6 << 30  # bytes that a run without a limit may take here
 _LEAST_SEARCH = 10.0  # seconds of a search of its, the first trials of which may be bad
 
 
@@ -50,7 +52,7 @@ class Run:
     flops: int
     predicted_seconds: float | None
     seconds: float
-    whole_seconds: float
+    whole_seconds: float | None
     error: float | None  # of all slices
 
 
@@ -62,7 +64,7 @@ COLUMNS: Columns[Run] = {
     "slices": lambda row: f"{row.slices:,}",
     "operations": lambda row: f"{row.flops:.2e}",
     "time": lambda row: time_text(row.seconds, row.slices_run, row.slices),
-    "÷ without a limit": lambda row: ratio_text(row.seconds / row.whole_seconds),
+    "÷ without a limit": lambda row: ratio_text(row.seconds / row.whole_seconds) if row.whole_seconds else DASH,
     "÷ predicted": lambda row: ratio_text(row.seconds / row.predicted_seconds) if row.predicted_seconds else DASH,
     "error": lambda row: DASH if row.error is None else f"{row.error:.0e}",
 }
@@ -110,12 +112,16 @@ def runs(case: Case, seconds: float) -> Iterator[Run]:
         )
         if find_spec(_PEER):
             row = _cotengra(case, limit, max(searched, _LEAST_SEARCH), seconds, theirs)
-            theirs = theirs or row.seconds
-            yield row
+            if row is not None:
+                theirs = theirs or row.whole_seconds
+                yield row
 
 
-def _cotengra(case: Case, limit: int | None, search: float, seconds: float, whole: float | None) -> Run:
-    """By its default search, of trees that are reconfigured for their slices; as many slices as `seconds` allow."""
+def _cotengra(case: Case, limit: int | None, search: float, seconds: float, whole: float | None) -> Run | None:
+    """By its default search, of trees that are reconfigured for their slices; as many slices as `seconds` allow.
+
+    None without a limit where that takes too much memory to be run.
+    """
     import cotengra
 
     terms, output = case.equation.split("->")
@@ -132,7 +138,9 @@ def _cotengra(case: Case, limit: int | None, search: float, seconds: float, whol
     tree = optimizer.search(inputs, tuple(output), sizes)
     while limit is not None and item * _peak_elements(tree) > limit and tree.max_size() > 1:
         tree.slice_and_reconfigure_(target_size=tree.max_size() // 2)
-    searched, count = time.perf_counter() - start, tree.nslices
+    searched, count, nbytes = time.perf_counter() - start, tree.nslices, item * _peak_elements(tree)
+    if nbytes > _MOST:
+        return None
     tree.contract_slice(case.operands, 0)  # what is made once
     begin = time.perf_counter()
     tree.contract_slice(case.operands, 0)
@@ -142,10 +150,8 @@ def _cotengra(case: Case, limit: int | None, search: float, seconds: float, whol
     taken = (time.perf_counter() - begin) * count / len(numbers)
     error = case.error(sum(parts), [{}]) if len(numbers) == count else None
     flops = multiply_add_flops(case.dtype) * tree.total_flops(dtype=None)
-    nbytes = item * _peak_elements(tree)
-    return Run(
-        case.name, _PEER, limit, nbytes, searched, count, len(numbers), flops, None, taken, whole or taken, error
-    )
+    whole = taken if limit is None else whole
+    return Run(case.name, _PEER, limit, nbytes, searched, count, len(numbers), flops, None, taken, whole, error)
 
 
 def _peak_elements(tree: Any) -> int:

@@ -34,7 +34,7 @@ from gpueinsum.api.dispatch import (
     signature,
 )
 from gpueinsum.api.libraries import library_named, library_of
-from gpueinsum.api.limits import Room, result_bytes
+from gpueinsum.api.limits import Room, result_bytes, strides_within
 from gpueinsum.api.paths import order_of
 from gpueinsum.api.plans import plan_and_dtypes, resolve, room_of_call
 from gpueinsum.backends.base import Backend
@@ -190,7 +190,7 @@ class ContractExpression:
         if len(arrays) != self.num_args:
             counts = f"exactly {self.num_args} array arguments but received {len(arrays)}"
             raise ValueError(f"this `ContractExpression` takes {counts}: {self!r}")
-        if out is None and backend == "auto" and (self._constants or self._options.memory_limit is None):
+        if out is None and backend == "auto" and self._options.memory_limit is None:
             kinds = array_kinds(arrays)
             if kinds:
                 return self._array_call(*kinds)(*arrays)
@@ -213,7 +213,8 @@ class ContractExpression:
             check_out(out, given, chosen)
         numbers = [number for number in range(len(self._shapes)) if number not in self._constants]
         late = [as_array(chosen, f"operand {number}", array) for number, array in zip(numbers, arrays, strict=True)]
-        call = self._folded(chosen, chosen.context(), signature(late), out_kind(out), options)
+        within = None if all(array.flags.c_contiguous for array in late) else strides_within(options, late)
+        call = self._folded(chosen, chosen.context(), signature(late), out_kind(out), options, within)
         return finish_call(call, chosen, call.run(*call.cast(late)), given, out, options)
 
     def evaluate_constants(self, backend: str | None = "auto") -> None:
@@ -225,7 +226,7 @@ class ContractExpression:
         constants = self._constants_on(chosen, chosen.context())
         dtype = np.result_type(*(array.dtype for array in constants.values()))
         late = tuple((shape, dtype) for i, shape in enumerate(self._shapes) if i not in constants)
-        self._folded(chosen, chosen.context(), late, None, options)
+        self._folded(chosen, chosen.context(), late, None, options, None)
 
 
 def _constants_on(constants: Mapping[int, Any], backend: Backend, context: Hashable) -> dict[int, Array]:
@@ -244,16 +245,21 @@ def _fold(
     late: Signature,
     out: tuple[Shape, Dtype] | None,
     options: Options,
+    within: Sequence[tuple[int, ...]] | None,
 ) -> Call:
-    """What remains to be run for other operands like these, with the results of the constant part."""
+    """What remains to be run for other operands like these, with the results of the constant part.
+
+    A limit of memory is for others of the strides `within`; None for those of C order.
+    """
     if backend is HOST:  # constants on a GPU are refused
         backend_for(options.backend, _fill(constants, [np.empty(0)] * len(late)))
     arrays = constants_on(backend, context)
     operands = tuple(_fill({i: (array.shape, array.dtype) for i, array in arrays.items()}, late))
-    plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend)
+    strides = None if within is None else _fill({i: array.strides for i, array in arrays.items()}, within)
+    plan, compute, target = plan_and_dtypes(expression, operands, out, options, backend, strides)
     first, rest = fold_constants(plan, tuple(arrays))
-    room = room_of_call(plan, operands, target, out, options, backend)
-    if room is not None and not _holds(room, first, rest, operands, late):
+    room = room_of_call(plan, operands, target, out, options, backend, strides)
+    if room is not None and not _holds(room, first, rest, tuple(arrays), operands):
         first, rest = split(plan, tuple(arrays))  # nothing is kept but the constants
 
     def copy_kept(*operands: Array) -> Array:
@@ -267,13 +273,15 @@ def _fold(
     return Call(lambda *arrays: run(*arrays, *kept), *casts, not plan.term(plan.outputs[0]), bool(rest.sliced))
 
 
-def _holds(room: Room, first: Plan, rest: Plan, operands: Signature, late: Signature) -> bool:
+def _holds(room: Room, first: Plan, rest: Plan, fixed: tuple[int, ...], operands: Signature) -> bool:
     """Whether what is made of constants can be kept, too: the room was asked for all that is done in one run."""
     owners, constants = first.owners(), len(first.inputs)
     made = {owners[register] for register in first.outputs if owners[register] >= constants}
     cast = [shape for shape, dtype in operands if dtype.name != first.dtype]
     kept = result_bytes([*map(first.shape, made), *cast], np.dtype(first.dtype))
-    own = replace(room.less(kept), dtypes=tuple([dtype for _, dtype in late]))
+    late = [number for number in range(len(operands)) if number not in fixed]
+    strides = room.strides and tuple([room.strides[number] for number in late])
+    own = replace(room.less(kept), dtypes=tuple([room.dtypes[number] for number in late]), strides=strides)
     return own.peak(rest) <= room.bytes
 
 
@@ -281,11 +289,11 @@ def _constant_call(folded: Callable[..., Call], options: Options, *kinds: Any) -
     """`call_on_arrays` for the operands that are no constants."""
     late, backend, _ = read_kinds(kinds)
     if backend is HOST:
-        return as_function(folded(HOST, None, late, None, options), HOST, options)
+        return as_function(folded(HOST, None, late, None, options, None), HOST, options)
 
     def call(*arrays: Array) -> Array:
         """With the constants of the stream that is current now."""
-        return as_function(folded(backend, backend.context(), late, None, options), backend, options)(*arrays)
+        return as_function(folded(backend, backend.context(), late, None, options, None), backend, options)(*arrays)
 
     return call
 

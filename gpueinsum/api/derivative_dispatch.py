@@ -26,13 +26,15 @@ from gpueinsum.api.plans import check_dimensions, plan_for, plan_within
 from gpueinsum.backends.base import Backend
 from gpueinsum.costs.machine import profile_for
 from gpueinsum.costs.profile import Profile, device_profile
-from gpueinsum.errors import OperandError
+from gpueinsum.errors import LimitError, OperandError
 from gpueinsum.language.plan import Plan, check_takes
 from gpueinsum.language.rewrite import deduplicate, prune
+from gpueinsum.language.subscripts import Shape
 from gpueinsum.planning import derivatives as grad
 from gpueinsum.planning.batch import batch
 from gpueinsum.planning.path import Optimize
 from gpueinsum.planning.search import MANY_RUNS
+from gpueinsum.schedule.problem import Strides
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +42,25 @@ class BothPasses:
     """Both passes of a gradient, bound for operands of certain shapes and dtypes on one backend."""
 
     forward: Call  # its first outputs are for the backward pass, the others the values
-    backward: Call
-    batched: Callable[[tuple[int, ...], int], Callable[..., tuple[Array, ...]]]  # `backward.run` of `batch`'s arguments
+    backward: Call  # for cotangents of the values' dtypes in C order
+    other: Callable[..., Call]  # `backward` for others: of these dtypes and strides, and of `batch`'s arguments
+    is_limited: bool
     kept: tuple[int | None, ...]  # of each output that is for the backward pass the operand that it is
     reads: tuple[int, ...]  # the operands on which the gradients depend
     kept_bytes: int
     plan: Plan  # of both
     values: Signature
     dtypes: tuple[Dtype, ...]  # of the gradients
+
+    def pull(self, cotangents: Sequence[Array], positions: tuple[int, ...] = (), *size: int) -> Call:
+        """The backward pass for these cotangents, of which those at the positions are batches of one size.
+
+        Raises LimitError where it takes more for them than for others.
+        """
+        if not size and (not self.is_limited or all(map(_is_planned_for, cotangents, self.values))):
+            return self.backward
+        kinds = tuple([(array.dtype, array.strides) for array in cotangents]) if self.is_limited else ()
+        return self.other(kinds, positions, *size)
 
 
 @lru_cache(maxsize=1024)
@@ -66,26 +79,31 @@ def both_passes(
     gradients = finished_bytes([operands[position] for position in wrt], compute, options.order)
     if room is not None:
         room = room.less(max(values, gradients))
-    both, first, rest = plan_passes(plan, wrt, options, room)
+    both, first, rest, left = plan_passes(plan, wrt, options, room)
     outputs = len(plan.outputs)
     kept, owner = first.outputs[: len(first.outputs) - outputs], first.owners()
     check_dimensions(both)
 
-    def batched(positions: tuple[int, ...], size: int) -> Callable[..., tuple[Array, ...]]:
-        many = batch(rest, positions, size)
-        if room is not None:
-            alone = replace(room, dtypes=(), strides=None).less(size * gradients)
-            if alone.peak(many) > room.bytes:
-                many = plan_within(replace(many, sliced=()), alone, options.runs)
-        check_dimensions(many)
-        return bind_with_own_outputs(many, backend, options.mode)
+    def other(kinds: tuple[tuple[Dtype, Strides], ...], positions: tuple[int, ...] = (), size: int = 0) -> Call:
+        plan = batch(rest, positions, size) if size else rest
+        if left is not None:
+            room = left.given(kinds, max(0, size - 1) * gradients)
+            if room.peak(plan) > room.bytes:
+                try:
+                    plan = plan_within(replace(plan, sliced=()), room, options.runs)
+                except LimitError as error:
+                    instead = "a smaller batch of cotangents" if size else "a cotangent of the value's dtype in C order"
+                    raise LimitError(f"{error}, and so would {instead}", error.least) from None
+        check_dimensions(plan)
+        return Call(bind_with_own_outputs(plan, backend, options.mode), compute, None, False, bool(plan.sliced))
 
     forward = bind_with_own_outputs(first, backend, options.mode, len(kept))
     backward = bind_with_own_outputs(rest, backend, options.mode)
     return BothPasses(
         Call(forward, compute, target, False, bool(first.sliced)),
         Call(backward, compute, None, False, bool(rest.sliced)),
-        lru_cache(maxsize=4)(batched),
+        lru_cache(maxsize=16)(other),
+        left is not None,
         tuple([register if register < len(plan.inputs) else None for register in kept]),
         _read_by(prune(both, both.outputs[outputs:]), len(plan.inputs)),
         _bytes(first, {owner[register] for register in kept}, compute),
@@ -184,6 +202,10 @@ def _plan_to_derive(
         return replace(deduplicate(asked), dtype=compute.name), compute, target
     plan = plan_for(asked, shapes, compute, options, backend.profile)
     return plan, compute, target  # which computes nothing twice or for nothing
+
+
+def _is_planned_for(cotangent: Array, value: tuple[Shape, Dtype]) -> bool:
+    return bool(cotangent.flags.c_contiguous) and (cotangent.shape, cotangent.dtype) == value
 
 
 def _read_by(plan: Plan, operands: int) -> tuple[int, ...]:

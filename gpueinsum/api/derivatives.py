@@ -162,10 +162,9 @@ class Pullback:
             name = "the cotangent" if count == 1 else f"cotangent {k}"
             arrays.append(fit(given, name, "the value", shape, kind, backend, stays, can_be_batch=True))
             batches[k] = arrays[k].shape[: arrays[k].ndim - len(shape)]
-        size = batch_of(batches)
-        run = call.batched(tuple(batches), *size) if size else call.backward.run
+        backward = call.pull(arrays, tuple(batches), *batch_of(batches))
         kept = map(backend.check, self._kept)  # refused here if they are on another device than the current one
-        gradients = run(*call.backward.load(backend, [*arrays, *kept]))
+        gradients = backward.run(*backward.load(backend, [*arrays, *kept]))
         return tuple(map(self._finish, gradients, call.dtypes))
 
 

@@ -58,6 +58,13 @@ class Room:
         """What is left when something else takes so many bytes."""
         return replace(self, taken=self.taken + taken)
 
+    def given(self, first: Sequence[tuple[Dtype, Strides]], taken: int) -> Room:
+        """With so many bytes taken, and the first operands of these dtypes and strides in bytes."""
+        assert self.strides is not None
+        dtypes = (*[dtype for dtype, _ in first], *self.dtypes[len(first) :])
+        strides = (*[_in_elements(strides, dtype) for dtype, strides in first], *self.strides[len(first) :])
+        return replace(self.less(taken), dtypes=dtypes, strides=strides)
+
     def check(self, plan: Plan, how: str = "") -> Plan:
         """The plan. Raises LimitError, saying `how` it came to be, if it takes more."""
         if (least := self.peak(plan)) > self.bytes:
@@ -74,9 +81,11 @@ def room_on(
     room = room_for(limit, backend.memory_bytes(), backend.profile, operands)
     if strides is None:
         return room
-    items = [dtype.itemsize for dtype in room.dtypes]
-    elements = [tuple([stride // item for stride in own]) for own, item in zip(strides, items, strict=True)]
-    return replace(room, strides=tuple(elements))
+    return replace(room, strides=tuple(map(_in_elements, strides, room.dtypes)))
+
+
+def _in_elements(strides: Sequence[int], dtype: Dtype) -> Strides:
+    return tuple([stride // dtype.itemsize for stride in strides])
 
 
 def strides_within(options: Options, arrays: Sequence[Array]) -> tuple[tuple[int, ...], ...] | None:

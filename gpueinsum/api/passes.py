@@ -38,6 +38,7 @@ class Passes(NamedTuple):
     both: Plan
     first: Plan
     rest: Plan
+    left: Room | None = None  # within a limit: the room for `rest`, with the values and what it is given in memory
 
     def seconds(self, room: Room) -> float:
         """Predicted."""
@@ -54,8 +55,10 @@ def plan_passes(plan: Plan, wrt: tuple[int, ...], options: Options, room: Room |
     whole = _apart(plan, both, plan) if plan.sliced else _kept(plan, both, len(plan.steps))
     if room is None:
         return whole
-    if not plan.sliced and _kept_peak(plan, whole, _copied_bytes(plan, both, room), room) <= room.bytes:
-        return whole
+    if not plan.sliced:
+        found = _kept_in(plan, whole, _copied_bytes(plan, both, room), room)
+        if found is not None:
+            return found
     try:
         return _within(plan, wrt, options, room)
     except LimitError as refused:
@@ -116,14 +119,14 @@ def _kept_within(plan: Plan, wrt: tuple[int, ...], optimize: Optimize, room: Roo
         found = find(both, int(share * room.bytes) - taken, len(plan.steps))
         if found is None:
             return None
-        passes = _kept(plan, *found)
-        if _kept_peak(plan, passes, taken, room) <= room.bytes:
+        passes = _kept_in(plan, _kept(plan, *found), taken, room)
+        if passes is not None:
             return passes
     return None
 
 
-def _kept_peak(plan: Plan, passes: Passes, taken: int, room: Room) -> int:
-    """The bytes of both passes, each with what is there while it runs; cotangents are in C order."""
+def _kept_in(plan: Plan, passes: Passes, taken: int, room: Room) -> Passes | None:
+    """The passes, if each fits beside what is there while it runs, for cotangents in C order."""
     first, rest, owner = passes.first, passes.rest, passes.first.owners()
     stays = _bytes(first, {owner[register] for register in first.outputs if owner[register] >= len(plan.inputs)})
     size, kept = dict(plan.sizes), len(first.outputs) - len(plan.outputs)
@@ -131,9 +134,11 @@ def _kept_peak(plan: Plan, passes: Passes, taken: int, room: Room) -> int:
     made = schedule(first, room.profile, read_strides(plan, room.cast(plan), given))
     cotangents = [c_strides(term, dict(rest.sizes)) for term in rest.inputs[: len(rest.inputs) - kept]]
     later = (*cotangents, *[strides_of(made, register) for register in made.outputs[:kept]])
-    forward = replace(room, dtypes=(np.dtype(plan.dtype),) * len(plan.inputs), strides=made.strides, taken=0)
-    backward = replace(room, dtypes=(np.dtype(plan.dtype),) * len(rest.inputs), strides=later, taken=0)
-    return room.taken + taken + max(forward.peak(first), stays + backward.peak(rest))
+    room = room.less(taken)
+    forward = replace(room, dtypes=(np.dtype(plan.dtype),) * len(plan.inputs), strides=made.strides)
+    backward = replace(room.less(stays), dtypes=(np.dtype(plan.dtype),) * len(rest.inputs), strides=later)
+    fits = max(forward.peak(first), backward.peak(rest)) <= room.bytes
+    return passes._replace(left=backward) if fits else None
 
 
 def _copied_bytes(plan: Plan, both: Plan, room: Room) -> int:
@@ -158,9 +163,16 @@ def _apart(plan: Plan, both: Plan, forward: Plan) -> Passes:
 def _apart_within(plan: Plan, wrt: tuple[int, ...], optimize: Optimize, runs: int, room: Room) -> Passes:
     """The values are there when the backward pass runs, and so are casts of operands if the forward pass made them."""
     forward = plan_within(plan, room, runs)
-    casts = 0 if forward.sliced else _bytes(plan, room.cast(plan))
-    both = plan_within(grad.vjp(plan, wrt, optimize), room.less(casts), runs)
-    return _apart(plan, both, forward)
+    cast = frozenset() if forward.sliced else room.cast(plan)
+    room = room.less(_bytes(plan, cast))
+    passes = _apart(plan, plan_within(grad.vjp(plan, wrt, optimize), room, runs), forward)
+    size, own = dict(plan.sizes), np.dtype(plan.dtype)
+    given = read_strides(plan, cast, room.strides or [c_strides(term, size) for term in plan.inputs])
+    kept = passes.first.outputs[: -len(plan.outputs)]
+    cotangents = [c_strides(term, size) for term in passes.rest.inputs[: -len(kept) or None]]
+    dtypes = [*[own] * len(cotangents), *[own if k in cast else room.dtypes[k] for k in kept]]
+    left = replace(room, dtypes=tuple(dtypes), strides=(*cotangents, *[given[k] for k in kept]))
+    return passes._replace(left=left.less(_bytes(plan, plan.outputs)))
 
 
 def _bytes(plan: Plan, registers: Iterable[int]) -> int:

@@ -125,7 +125,9 @@ def _pull(
     with on(device):
         left = iter(map(array_of, intermediates))
         kept = [next(left) if position is None else array_of(operands[position]) for position in passes.kept]
-        gradients = passes.backward.run(*passes.backward.cast([*map(array_of, cotangents), *kept]))
+        arrays = [*map(array_of, cotangents)]
+        backward = passes.pull(arrays)
+        gradients = backward.run(*backward.cast([*arrays, *kept]))
         return tuple([result_of(gradient, dtype) for gradient, dtype in zip(gradients, passes.dtypes, strict=True)])
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from time import perf_counter
 
 import numpy as np
@@ -128,7 +129,15 @@ def test_random_gradients_keep_to_their_limits(first, device):
         def vjp(limit, *args, **options):
             """The pullback takes from the same limit, with the value in memory."""
             value, pullback = device.run(partial(ge.vjp, *args, **options), limit)
-            return value, lambda cotangent: device.run(lambda **_: pullback(cotangent), limit)
+
+            def pull(cotangent):
+                try:
+                    return device.run(lambda **_: pullback(cotangent), limit)
+                except ge.LimitError:  # which says that one in C order would do
+                    plain = np.array(cotangent, value.dtype, order="C")
+                    return device.run(lambda **_: pullback(plain), limit)
+
+            return value, pull
 
         def gradients(limit):
             for direction in call.directions:
@@ -143,6 +152,37 @@ def test_random_gradients_keep_to_their_limits(first, device):
         run_within(lambda limit: run_within(tangents, limit), limit)
 
     assert_passes(check_there, range(first, first + 10), random_call)
+
+
+@pytest.mark.parametrize("device", ["simulated"], indirect=True)
+def test_pullbacks_keep_to_their_limits_for_any_cotangents(device, rng):
+    """Some need more than those in C order, for which passes are planned, and are refused where there is no room."""
+    x, y = rng.standard_normal((8, 9, 6)), rng.standard_normal((6, 7, 5))
+    shape = (8, 9, 7, 5)
+    plain = {"spread": np.ones(shape), "ordered": rng.standard_normal(shape), "batch": rng.standard_normal((2, *shape))}
+    given = {**plain, "spread": np.broadcast_to(1.0, shape), "ordered": np.asfortranarray(plain["ordered"])}
+
+    def gradients(limit, name):
+        """Those that are found, or what is said instead."""
+        _, pullback = device.run(partial(ge.vjp, "abi,icd->abcd", x, y), limit)
+        try:
+            return device.run(lambda **_: pullback(given[name]), limit)
+        except ge.LimitError as error:
+            return str(error)
+
+    refused = []
+    for limit, name in product((27_000, 30_000, 40_000, 60_000), given):
+        found = gradients(limit, name)
+        if isinstance(found, str):
+            instead = (
+                "a smaller batch of cotangents" if name == "batch" else "a cotangent of the value's dtype in C order"
+            )
+            assert found.endswith(f"would do, and so would {instead}")
+            refused.append((limit, name))
+            continue
+        for gradient, expected in zip(found, ge.vjp("abi,icd->abcd", x, y)[1](plain[name]), strict=True):
+            np.testing.assert_allclose(gradient, expected)
+    assert refused == [*product([27_000], given), (30_000, "spread"), (30_000, "batch"), (40_000, "spread")]
 
 
 @pytest.mark.parametrize("first", range(0, 2_000 if LONG else 40, 20))
