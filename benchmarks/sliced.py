@@ -37,7 +37,7 @@ def measure(plan: Plan, case: Case, seconds: float) -> Measured:
     """All slices of a plan if they should take no more than so many seconds, else some of them, chosen by chance."""
     run, predicted = _SlicedRun(plan, case.operands), predicted_seconds(plan, HOST.profile)
     numbers = sample(run.slices.count, seconds / predicted)
-    few = numbers if predicted < _SHORT else sample(run.slices.count, _FEW / run.slices.count)
+    few = numbers if predicted < _SHORT else sample(run.slices.count, _FEW / max(1, run.slices.count))
     nbytes = peak_bytes(lambda: run(few))
     result, taken = run(numbers)
     if taken < _SHORT:
@@ -45,7 +45,8 @@ def measure(plan: Plan, case: Case, seconds: float) -> Measured:
     places: list[Place] = [{}]
     if len(numbers) < run.slices.count:
         (result, _), places = run(few), [run.place(number) for number in few]
-    return Measured(nbytes, taken, len(numbers), case.error(result, places))
+    inner = plan.slices.number // max(1, run.slices.count)  # slices of the inner loop, if there is one
+    return Measured(nbytes, taken, len(numbers) * inner, case.error(result, places))
 
 
 def sample(count: int, share: float) -> Sequence[int]:

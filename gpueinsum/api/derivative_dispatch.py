@@ -84,13 +84,13 @@ def both_passes(
     kept, owner = first.outputs[: len(first.outputs) - outputs], first.owners()
     check_dimensions(both)
 
-    def other(kinds: tuple[tuple[Dtype, Strides], ...], positions: tuple[int, ...] = (), size: int = 0) -> Call:
-        plan = batch(rest, positions, size) if size else rest
+    def other(kinds: tuple[tuple[Dtype, Strides], ...], positions: tuple[int, ...], *size: int) -> Call:
+        plan = batch(rest, positions, *size) if size else rest
         if left is not None:
-            room = left.given(kinds, max(0, size - 1) * gradients)
+            room = left.given(kinds, (max(1, *size) - 1) * gradients if size else 0)
             if room.peak(plan) > room.bytes:
                 try:
-                    plan = plan_within(replace(plan, sliced=()), room, options.runs)
+                    plan = plan_within(plan.unsliced(), room, options.runs)
                 except LimitError as error:
                     instead = "a smaller batch of cotangents" if size else "a cotangent of the value's dtype in C order"
                     raise LimitError(f"{error}, and so would {instead}", error.least) from None

@@ -217,7 +217,7 @@ def _new_call(
     casts = needed_casts(operands, compute, target)
     output, is_borrowed = plan.term(plan.outputs[0]), is_view(plan)
     if is_borrowed:
-        plan = replace(plan, sliced=())  # a view takes no memory
+        plan = plan.unsliced()  # a view takes no memory
     run = backend.bind_single(plan, options.mode, strides if casts[0] is None else None)
     if is_borrowed and stays_view(plan, operands, out, options):
         return Call(run if plan.steps else operator.methodcaller("view"), None, None, not output)

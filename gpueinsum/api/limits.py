@@ -14,10 +14,10 @@ from gpueinsum.backends.base import Backend
 from gpueinsum.backends.footprint import cast_operands, run_bytes
 from gpueinsum.costs.profile import Profile
 from gpueinsum.language.plan import Plan
-from gpueinsum.language.subscripts import Shape
+from gpueinsum.language.subscripts import Shape, Term
 from gpueinsum.planning.checkpoint import too_small
 from gpueinsum.schedule.problem import Strides, c_strides
-from gpueinsum.schedule.slices import predicted_seconds
+from gpueinsum.schedule.slices import copied_terms, predicted_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,19 @@ class Room:
 
     def peak(self, plan: Plan) -> int:
         """What is taken, and what a run takes: intermediates, outputs, casts, what steps take for themselves."""
-        own, size, others = np.dtype(plan.dtype), dict(plan.sizes), plan.inputs[len(self.dtypes) :]
-        dtypes = [*self.dtypes, *[own] * len(others)]
-        strides = None if self.strides is None else (*self.strides, *[c_strides(term, size) for term in others])
-        return self.taken + run_bytes(plan, self.profile if self.counts_steps else None, dtypes, strides=strides)
+        dtypes = [*self.dtypes, *[np.dtype(plan.dtype)] * (len(plan.inputs) - len(self.dtypes))]
+        device = self.profile if self.counts_steps else None
+        return self.taken + run_bytes(plan, device, dtypes, strides=self._strides_for(plan))
+
+    def _strides_for(self, plan: Plan) -> tuple[Strides, ...] | None:
+        """Of all its operands: those that are not known are in C order."""
+        size, known = dict(plan.sizes), self.strides
+        return known and (*known, *[c_strides(term, size) for term in plan.inputs[len(known) :]])
+
+    def copies(self, plan: Plan) -> list[tuple[int, Term]]:
+        """What steps of a plan in slices copy for themselves, and the numbers of these steps."""
+        cast, strides = self.cast(plan), self._strides_for(plan)
+        return copied_terms(plan, self.profile, cast, strides) if self.counts_steps else []
 
     def cast(self, plan: Plan) -> frozenset[int]:
         """The operands that are cast to the plan's dtype."""

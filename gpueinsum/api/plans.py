@@ -42,7 +42,7 @@ def plan_and_dtypes(
         if is_view(plan):
             is_copied = not stays_view(plan, operands, out, options)
             own = result_bytes([plan.shape(plan.outputs[0])], compute) if is_copied else 0
-            plan = room.less(own).check(replace(plan, sliced=()))
+            plan = room.less(own).check(plan.unsliced())
         else:
             subscripts = resolve(expression, tuple([shape for shape, _ in operands]))
             plan = expression_within(subscripts, plan, room, options)

@@ -15,7 +15,7 @@ from gpueinsum.language.plan import Plan
 from gpueinsum.language.slices import cut
 from gpueinsum.schedule.problem import Strides
 from gpueinsum.schedule.schedule import Schedule, schedule
-from gpueinsum.schedule.slices import read_strides, schedule_slices
+from gpueinsum.schedule.slices import SlicesSchedule, read_strides, schedule_slices
 
 
 def peak_bytes(plan: Plan, device: str | Profile | None = None) -> int:
@@ -33,9 +33,13 @@ def _peak_bytes(
     if not plan.sliced:
         read = None if strides is None else read_strides(plan, packed, strides)
         return schedule_bytes(schedule(plan, profile, read))
-    made = schedule_slices(plan, profile, packed, strides)
-    once, each = schedule_bytes(made.once), schedule_bytes(made.each)
-    return counts.peak_in_slices(plan, once, each, lambda part: peak_bytes(part, profile))
+    return _bytes_in_slices(plan, schedule_slices(plan, profile, packed, strides))
+
+
+def _bytes_in_slices(plan: Plan, made: SlicesSchedule) -> int:
+    once, each, profile = schedule_bytes(made.once), made.each, made.once.profile
+    nbytes = schedule_bytes(each) if isinstance(each, Schedule) else _bytes_in_slices(made.slices.each, each)
+    return counts.peak_in_slices(plan, once, nbytes, lambda part: peak_bytes(part, profile))
 
 
 def schedule_bytes(made: Schedule) -> int:

@@ -28,7 +28,23 @@ class BoundSlices:
         self._backend, self._memory, self._dtype = backend, mode.memory, np.dtype(plan.dtype)
         self.zeros = backend.bind(self.slices.zeros, mode._replace(graph=False))
         self._once = backend.bind(self.slices.once, mode._replace(graph=False))
-        self._each = lru_cache(maxsize=None)(lambda *lengths: backend.bind(self.slices.of_lengths(*lengths), mode))
+        self._mode, self._each = mode, lru_cache(maxsize=None)(self._bind)
+
+    def _bind(self, *lengths: int) -> Callable[..., tuple[Array, ...]]:
+        """What runs a slice whose blocks have these lengths."""
+        plan = self.slices.of_lengths(*lengths)
+        return BoundSlices(plan, self._backend, self._mode).run if plan.sliced else self._backend.bind(plan, self._mode)
+
+    def run(self, *given: Array) -> tuple[Array, ...]:
+        """The plan's outputs."""
+        return self.run_slices(range(self.slices.count), *given)
+
+    def run_slices(self, numbers: Iterable[int], *given: Array) -> tuple[Array, ...]:
+        """The plan's outputs as the sum of the slices of these numbers."""
+        operands = self.place(given)
+        made, kept = self.zeros(), self.once(operands)
+        self.add(numbers, operands, kept, made)
+        return self.outputs(operands, kept, made)
 
     def place(self, operands: Sequence[Array]) -> list[Array]:
         """Operands of any dtype, each on the host or the device, as the other methods take them.
@@ -91,13 +107,7 @@ def bind_slices(plan: Plan, backend: Backend, mode: Mode) -> Callable[..., tuple
     """`Backend.bind` for a plan with sliced labels."""
     bound = BoundSlices(plan, backend, mode)
 
-    def run(*given: Array) -> tuple[Array, ...]:
-        operands = bound.place(given)
-        made, kept = bound.zeros(), bound.once(operands)
-        bound.add(track(range(bound.slices.count), "slices"), operands, kept, made)
-        return bound.outputs(operands, kept, made)
-
-    return run
+    return lambda *given: bound.run_slices(track(range(bound.slices.count), "slices"), *given)
 
 
 def place(term: Term, at: Place) -> tuple[object, ...]:

@@ -83,8 +83,9 @@ def total_flops(plan: Plan) -> int:
 
 def slice_count(plan: Plan) -> SliceCount:
     """`Plan.slices`."""
-    whole = total_flops(replace(plan, sliced=()))
-    return SliceCount(max(1, cut(plan).count), dict(plan.sliced), total_flops(plan) / whole if whole else 1.0)
+    whole, slices = total_flops(plan.unsliced()), cut(plan)
+    number = slices.count * (slice_count(slices.each).number if plan.inner else 1)
+    return SliceCount(max(1, number), dict(plan.sliced), total_flops(plan) / whole if whole else 1.0)
 
 
 def peak_bytes(plan: Plan) -> int:

@@ -75,6 +75,8 @@ def _conditions(plan: Plan) -> Iterator[tuple[bool, str]]:
         is_one = isinstance(label, str) and label in size and labels.count(label) == 1
         yield is_one, f"sliced label {label!r} has no size, or is listed twice"
         yield type(block) is int and block > 0, f"slices have {block!r} values of label {label!r}, not at least one"
+    is_some = type(plan.inner) is int and 0 <= plan.inner < max(1, len(labels))
+    yield is_some, f"{plan.inner!r} of {len(labels)} sliced labels are no inner loop"
 
 
 def _repeats(term: Term) -> bool:

@@ -43,18 +43,40 @@ def dependences(plan: Plan, label: Label) -> list[Dependence]:
     return found
 
 
-def labels_in_slices(plan: Plan) -> Term:
-    """The sliced labels that a plan is cut along: those whose values are all in one slice leave nothing to save."""
+def labels_in_slices(plan: Plan, inner: int = 0) -> Term:
+    """The sliced labels that a plan is cut along, but for those of the `inner` last.
+
+    Those whose values are all in one slice leave nothing to save.
+    """
     size = dict(plan.sizes)
-    return "".join([label for label, block in plan.sliced if size[label] > block])
+    return "".join([label for label, block in plan.sliced[: len(plan.sliced) - inner] if size[label] > block])
 
 
 def whole_registers(plan: Plan) -> set[int]:
     """The registers that are the same in every slice."""
-    whole = set(range(len(plan.inputs) + len(plan.steps)))
-    for label in labels_in_slices(plan):
-        whole -= {register for register, each in enumerate(dependences(plan, label)) if each is not Dependence.NONE}
-    return whole
+    labels = {*labels_in_slices(plan)}
+    changes = [not labels.isdisjoint(term) for term in plan.inputs]
+    for step in plan.steps:
+        changes.append(any(changes[source] for source in step.sources) or not labels.isdisjoint(step.out))
+    return {register for register, does in enumerate(changes) if not does}
+
+
+def sliceable_labels(plan: Plan) -> set[Label]:
+    """Those for which `dependences` raises no error, found in one pass over the steps."""
+    refused = set[Label]()
+    parts, sums = [{*term} for term in plan.inputs], [set[Label]() for _ in plan.inputs]  # the labels of each register
+    for step in plan.steps:
+        for source, term in sides(step):
+            refused.update(*[pair for pair in zip(term, plan.term(source), strict=True) if pair[0] != pair[1]])
+        found = [parts[source] | sums[source] for source in step.sources]
+        summed = set[Label]().union(*[sums[source] for source in step.sources])
+        every = found if isinstance(step, Contract) else [sums[source] for source in step.sources]
+        in_all = set.intersection(*every) if every else set[Label]()
+        refused |= summed & {*step.out}
+        refused |= summed & in_all if isinstance(step, Contract) else summed - in_all
+        parts.append({*step.out})
+        sums.append(set[Label]().union(*found) - {*step.out})
+    return {label for label, _ in plan.sizes} - refused
 
 
 def _is_linear(step: Step, label: Label, sources: Sequence[Dependence]) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -65,6 +65,8 @@ class Plan(Registers):
     To save memory the steps are run slice by slice: `sliced` lists labels, and how many of its values a slice has of
     each, the last slice perhaps fewer. A slice takes the parts of the operands there. Outputs that have such a label
     are written part by part, others are the sums over the slices. What depends on no sliced label is computed once.
+    The last `inner` of these labels are an inner loop: what depends on none of them is computed once for each slice of
+    the others, and kept while the inner loop is run.
     """
 
     inputs: tuple[Term, ...]
@@ -73,6 +75,11 @@ class Plan(Registers):
     sizes: tuple[tuple[Label, int], ...]
     dtype: str
     sliced: tuple[tuple[Label, int], ...] = ()
+    inner: int = 0
+
+    def unsliced(self) -> Plan:
+        """The plan without slices."""
+        return replace(self, sliced=(), inner=0)
 
     def duplicates(self) -> dict[int, int]:
         """The registers that hold what an earlier one held, by the first that did: computed again to save memory."""
@@ -178,7 +185,7 @@ class Plan(Registers):
         >>> from gpueinsum import einsum_plan
         >>> shapes = (100_000, 100), (20, 100, 100), (100_000, 100)
         >>> einsum_plan("ab,cbe,ae->ac", *shapes, memory_limit="64MiB", device="h200").slices
-        SliceCount(number=37, labels={'a': 2703}, overhead=1.0)
+        SliceCount(number=33, labels={'a': 3031}, overhead=1.0)
         """
         from gpueinsum.costs.counts import slice_count
 
@@ -195,8 +202,10 @@ class Plan(Registers):
             return " ".join(f"{label}={size[label]}" for label in labels) or "-"
 
         first = self.duplicates()
-        parts = " ".join(f"{label}={block}/{size[label]}" for label, block in self.sliced)
-        slices = f"  in slices of {parts}" if self.sliced else ""
+        parts = [f"{label}={block}/{size[label]}" for label, block in self.sliced]
+        outer = len(parts) - self.inner
+        within = f", each in slices of {' '.join(parts[outer:])}" if self.inner else ""
+        slices = f"  in slices of {' '.join(parts[:outer])}{within}" if parts else ""
         lines = [f"{self.equation}  {self.dtype}  {sized(distinct(''.join(self.inputs)))}{slices}"]
         for register, step in enumerate(self.steps, len(self.inputs)):
             sources = ", ".join(f"%{source}" for source in step.sources)

@@ -46,7 +46,8 @@ class Slices:
     that do not depend on all sliced labels are the same in all blocks of the labels in `repeated`, and count in the
     first. The plan's `outputs` are among its operands, the results and the outputs of `once`, numbered in this order.
 
-    Of a label in blocks of one value `each` has nothing left; it has others in the size of a whole block.
+    Of a label in blocks of one value `each` has nothing left; it has others in the size of a whole block. It is a plan
+    in slices itself if the plan has an inner loop.
     """
 
     labels: tuple[SlicedLabel, ...]
@@ -107,20 +108,22 @@ class Slices:
 def cut(plan: Plan) -> Slices:
     """The plans that a plan is run by in slices. Raises PlanError if a step needs a sum over them before it is made."""
     size, block, operands = dict(plan.sizes), dict(plan.sliced), range(len(plan.inputs))
-    labels = labels_in_slices(plan)
+    labels = labels_in_slices(plan, plan.inner)
     found = {label: dependences(plan, label) for label in labels}
     whole = whole_registers(plan)
     written = [register for register in dict.fromkeys(plan.outputs) if register not in operands]
     results = [register for register in written if register not in whole]
     kept = [register for register in written if register in whole]
-    once, each = split(replace(one_slice(plan), outputs=tuple(results)), sorted(whole), kept)
+    inner = plan.sliced[len(plan.sliced) - plan.inner :]
+    part = replace(_largest_slice(plan, labels), sliced=inner, inner=0, outputs=tuple(results))
+    once, each = split(part, sorted(whole), kept)
     frontier = [-1] * (len(once.outputs) - len(kept))
     arrays = [*operands, *results, *frontier, *kept]
     zeros = tuple([Add((), plan.term(register)) for register in results])
     return Slices(
         tuple([SlicedLabel(label, size[label], block[label]) for label in labels]),
         Plan((), zeros, tuple(range(len(zeros))), plan.sizes, "float32" if plan.dtype in HALVES else plan.dtype),
-        once,
+        once.unsliced(),
         each,
         tuple([operand for operand in operands if operand in whole]),
         tuple([operand for operand in operands if operand not in whole]),
@@ -132,16 +135,18 @@ def cut(plan: Plan) -> Slices:
 
 def one_slice(plan: Plan) -> Plan:
     """What is run for the largest slice, and what is run once, as one plan without sliced labels."""
-    if not plan.sliced:
-        return plan
-    block = {label: block for label, block in plan.sliced if label in labels_in_slices(plan)}
+    return _largest_slice(plan, labels_in_slices(plan)).unsliced() if plan.sliced else plan
+
+
+def _largest_slice(plan: Plan, labels: Term) -> Plan:
+    """The plan for a whole block of each of these labels; those of blocks of one value are gone."""
+    block = {label: block for label, block in plan.sliced if label in labels}
     single = "".join([label for label, length in block.items() if length == 1])
     return replace(
         plan,
         inputs=tuple([without(term, single) for term in plan.inputs]),
         steps=tuple([_step_without(step, single) for step in plan.steps]),
         sizes=tuple([(label, block.get(label, size)) for label, size in plan.sizes if label not in single]),
-        sliced=(),
     )
 
 

@@ -64,4 +64,5 @@ def batch(plan: Plan, positions: Collection[int], size: int) -> Plan:
             case _:
                 assert_never(moved)
     outputs = tuple([spread(number[output]) for output in plan.outputs])
-    return Plan(inputs, tuple(steps), outputs, ((label, size), *sizes.items()), plan.dtype, plan.sliced)
+    every = ((label, size), *sizes.items())
+    return replace(plan, inputs=inputs, steps=tuple(steps), outputs=outputs, sizes=every)

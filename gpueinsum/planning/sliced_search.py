@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache, partial
 from random import Random
 from time import perf_counter
@@ -71,7 +70,7 @@ def cheapest_in_slices(
         path = next(fresh) if is_fresh else best_path
         with contextlib.suppress(LimitError):  # of an order that takes more in any slices
             for factor in _STAGES:
-                halfway = slice_plan(network.plan(path), room.roughly(factor), runs=0)
+                halfway = slice_plan(network.plan(path), room.roughly(factor), runs=0, in_loops=False)
                 tree = Tree(network.inputs, network.output, size | dict(halfway.sliced), path, price)
                 anneal(tree, rng, 0 if is_fresh else _SWEEPS, end)
                 refine_tree(tree, end)
@@ -83,7 +82,7 @@ def cheapest_in_slices(
     if best is None:
         assert refused is not None
         raise refused
-    return min(best, slice_plan(replace(best, sliced=()), room, runs), key=room.seconds)
+    return min(best, slice_plan(best.unsliced(), room, runs), key=room.seconds)
 
 
 def reorder(subscripts: Subscripts, plan: Plan) -> Plan:

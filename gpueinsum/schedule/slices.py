@@ -10,19 +10,23 @@ from functools import lru_cache
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import pass_seconds
+from gpueinsum.language.dependence import whole_registers
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.slices import Slices, cut
+from gpueinsum.language.subscripts import Term
+from gpueinsum.schedule.candidate import Pass
+from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.problem import Strides, c_strides, dense_strides
 from gpueinsum.schedule.schedule import Schedule, schedule
 
 
 @dataclass(frozen=True, slots=True)
 class SlicesSchedule:
-    """The schedules of a plan in slices whose operands are in C order; `each` is that of the largest slice."""
+    """The schedules of a plan in slices; `each` is that of the largest slice, which may have an inner loop."""
 
     slices: Slices
     once: Schedule
-    each: Schedule
+    each: Schedule | SlicesSchedule
 
     @property
     def seconds(self) -> float:
@@ -32,10 +36,10 @@ class SlicesSchedule:
 
     def _adding(self) -> float:
         """Each part of a result is read, and written to the result or added to it."""
-        each, item = self.each, item_bytes(self.each.dtype)
+        each, item = self.slices.each, item_bytes(self.slices.each.dtype)
         pairs = zip(each.outputs, self.slices.summed, strict=True)
         parts = [(2 + is_summed) * math.prod(each.shape(output)) * item for output, is_summed in pairs]
-        return sum(pass_seconds(each.profile, part) for part in parts)
+        return sum(pass_seconds(self.once.profile, part) for part in parts)
 
 
 @lru_cache(maxsize=256)
@@ -63,7 +67,33 @@ def schedule_slices(
     needed = len(slices.each.inputs) - len(slices.late)
     each = [*parts, *[strides_of(once, output) for output in once.outputs[:needed]]]
     each = read_strides(slices.each, copied, each)
+    if plan.inner:
+        return SlicesSchedule(slices, once, schedule_slices(slices.each, profile, strides=tuple(each)))
     return SlicesSchedule(slices, once, schedule(slices.each, profile, each))
+
+
+def copied_terms(
+    plan: Plan, profile: Profile, packed: frozenset[int] = frozenset(), strides: tuple[Strides, ...] | None = None
+) -> list[tuple[int, Term]]:
+    """What the products of a slice copy: the number of the step in the plan, and the labels of what it copies.
+
+    Steps that are run as one with others count as one of these.
+    """
+    made = schedule_slices(plan, profile, packed, strides)
+    assert isinstance(made.each, Schedule), "an inner loop has slices of its own"
+    slices, each, operands, whole = made.slices, made.each, len(plan.inputs), whole_registers(plan)
+    terms = [*[plan.inputs[operand] for operand in slices.late], *slices.each.inputs[len(slices.late) :]]
+    late = iter([number for number in range(len(plan.steps)) if operands + number not in whole])
+    written = iter(slices.each.steps)
+    found: list[tuple[int, Term]] = []
+    for step in each.steps:
+        number = next((number for number, one in zip(late, written, strict=False) if one.out == step.out), None)
+        if number is None:
+            break
+        copies = step.taken.way.copies if isinstance(step.taken.way, Gemm | Pass) else ()
+        found += [(number, terms[source]) for source, copy in zip(step.sources, copies, strict=False) if copy]
+        terms.append(plan.steps[number].out)
+    return found
 
 
 def read_strides(plan: Plan, packed: Collection[int], strides: Sequence[Strides]) -> list[Strides]:

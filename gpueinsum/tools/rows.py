@@ -11,7 +11,7 @@ from gpueinsum.costs.counts import Cost, einsum_cost, peak_bytes, step_cost, ste
 from gpueinsum.costs.profile import Profile
 from gpueinsum.errors import visible
 from gpueinsum.language.plan import Plan, duplicates
-from gpueinsum.language.slices import cut, one_slice
+from gpueinsum.language.slices import Slices, cut, one_slice
 from gpueinsum.language.steps import Contract, Reduce, Step
 from gpueinsum.language.strides import points
 from gpueinsum.language.subscripts import Label
@@ -135,12 +135,18 @@ def _slices(plan: Plan, profile: Profile | None = None) -> list[str]:
     slices, flops = cut(plan), count_text(total_flops(plan))
     if not slices.count:
         return []
-    labels = " ".join(f"{visible(label)}={block}/{size}" for label, size, block in slices.labels)
-    line = f"the steps are those of the first of {slices.count} slices ({labels}), together {flops} flops"
+    labels = _blocks(slices)
+    if plan.inner:
+        labels += f", inner loop {_blocks(cut(slices.each))}"
+    line = f"the steps are those of the first of {plan.slices.number} slices ({labels}), together {flops} flops"
     line += f", {plan.slices.overhead:.2f} times those without slices"
     if profile is None:
         return [line]
     return [f"{line}, predicted {seconds_text(predicted_seconds(plan, profile))}"]
+
+
+def _blocks(slices: Slices) -> str:
+    return " ".join(f"{visible(label)}={block}/{size}" for label, size, block in slices.labels)
 
 
 # ---------------------------------------------------------------- how a device runs a step

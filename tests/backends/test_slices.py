@@ -158,10 +158,11 @@ def test_an_operand_that_is_an_output_is_not_copied():
 # ---------------------------------------------------------------- memory
 
 
-@pytest.mark.parametrize("labels", CUTS)
-def test_a_device_takes_what_was_foreseen(labels):
+@pytest.mark.parametrize(("labels", "inner"), [(labels, inner) for labels in CUTS for inner in range(len(labels))])
+def test_a_device_takes_what_was_foreseen(labels, inner):
     for plan in (CHAIN, CHAIN.vjp()):
-        runtime, sliced = SimulatedRuntime(H200.processors), replace(plan, sliced=tuple((label, 1) for label in labels))
+        runtime = SimulatedRuntime(H200.processors)
+        sliced = replace(plan, sliced=tuple((label, 1) for label in labels), inner=inner)
         run = CudaBackend(runtime).bind(sliced)
         results = run(*[np.zeros(plan.shape(number)) for number in range(len(plan.inputs))])
         assert runtime.peak == sliced.peak_bytes(H200)

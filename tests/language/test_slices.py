@@ -4,12 +4,15 @@ import json
 from dataclasses import replace
 
 import pytest
+from call_checks import assert_passes
+from random_gradients import random_plain_call
 
 from gpueinsum import Plan, PlanError, einsum_plan, explain
 from gpueinsum.costs.counts import total_flops
 from gpueinsum.costs.profile import profile
 from gpueinsum.costs.seconds import pass_seconds
 from gpueinsum.language.check import check_plan
+from gpueinsum.language.dependence import dependences, sliceable_labels
 from gpueinsum.language.rewrite import deduplicate, fold_constants, prune, split
 from gpueinsum.language.slices import cut, one_slice
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce
@@ -19,6 +22,7 @@ from gpueinsum.schedule.slices import predicted_seconds
 
 CHAIN = einsum_plan("ij,jk,kl->il", (2, 3), (3, 5), (5, 7), optimize=[(1, 2), (0, 1)])
 SLICED = replace(CHAIN, sliced=(("j", 1),))
+NESTED = replace(CHAIN, sliced=(("l", 2), ("i", 1)), inner=1)
 SIZES = (("i", 2), ("j", 3), ("k", 3))
 
 
@@ -29,12 +33,14 @@ def of_steps(inputs, steps, *outputs, sliced="j"):
 def test_a_plan_shows_its_slices():
     assert str(SLICED).splitlines()[0] == "ij,jk,kl->il  float64  i=2 j=3 k=5 l=7  in slices of j=1/3"
     assert SLICED.equation == CHAIN.equation
+    assert str(NESTED).splitlines()[0].endswith("  in slices of l=2/7, each in slices of i=1/2")
 
 
 def test_slices_survive_json_and_older_plans_have_none():
-    assert Plan.from_json(SLICED.to_json()) == SLICED
+    for plan in (SLICED, NESTED):
+        assert Plan.from_json(plan.to_json()) == plan
     older = json.loads(CHAIN.to_json())
-    del older["sliced"]
+    del older["sliced"], older["inner"]
     assert Plan.from_json(json.dumps(older)) == CHAIN
 
 
@@ -46,6 +52,8 @@ NO_SLICES = {
     ),
     "no value": (replace(CHAIN, sliced=(("j", 0),)), "slices have 0 values of label 'j', not at least one"),
     "no label": (replace(CHAIN, sliced=((3, 1),)), "sliced label 3 has no size"),
+    "no outer loop": (replace(NESTED, inner=2), "2 of 2 sliced labels are no inner loop"),
+    "half a loop": (replace(NESTED, inner=0.5), "0.5 of 2 sliced labels are no inner loop"),
     "a product of two sums": (
         of_steps(("j", "j"), (Reduce(0, "j", ""), Reduce(1, "j", ""), Contract(2, 3, "", "", "")), 4),
         "step 2, ,->, cannot be run in slices of 'j': it needs a whole sum over the slices",
@@ -75,10 +83,31 @@ NO_SLICES = {
 
 @pytest.mark.parametrize(("plan", "complaint"), NO_SLICES.values(), ids=NO_SLICES)
 def test_a_plan_that_is_no_sum_over_slices_is_refused(plan, complaint):
-    check_plan(replace(plan, sliced=()))
+    check_plan(plan.unsliced())
     with pytest.raises(PlanError) as caught:
         Plan.from_json(plan.to_json())
     assert complaint in str(caught.value)
+
+
+def test_labels_that_can_be_sliced_are_found_at_once():
+    """Those along which a plan is cut without an error."""
+
+    def check(call):
+        plan = einsum_plan(*call.args)
+        for derived in (plan, plan.vjp(call.wrt), plan.vjp(call.wrt).vjp(), batch(plan.vjp(call.wrt), [0], 3)):
+            found = sliceable_labels(derived)
+            for label, _ in derived.sizes:
+                try:
+                    dependences(derived, label)
+                except PlanError:
+                    assert label not in found, f"{label!r} of {derived}"
+                else:
+                    assert label in found, f"{label!r} of {derived}"
+
+    assert_passes(check, range(150), random_plain_call)
+    for plan, complaint in NO_SLICES.values():
+        if "cannot be run" in complaint:
+            assert "j" not in sliceable_labels(plan)
 
 
 def test_a_plan_in_slices_is_three_plans_without():
@@ -94,6 +123,16 @@ def test_what_is_the_same_in_every_slice_is_computed_once():
     assert [step.equation for step in slices.once.steps] == ["jk,kl->jl"]
     assert [step.equation for step in slices.each.steps] == ["j,jl->l"]
     assert slices.summed == (False,)
+
+
+def test_what_an_inner_loop_does_not_change_is_computed_once_for_all_of_it():
+    slices = cut(NESTED)
+    inner = cut(slices.each)
+    assert (slices.labels, slices.once.steps, inner.labels) == ((("l", 7, 2),), (), (("i", 2, 1),))
+    assert [step.equation for step in inner.once.steps] == ["jk,kl->jl"]
+    assert [step.equation for step in inner.each.steps] == ["j,jl->l"]
+    assert NESTED.slices == (8, {"l": 2, "i": 1}, 1.0)
+    assert replace(NESTED, inner=0).slices.overhead > 1.5
 
 
 @pytest.mark.parametrize("size", [0, 1])
@@ -127,6 +166,7 @@ def test_the_peak_is_one_slice_and_the_results():
     assert SLICED.peak_bytes() == 8 * (2 * 7 + 7 + 2 * 7)
     assert replace(CHAIN, sliced=(("i", 1),)).peak_bytes() == 8 * (2 * 7 + 3 * 7 + 7)  # the right side stays
     assert replace(CHAIN, sliced=(("l", 1),)).peak_bytes() == 8 * (2 * 7 + 3 + 2)
+    assert NESTED.peak_bytes() == 8 * (2 * 7 + 2 * 2 + 3 * 2 + 2)  # the results of the inner loop, the right side
 
 
 def test_explain_shows_the_steps_of_one_slice():
@@ -136,6 +176,7 @@ def test_explain_shows_the_steps_of_one_slice():
     assert " k,kl->l\n" in text
     assert f"intermediates and result: {SLICED.peak_bytes()} B" in text
     assert "slice" not in explain(CHAIN)
+    assert "of the first of 8 slices (l=2/7, inner loop i=1/2), together 259 flops" in explain(NESTED)
 
 
 def test_the_predicted_time_is_that_of_all_slices_and_of_adding_them_up():
@@ -144,6 +185,8 @@ def test_the_predicted_time_is_that_of_all_slices_and_of_adding_them_up():
     assert schedule(slices.once, device).seconds == 0
     assert predicted_seconds(SLICED, device) == 3 * each
     assert explain(SLICED, "h200").splitlines()[-1].endswith(f"without slices, predicted {3 * each * 1e6:.1f} µs")
+    loop = predicted_seconds(cut(NESTED).each, device)
+    assert predicted_seconds(NESTED, device) == 3.5 * (loop + pass_seconds(device, 2 * 8 * 2 * 2))
 
 
 def test_the_last_block_of_a_label_may_be_smaller():
@@ -177,6 +220,9 @@ def test_what_rewrites_plans_keeps_the_slices():
     ):
         check_plan(plan)
         assert plan.sliced == (("j", 1),)
+    for plan in (deduplicate(NESTED), batch(NESTED, [0], 4), NESTED.vjp(), NESTED.jvp()):
+        check_plan(plan)
+        assert (plan.sliced, plan.inner) == (NESTED.sliced, 1)
 
 
 def test_derivatives_of_derivatives_hold_for_slices_of_all_labels():
