@@ -68,6 +68,7 @@ class Halving:
 
     def smallest(self) -> State:
         """The largest blocks of about the least memory: of all labels halved together, of many labels one by one."""
+        self.model = self._first
         few = [state for state in self._in_halves if state.number <= _MOST_SLICES]
         found, bound = next((state for state in few if state.peak <= _ABOUT * self._least), None), max(1.0, self._least)
         while found is None:

@@ -77,17 +77,22 @@ def copied_terms(
 ) -> list[tuple[int, Term]]:
     """What the products of a slice copy: the number of the step in the plan, and the labels of what it copies.
 
-    Steps that are run as one with others count as one of these.
+    Those of the whole plan if it is in no slices. Steps that are run as one with others count as one of these.
     """
-    made = schedule_slices(plan, profile, packed, strides)
-    assert isinstance(made.each, Schedule), "an inner loop has slices of its own"
-    slices, each, operands, whole = made.slices, made.each, len(plan.inputs), whole_registers(plan)
-    terms = [*[plan.inputs[operand] for operand in slices.late], *slices.each.inputs[len(slices.late) :]]
-    late = iter([number for number in range(len(plan.steps)) if operands + number not in whole])
-    written = iter(slices.each.steps)
+    if plan.sliced:
+        made = schedule_slices(plan, profile, packed, strides)
+        slices, each, whole = made.slices, made.each, whole_registers(plan)
+        assert isinstance(each, Schedule), "an inner loop has slices of its own"
+        terms = [*[plan.inputs[operand] for operand in slices.late], *slices.each.inputs[len(slices.late) :]]
+        written = iter(slices.each.steps)
+        late = iter([number for number in range(len(plan.steps)) if len(plan.inputs) + number not in whole])
+    else:
+        each = schedule(plan, profile, None if strides is None else read_strides(plan, packed, strides))
+        terms, written, late = [*plan.inputs], iter(plan.steps), iter(range(len(plan.steps)))
     found: list[tuple[int, Term]] = []
     for step in each.steps:
-        number = next((number for number, one in zip(late, written, strict=False) if one.out == step.out), None)
+        same = (number for number, one in zip(late, written, strict=False) if {*one.out} == {*step.out})
+        number = next(same, None)
         if number is None:
             break
         copies = step.taken.way.copies if isinstance(step.taken.way, Gemm | Pass) else ()

@@ -1,6 +1,7 @@
 """Plans with sliced labels as values: what they may be, what they are run by, and that nothing drops the labels."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ from gpueinsum.language.slices import cut, one_slice
 from gpueinsum.language.steps import Add, Contract, Expand, Reduce
 from gpueinsum.planning.batch import batch
 from gpueinsum.schedule.schedule import schedule
-from gpueinsum.schedule.slices import predicted_seconds
+from gpueinsum.schedule.slices import copied_terms, predicted_seconds, schedule_slices
 
 CHAIN = einsum_plan("ij,jk,kl->il", (2, 3), (3, 5), (5, 7), optimize=[(1, 2), (0, 1)])
 SLICED = replace(CHAIN, sliced=(("j", 1),))
@@ -187,6 +188,19 @@ def test_the_predicted_time_is_that_of_all_slices_and_of_adding_them_up():
     assert explain(SLICED, "h200").splitlines()[-1].endswith(f"without slices, predicted {3 * each * 1e6:.1f} µs")
     loop = predicted_seconds(cut(NESTED).each, device)
     assert predicted_seconds(NESTED, device) == 3.5 * (loop + pass_seconds(device, 2 * 8 * 2 * 2))
+
+
+@pytest.mark.parametrize("device", [profile("cpu"), profile("h200")], ids=lambda device: device.name)
+def test_what_steps_copy_is_known_by_its_labels(device):
+    """Of each step the copies take what the schedule counts."""
+    shapes = [(10, 10, 80, 80), (80, 80, 80, 10), (10, 10, 80, 80), (10, 80, 10, 10)]
+    plan = einsum_plan("ijad,bcdk,ilab,lcjk->", *shapes, optimize=[(0, 2), (0, 1), (0, 1)])
+    for sliced in (plan, replace(plan, sliced=(("j", 1), ("b", 5)))):
+        made = schedule_slices(sliced, device).each if sliced.sliced else schedule(plan, device)
+        size, found = dict(plan.sizes) | dict(sliced.sliced), copied_terms(sliced, device)
+        counted = [8 * sum(math.prod(size[x] for x in term) for at, term in found if at == step) for step in range(3)]
+        assert sorted(counted)[-2:] == sorted(step.taken.scratch for step in made.steps)[-2:]
+        assert found[0] == (0, "ijad")
 
 
 def test_the_last_block_of_a_label_may_be_smaller():
