@@ -131,10 +131,10 @@ def _cotengra(case: Case, limit: int | None, search: float, seconds: float, whol
         for term, x in zip(inputs, case.operands, strict=True)
         for label, size in zip(term, x.shape, strict=True)
     }
-    target = None if limit is None else limit // item // 2  # of the largest array: its sources are there, too
+    target = (limit or 0) // item // 2  # of the largest array: its sources are there, too
     start, trees = time.perf_counter(), []
-    for way in ("slicing_opts", "slicing_reconf_opts"):
-        slices = {} if target is None else {way: {"target_size": target}}
+    ways = ("slicing_opts", "slicing_reconf_opts")
+    for slices in [{}] if limit is None else [{way: {"target_size": target}} for way in ways]:
         optimizer = cotengra.HyperOptimizer(max_time=search, max_repeats=10**6, parallel=False, **slices)
         tree = optimizer.search(inputs, tuple(output), sizes)
         while limit is not None and item * _peak_elements(tree) > limit and tree.max_size() > 1:

@@ -87,7 +87,7 @@ def both_passes(
     def other(kinds: tuple[tuple[Dtype, Strides], ...], positions: tuple[int, ...], *size: int) -> Call:
         plan = batch(rest, positions, *size) if size else rest
         if left is not None:
-            room = left.given(kinds, (max(1, *size) - 1) * gradients if size else 0)
+            room = left.given(kinds, (max([1, *size]) - 1) * gradients)
             if room.peak(plan) > room.bytes:
                 try:
                     plan = plan_within(plan.unsliced(), room, options.runs)

@@ -91,8 +91,9 @@ class BlockModel:
         return self._complete({}, nbytes, copied, dims, seconds, np.zeros(len(seconds), int))
 
     def with_copies(self, copies: Sequence[Copy]) -> BlockModel:
-        """The model with these copies."""
+        """The model with these copies instead of its own."""
         made = copy.copy(self)
+        made.copies = copies
         made.copied, made.copied_at = self._places(copies)
         made.__dict__.pop("start", None)
         return made
@@ -106,6 +107,10 @@ class BlockModel:
     def peak(self) -> float:
         """Bytes without slices."""
         return self.start.peak
+
+    def block(self, state: State, label: Label) -> int:
+        """How many values of a label a slice has."""
+        return state.blocks.get(label, self.size[label])
 
     def with_block(self, state: State, label: Label, block: int) -> State:
         """The state with a block of another length."""
@@ -194,10 +199,6 @@ class BlockModel:
             if owner >= 0:
                 ends[owner] = max(ends[owner], last.get(register, count - 1))
         return ends
-
-    def block(self, state: State, label: Label) -> int:
-        """How many values of a label a slice has."""
-        return state.blocks.get(label, self.size[label])
 
 
 def _parts(step: Step, plan: Plan) -> tuple[Term, Term, Term, Term]:

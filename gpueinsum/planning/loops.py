@@ -1,6 +1,6 @@
 """Sliced labels as an outer and an inner loop: what depends on no label of the inner one is computed less often.
 
-Of a circuit of 42 qubits within 8 GiB one inner loop took half the predicted time; more loops took 2 % less.
+Of a circuit of 42 qubits within 1 GiB one inner loop took 0.51 of the predicted time without, three loops 0.48.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import ast
 import contextlib
 import inspect
 import re
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from simulated import cupy as simulated_cupy
 
 import gpueinsum
 
-cupy = pytest.importorskip("cupy")
+cupy = pytest.importorskip("cupy", reason="CuPy is not installed: its names are not looked up")
 if cupy.__version__ == simulated_cupy.VERSION:
     pytest.skip("this is the stand-in, and not CuPy", allow_module_level=True)
 
@@ -99,7 +100,11 @@ class Reader(ast.NodeVisitor):
 
     def visit_ImportFrom(self, node):
         if node.module and node.module.split(".")[0] in ("cupy", "cupyx"):
-            module = pytest.importorskip(node.module)
+            try:
+                module = import_module(node.module)
+            except ModuleNotFoundError as error:
+                self.faults.append(f"line {node.lineno}: {error}")
+                return
             for alias in node.names:
                 self.checked += 1
                 if not _has(module, alias.name) and find_spec(f"{node.module}.{alias.name}") is None:
@@ -197,6 +202,7 @@ def test_the_names_that_are_checked_are_many():
         ("cupy.cuda.Stream(non_blocking=True).wait_event()", "missing a required argument: 'event'"),
         ("cupy.RawKernel(text, name, option=())", "unexpected keyword argument 'option'"),
         ("from cupy.cuda import runtim", "has no runtim"),
+        ("from cupy.cudo import Stream", "No module named 'cupy.cudo'"),
     ],
 )
 def test_what_cupy_lacks_is_found(text, fault):
