@@ -14,6 +14,7 @@ from benchmarks.units import percent_text
 from benchmarks.workloads import Workload
 from gpueinsum.costs.counts import einsum_cost
 from gpueinsum.costs.profile import Profile, device_profile
+from gpueinsum.costs.seconds import floor_seconds
 from gpueinsum.schedule.schedule import Schedule, schedule
 from gpueinsum.text import bytes_text, seconds_text
 
@@ -58,10 +59,9 @@ def predict(profile: Profile) -> Iterator[Predicted]:
 
 def _least(made: Schedule, profile: Profile) -> float:
     """Seconds of the steps in turn, each its operations or bytes by the full rate, or a launch."""
-    rate, size = profile.rate(made.dtype, made.precision), dict(made.sizes)
-    flops_per_second = rate.flops_per_second if rate else profile.loop_flops_per_second
-    costs = [einsum_cost(step.terms, step.out, size, made.dtype) for step in made.steps if not step.is_view]
-    return sum(max(c.flops / flops_per_second, c.bytes_moved / profile.bytes_per_second, profile.launch) for c in costs)
+    size, steps = dict(made.sizes), [step for step in made.steps if not step.is_view]
+    costs = [einsum_cost(step.terms, step.out, size, made.dtype) for step in steps]
+    return sum(floor_seconds(profile, made.dtype, c.bytes_moved, c.flops, made.precision) for c in costs)
 
 
 def family_table(found: Sequence[Predicted]) -> str:

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 _ROOT = Path(__file__).parents[1]
-TESTS = ("-m", "gpu", *map(str, sorted(_ROOT.glob("tests/backends/cuda/test_kernel_*.py"))))
+_FILES = [
+    *sorted(_ROOT.glob("tests/backends/cuda/test_kernel_*.py")),
+    _ROOT / "tests/backends/cuda/test_contraction.py",
+]
+TESTS = ("-m", "gpu", *map(str, _FILES))
 # A type of each width, for a kernel runs tens of times as long under the sanitizer; by turns, should its time be over.
 _DTYPES = ("float32", "uint8", "float16", "complex64", "complex128")
 

@@ -18,9 +18,9 @@ _LEAST_SHARE = 0.05
 _TILE, _SPLIT = 64 * 64, 1024
 # Arrays of fewer elements count as if every product took them as they lie: to find out would take longer than to copy.
 SMALL = 1 << 15
-# A tiny product sums no more elements, for no more rows or columns, and its arithmetic takes a pass no more times as
-# long as its bytes: gates on one and two qubits, batches of 4 x 4. By reasoning; not measured yet.
-_TINY, _BUSY = 8, 2.0
+# Of a product by tiles (schedule/tiling.py): instructions of a thread for each element that is read or written, and for
+# each product of real numbers; seconds until it is under way.
+_GATHER, _MULTIPLY, _START = 0.8, 1.5, 4e-6
 
 
 def pass_seconds(
@@ -81,34 +81,53 @@ def lines_conflict(stride: int, number: int) -> bool:
     return number > 8 * min(1024, (1 << 16) // max(1, math.gcd(stride, 1 << 16)))
 
 
+def floor_seconds(
+    profile: Profile, dtype: str, bytes_moved: float, flops: float, precision: str | None = None
+) -> float:
+    """What no way to run a step takes less than: its bytes or its operations at the full rate, or a launch.
+
+    On a GPU integers are multiplied at half the rate of float32, 4 instructions for each of 64 bits.
+    """
+    rate = profile.rate(dtype, precision)
+    per_second = rate.flops_per_second if rate else profile.loop_flops_per_second
+    if rate is None and profile.kind == "cuda" and (whole := profile.rate("float32")):
+        per_second = whole.flops_per_second / 2
+    try:
+        return max(profile.launch, bytes_moved / profile.bytes_per_second, flops / per_second)
+    except OverflowError:  # more than a float can tell
+        return math.inf
+
+
 def pair_seconds(profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int) -> float:
     """Of a pair by its sizes alone, of sides that lie as it wants them: a product, or a pass if that is faster.
 
-    What has a single row, column or element to sum may be either; what is tiny, or of a dtype for which the device has
-    no library, is a pass.
+    What has a single row, column or element to sum may be either; what is of a dtype for which the device has no
+    library is a pass. On a GPU a product of large arrays may be one by tiles.
     """
     moved = item_bytes(dtype) * batch * (rows * summed + summed * columns + rows * columns)
     results = batch * rows * columns
     by_pass = pass_seconds(profile, moved, product_flops(dtype, results * summed, results), arrays=2)
-    if summed == 1 or profile.rate(dtype) is None or is_tiny(profile, dtype, batch, rows, columns, summed):
+    if summed == 1 or profile.rate(dtype) is None:
         return by_pass
     by_product = product_seconds(profile, dtype, batch, rows, columns, summed, moved)
-    return by_product if min(rows, columns) > 1 else min(by_product, by_pass)
+    if min(rows, columns) == 1:
+        return min(by_product, by_pass)
+    if profile.kind == "cpu" or moved < SMALL * item_bytes(dtype):
+        return by_product
+    return min(by_product, tiled_seconds(profile, dtype, batch, rows, columns, summed))
 
 
-def is_tiny(profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int) -> bool:
-    """Whether many elements are in matrices so small that on a GPU a pass over them waits for memory.
+def tiled_seconds(profile: Profile, dtype: str, batch: int, rows: int, columns: int, summed: int) -> float:
+    """Of a product by tiles whose sizes fill them.
 
-    A product of cuBLAS' computes whole tiles of rows, columns and sums, for each of a batch anew, and of tall and
-    skinny matrices reaches a part of memory's rate (Ernst et al., "Performance engineering for real and complex tall &
-    skinny matrix multiplication kernels on GPUs", 2020, on a V100).
+    It is for what cuBLAS is slow at. cuBLAS computes whole tiles of rows, columns and sums, for each product of a batch
+    anew. Of tall and skinny matrices it reaches a part of memory's rate (Ernst et al., "Performance engineering for
+    real and complex tall & skinny matrix multiplication kernels on GPUs", 2020, on a V100).
     """
-    if profile.kind == "cpu" or min(rows, columns, summed) < 2 or max(summed, min(rows, columns)) > _TINY:
-        return False
-    elements, results = batch * (rows * summed + summed * columns + rows * columns), batch * rows * columns
-    moved = elements * item_bytes(dtype)
-    if elements < SMALL or moved > profile.memory_bytes:  # which may be more than a float can tell
-        return False
-    moving = moved / profile.bytes_per_second
-    computing = product_flops(dtype, results * summed, results) / profile.loop_flops_per_second
-    return computing <= _BUSY * moving
+    elements = batch * (rows * summed + summed * columns + rows * columns)
+    products = batch * rows * columns * summed * multiply_add_flops(dtype) // 2
+    busy = _GATHER * elements + _MULTIPLY * products
+    rate = profile.rate("float32")
+    begun = rate.flops_per_second / 2 if rate else profile.loop_flops_per_second
+    moving = elements * item_bytes(dtype) / profile.bytes_per_second
+    return profile.launch + _START + max(moving, busy / begun)

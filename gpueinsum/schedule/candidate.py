@@ -13,6 +13,7 @@ from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.mapping import LINE, MEMORY_MUST_SAVE, Gemm
 from gpueinsum.schedule.problem import Problem, Strides, c_strides
+from gpueinsum.schedule.tiled import Tiled
 
 _WARP = 32  # threads that read at once
 LINE_BYTES = {"cpu": LINE, "cuda": 32}  # bytes that memory gives at once: a line of a cache, a sector of one
@@ -94,7 +95,7 @@ class Blocks:
         return f"in blocks, {self.block.name}"
 
 
-Way = View | Zeros | Pass | Matmul | Gemm | Blocks | Scatter | Sum
+Way = View | Zeros | Pass | Matmul | Gemm | Tiled | Blocks | Scatter | Sum
 
 
 class Candidate(NamedTuple):

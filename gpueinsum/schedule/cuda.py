@@ -1,4 +1,4 @@
-"""What a GPU offers for a step: products of cuBLAS, and passes of our kernels, priced."""
+"""What a GPU offers for a step: products of cuBLAS or by tiles, and passes of our kernels, priced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gpueinsum.costs.counts import item_bytes, product_flops
-from gpueinsum.costs.seconds import is_tiny, pass_seconds
+from gpueinsum.costs.seconds import SMALL, pass_seconds
 from gpueinsum.language.steps import distinct, within, without
 from gpueinsum.language.strides import label_strides, points
 from gpueinsum.language.subscripts import Label, Term
@@ -23,37 +23,50 @@ from gpueinsum.schedule.candidate import (
 from gpueinsum.schedule.gemm import POINTER_BYTES, SINGLE
 from gpueinsum.schedule.mapping import copy_seconds, gemms
 from gpueinsum.schedule.problem import Problem, c_strides
+from gpueinsum.schedule.tiling import choose_tiles
 
 RESIDENT = 2048  # threads that one multiprocessor holds at the most
 
 
 def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
-    """One pass of a kernel; and products of cuBLAS', or of our kernel for integers, for a pair that is one.
+    """One pass of a kernel; for a pair that is a product of matrices, products of cuBLAS' and one by tiles.
 
-    A pair of several rows, columns and summed elements is a pass only where it is tiny. Matrices that a product would
-    copy to multiply them with a vector are read once by a pass; so are those of integers, whose kernel works on tiles.
+    Matrices that a product would copy to multiply them with a vector are read once by a pass.
     """
     if not problem.is_pair:
         return _kernel_passes(problem)
     _, rows, columns, summed = problem.shape
     is_matrix, is_blas = rows > 1 < columns, problem.profile.rate(problem.dtype) is not None
-    is_product = is_blas or (is_matrix and "kernel integer_gemm" not in problem.profile.lacks)
-    if summed == 1 or rows == columns == 1 or not is_product:
+    if summed == 1 or rows == columns == 1:
         return _kernel_passes(problem)
     item = item_bytes(problem.dtype)
     found = []
-    for way, seconds in gemms(problem, every):
+    for way, seconds in gemms(problem, every) if is_blas else []:
         copied = [term for term in way.copies if term is not None]
         if is_matrix or not copied:
             product = way.product
             pointers = 3 * POINTER_BYTES * product.calls * product.slots if product.pointers else 0
             scratch = sum(points(term, problem.size) for term in copied) * item + pointers
             found.append(Candidate(way, result_strides(problem, way.out), scratch, seconds))
-            if every and product.number == 1 and is_blas and problem.profile.has(SINGLE, problem.dtype):
+            if every and product.number == 1 and problem.profile.has(SINGLE, problem.dtype):
                 found.append(found[-1]._replace(way=replace(way, as_batch=True)))
-    if not is_matrix or is_tiny(problem.profile, problem.dtype, *problem.shape):
-        found += _kernel_passes(problem)
-    return found
+    if is_matrix:
+        found += _tiled(problem, min([way.seconds for way in found], default=math.inf), every)
+    return found if is_matrix and found else found + _kernel_passes(problem)
+
+
+def _tiled(problem: Problem, seconds: float, every: bool) -> list[Candidate]:
+    """A product by tiles, unless it cannot take less than so many seconds, or arrays are small."""
+    moved = sum(problem.elements) * item_bytes(problem.dtype)
+    is_small = sum(problem.elements) < SMALL or moved > problem.profile.memory_bytes
+    if is_small or (pass_seconds(problem.profile, moved) > seconds and not every):
+        return []
+    tilings = [choose_tiles(problem, layout) for layout in dict.fromkeys([problem.out, *pass_layouts(problem)[:1]])]
+    found = min(filter(None, tilings), key=lambda tiling: tiling.seconds, default=None)
+    if found is None:
+        return []
+    strides = result_strides(problem, found.tiled.out)
+    return [Candidate(found.tiled, strides, found.scratch, found.seconds)]
 
 
 def _kernel_passes(problem: Problem) -> list[Candidate]:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Self
 
 from gpueinsum.costs.profile import Profile
-from gpueinsum.costs.seconds import is_tiny, pass_seconds
+from gpueinsum.costs.seconds import pass_seconds
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Reduce, Step, distinct, without
 from gpueinsum.language.strides import points
@@ -106,23 +106,16 @@ def fuse(
 def _may_join(first: Step | Fused, second: Step | Fused, size: Sizes, dtype: str, profile: Profile) -> bool:
     """Whether one pass could be worth it; what costs most to find out comes later.
 
-    A view costs nothing, and stays; but one of what a pass writes, or a tiny product, may as well be written at once.
+    A view costs nothing, and stays; but one of what a pass writes may as well be written at once.
     """
     if first.is_view(size):
         return False
-    if second.is_view(size) and not isinstance(first, Fused) and not _is_tiny(first, size, dtype, profile):
+    if second.is_view(size) and not isinstance(first, Fused):
         return False
     one, other, inner = (points(labels, size) for labels in (first.out, second.out, first.summed))
     outer = points(second.summed, size)
     grows = other * outer * inner > max(one * inner, other * outer)
     return not grows or (inner * outer <= _MOST_SUMMED and profile.kind == "cuda")
-
-
-def _is_tiny(step: Step | Fused, size: Sizes, dtype: str, profile: Profile) -> bool:
-    if not isinstance(step, Contract):
-        return False
-    batch, rows, columns, summed = (points(x, size) for x in (step.batch, step.left, step.right, step.summed))
-    return is_tiny(profile, dtype, batch, rows, columns, summed)
 
 
 def _join(first: Step | Fused, register: int, second: Step | Fused) -> Fused | None:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import Profile
-from gpueinsum.costs.seconds import is_tiny
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Expand, Reduce, Step, within, without
 from gpueinsum.language.strides import label_strides, points
@@ -86,9 +85,6 @@ class _Prices:
     def is_large(self, step: Contract) -> bool:
         return is_large(step, self.size, self.plan.dtype, self.profile)
 
-    def is_tiny(self, pair: Contract) -> bool:
-        return is_tiny(self.profile, self.plan.dtype, *self.problem(pair, False).shape)
-
     def ideal_seconds(self, step: Contract) -> float:
         return ideal_seconds(step, self.size, self.plan.dtype, self.profile)
 
@@ -161,8 +157,6 @@ class _Weighing:
         where the sides meet, which leaves each side in one piece.
         """
         terms = [pair.out]
-        if self.prices.is_tiny(pair):
-            terms.append(_in_place(pair, self.size))
         for reader in readers:
             batch, summed = within(pair.out, reader.batch), within(pair.out, reader.summed)
             free = without(pair.out, batch + summed)
@@ -190,16 +184,6 @@ class _Weighing:
     def _cheapest(self, register: int) -> Term:
         options = self.options[register]
         return min(options, key=lambda term: options[term].seconds)
-
-
-def _in_place(pair: Contract, size: Mapping[Label, int]) -> Term:
-    """The result's labels as they lie in the larger side, what is gained in the place of what is summed: `aib` of
-    `ij,ajb`, so that a pass reads both sides as they lie.
-    """
-    larger = max(pair.lhs_term, pair.rhs_term, key=lambda term: points(term, size))
-    gained = iter(without(pair.out, larger))
-    kept = [next(gained, "") if label in pair.summed else label for label in larger]
-    return "".join([*gained, *kept])
 
 
 def _read_as(step: Contract, plan: Plan, x_term: Term, y_term: Term) -> Contract:

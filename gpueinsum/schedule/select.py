@@ -26,6 +26,7 @@ from gpueinsum.schedule.cpu import cpu_candidates, small_candidates
 from gpueinsum.schedule.cuda import cuda_candidates
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.problem import Problem, canonical
+from gpueinsum.schedule.tiled import Tiled
 
 
 def cheapest(problem: Problem) -> tuple[tuple[int, ...], Candidate]:
@@ -71,6 +72,8 @@ def _rename(way: Way, letters: dict[int, str]) -> Way:
         case Gemm():
             lhs, rhs = (term if term is None else term.translate(letters) for term in way.copies)
             return replace(way, copies=(lhs, rhs), out=way.out.translate(letters))
+        case Tiled():
+            return replace(way, out=way.out.translate(letters))
         case Blocks():
             rest = None if way.rest is None else _rename(way.rest, letters)
             return Blocks(way.label.translate(letters), way.step, _rename(way.block, letters), rest)

@@ -11,6 +11,7 @@ from gpueinsum.language.plan import Plan, check_is_plan
 from gpueinsum.language.slices import one_slice
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.schedule import ScheduledStep, schedule
+from gpueinsum.schedule.tiled import Tiled
 from gpueinsum.text import seconds_text
 from gpueinsum.tools.rows import HEADINGS, Rows, plan_rows, schedule_rows, way_texts
 
@@ -26,8 +27,10 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
     nothing at all. Peak memory is `plan.peak_bytes(device)`.
 
     For a `device` ("h200", "a100", "cpu", the file of a profile, or a profile) it is the plan as that device runs it,
-    which need not be there: layouts chosen and steps fused for it, each with its predicted time; and below, for each
-    product of large arrays, the ways there are to run it, with what they copy and take, the one that is taken first.
+    which need not be there: layouts chosen and steps fused for it, each with its predicted time and its floor, which is
+    the largest of its bytes at the device's full rate, its operations at the full rate, and a launch; and below, for
+    each product of large arrays, the ways there are to run it, with what they copy and take, the one that is taken
+    first.
     A plan with sliced labels is shown by the steps of one slice, with the number of slices and what all of them take.
     Raises PlanError for what is no plan, ProfileError for what is no device.
 
@@ -54,14 +57,17 @@ def explain(plan: Plan, device: str | Profile | None = None) -> str:
     profile = device if isinstance(device, Profile) else device_profile(device)
     made = schedule(one_slice(plan), profile, alternatives=True)
     rows = schedule_rows(made, plan)
-    cells = [(*row.cells, seconds_text(row.seconds) if row.seconds else "-", row.einsum) for row in rows.steps]
+    cells = [
+        (*row.cells, *(seconds_text(time) if time else "-" for time in (row.seconds, row.floor)), row.einsum)
+        for row in rows.steps
+    ]
     ways = [
         line
         for row, step in zip(rows.steps, made.steps, strict=True)
-        if any(isinstance(way.way, Gemm) or way.copies for way in step.candidates)
+        if any(isinstance(way.way, Gemm | Tiled) or way.copies for way in step.candidates)
         for line in ("", f"%{row.register} = {row.einsum}", *_ways(step))
     ]
-    return _text(plan, rows, (*HEADINGS, "time", "einsum"), cells, ways)
+    return _text(plan, rows, (*HEADINGS, "time", "floor", "einsum"), cells, ways)
 
 
 def _text(

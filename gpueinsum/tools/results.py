@@ -85,6 +85,8 @@ CHECKS = (
     Check("matrix product", "ij,jk->ik", ((67, 71), (71, 73))),
     Check("batched, transposed", "bji,kjb->bik", ((5, 31, 37), (41, 31, 5))),
     Check("batch of two axes", "bqhd,bkhd->bhqk", ((5, 17, 3, 24), (5, 29, 3, 24))),
+    Check("large matrix product", "ij,jk->ik", ((131, 149), (149, 137))),
+    Check("gate", "ajb,ij->aib", ((97, 3, 127), (2, 3))),
     Check("matrix times vector", "ij,j->i", ((211, 197), (197,))),
     Check("batched dot", "bi,bi->b", ((53, 101), (53, 101))),
     Check("long dot", "i,i->", ((70_001,), (70_001,))),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from gpueinsum.backends.footprint import schedule_bytes
 from gpueinsum.costs.counts import Cost, einsum_cost, peak_bytes, step_cost, step_costs, total_flops
 from gpueinsum.costs.profile import Profile
+from gpueinsum.costs.seconds import floor_seconds
 from gpueinsum.errors import visible
 from gpueinsum.language.plan import Plan, duplicates
 from gpueinsum.language.slices import Slices, cut, one_slice
@@ -21,6 +22,7 @@ from gpueinsum.schedule.gemm import Product
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.schedule import Schedule, ScheduledStep
 from gpueinsum.schedule.slices import predicted_seconds
+from gpueinsum.schedule.tiled import Tiled
 from gpueinsum.text import bytes_text, count_text, seconds_text
 
 HEADINGS = ("step", "kind", "batch", "rows", "columns", "summed", "flops", "moved", "result")
@@ -38,6 +40,7 @@ class Row(NamedTuple):
     cost: Cost
     cells: tuple[str, ...]
     seconds: float | None = None
+    floor: float = 0.0  # seconds at the full rates of memory and of products
     how: str = ""
     again: int | None = None
 
@@ -79,7 +82,10 @@ def schedule_rows(made: Schedule, plan: Plan | None = None) -> Rows:
     for register, step in enumerate(made.steps, operands):
         cost = _cost(step, size, made.dtype)
         cells = _cells(register, step.step, cost, size, step.is_view)
-        rows.append(Row(register, step.step, cost, cells, step.seconds, _how(step), again.get(register)))
+        floor = (
+            0.0 if step.is_view else floor_seconds(profile, made.dtype, cost.bytes_moved, cost.flops, made.precision)
+        )
+        rows.append(Row(register, step.step, cost, cells, step.seconds, floor, _how(step), again.get(register)))
     in_slices = plan if plan is not None and plan.sliced else None
     peak = in_slices.peak_bytes(profile) if in_slices else schedule_bytes(made)
     place = "allocated" if profile.kind == "cuda" else "copies included"
@@ -162,12 +168,23 @@ _NO_COPIES = "copy nothing"
 
 def way_texts(step: ScheduledStep, way: Way) -> tuple[str, str]:
     """What a way copies and to which order of its labels, and the shape of its products."""
+    if isinstance(way, Tiled):
+        return _NO_COPIES, _tiles(way)
     if not isinstance(way, Gemm | Pass):
         return _NO_COPIES, way.name
     sides = zip(step.terms, way.copies, strict=False)  # a pass without copies lists none
     copied = [f"{visible(term)} as {visible(copy)}" for term, copy in sides if copy is not None]
     copies = f"copy {' and '.join(copied)}" if copied else _NO_COPIES
     return copies, _shape(way.product) if isinstance(way, Gemm) else "one pass"
+
+
+def _tiles(way: Tiled) -> str:
+    """A tile of the rows, of the sum, of the columns and of the batch; into how many parts the sum is cut."""
+    batch, rows, columns, depth = way.tile
+    if way.swapped:
+        rows, columns = columns, rows
+    parts = f", the sum in {way.chunks} parts" if way.chunks > 1 else ""
+    return f"tiles of {rows} x {depth} x {columns}{f', batch of {batch}' if batch > 1 else ''}{parts}"
 
 
 def _shape(product: Product) -> str:

@@ -11,7 +11,7 @@ from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.select import HOST
 from gpueinsum.costs import seconds
 from gpueinsum.costs.profile import profile
-from gpueinsum.schedule import cpu
+from gpueinsum.schedule import cpu, cuda
 from gpueinsum.schedule import select as ways
 from gpueinsum.schedule.candidate import Pass
 from gpueinsum.schedule.mapping import Gemm
@@ -23,8 +23,10 @@ from gpueinsum.schedule.select import candidates
 @pytest.fixture(autouse=True)
 def offers(monkeypatch):
     """Small arrays are offered all that large ones are."""
-    for module, name in ((cpu, "SMALL"), (seconds, "SMALL"), (cpu, "_WIDE_EXACT"), (cpu, "_LARGEST_EXACT")):
-        monkeypatch.setattr(module, name, 0)
+    for module in (cpu, cuda, seconds):
+        monkeypatch.setattr(module, "SMALL", 0)
+    for name in ("_WIDE_EXACT", "_LARGEST_EXACT"):
+        monkeypatch.setattr(cpu, name, 0)
     monkeypatch.setattr(cpu, "IN_CACHE", 256)
     monkeypatch.setattr(cpu, "_BLOCKS_MUST_SAVE", float("inf"))
     ways._cheapest.cache_clear()

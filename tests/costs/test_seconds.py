@@ -1,13 +1,12 @@
-"""The model of passes and products, by hand; and where many tiny products are a pass."""
+"""The model of passes and products, by hand; and where a product is one by tiles."""
 
 from dataclasses import replace
 
 import pytest
 from round_numbers import ROUND
 
-from gpueinsum.costs.counts import item_bytes, product_flops
 from gpueinsum.costs.profile import Rate, profile
-from gpueinsum.costs.seconds import is_tiny, pair_seconds, pass_seconds, product_seconds
+from gpueinsum.costs.seconds import pair_seconds, pass_seconds, product_seconds, tiled_seconds
 
 
 def test_a_pass_takes_as_long_as_its_bytes_or_its_operations():
@@ -71,28 +70,28 @@ def test_numpy_has_a_short_way_for_one_product_and_a_long_one_for_many_arrays():
     assert pass_seconds(ROUND, 0, arrays=4) == 1
 
 
-def test_many_tiny_products_are_a_pass_on_a_gpu():
+def test_a_skinny_product_of_large_arrays_is_one_by_tiles_on_a_gpu():
     h200, cpu = profile("h200"), profile("cpu")
 
-    def is_pass(device, dtype, batch, rows, columns, summed):
-        shape = batch, rows, columns, summed
-        passes = is_tiny(device, dtype, *shape)
-        if passes:
-            moved = item_bytes(dtype) * batch * (rows * summed + summed * columns + rows * columns)
-            flops = product_flops(dtype, batch * rows * columns * summed, batch * rows * columns)
-            assert pair_seconds(device, dtype, *shape) == pass_seconds(device, moved, flops)
-        return passes
+    def is_tiled(device, dtype, *shape):
+        return pair_seconds(device, dtype, *shape) == tiled_seconds(device, dtype, *shape)
 
-    assert is_pass(h200, "float32", 10**6, 4, 4, 4)
-    assert is_pass(h200, "complex64", 1, 2, 10**7, 2)  # a gate on a qubit
-    assert is_pass(h200, "complex64", 1, 10**7, 4, 4)  # and on two
-    assert not is_pass(h200, "float32", 10**6, 16, 16, 16)  # more arithmetic than a pass has time for
-    assert not is_pass(h200, "float16", 10**6, 8, 8, 8)
-    assert not is_pass(h200, "float32", 1, 4, 4, 10**7)  # every result would read all of it
-    assert not is_pass(h200, "float32", 100, 4, 4, 4)  # a launch, whatever is done
-    assert not is_pass(h200, "float32", 10**6, 4, 1, 4)  # of matrices and vectors
-    assert not is_pass(cpu, "float32", 10**6, 4, 4, 4)
-    assert not is_pass(h200, "float32", 10**310, 4, 4, 4)  # more than a float, or any memory, holds
+    assert is_tiled(h200, "float32", 10**6, 4, 4, 4)
+    assert is_tiled(h200, "complex64", 1, 2, 10**7, 2)  # a gate on a qubit
+    assert is_tiled(h200, "complex64", 1, 10**7, 4, 4)  # and on two
+    assert is_tiled(h200, "float32", 1, 4, 4, 10**7)
+    assert not is_tiled(h200, "float32", 1, 4096, 4096, 4096)
+    assert not is_tiled(h200, "float16", 1, 4096, 4096, 4096)
+    assert not is_tiled(h200, "float32", 10**6, 4, 1, 4)  # of matrices and vectors
+    assert not is_tiled(cpu, "float32", 10**6, 4, 4, 4)
+
+
+def test_a_product_by_tiles_is_bound_by_memory_or_by_instructions():
+    round_numbers = replace(ROUND, kind="cuda", rates=(("float32", Rate(2e9, 0, 0, 0)),), bytes_per_second=1e9)
+    launch = tiled_seconds(replace(round_numbers, bytes_per_second=1e300), "float32", 0, 1, 1, 1)
+    few, many = (tiled_seconds(round_numbers, "float32", 1, rows, 10**4, 2) - launch for rows in (2, 10**4))
+    assert few == pytest.approx(4 * (4 + 4 * 10**4) / 1e9)
+    assert many > 2 * 4 * (10**8 + 4 * 10**4) / 1e9 / 3
 
 
 @pytest.mark.parametrize(("device", "processors", "clock"), [("h200", 132, 1.785e9), ("a100", 108, 1.41e9)])

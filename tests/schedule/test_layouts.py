@@ -9,14 +9,13 @@ import pytest
 
 import gpueinsum as ge
 from benchmarks.tccg import TCCG
-from gpueinsum.costs import seconds
 from gpueinsum.costs.counts import peak_bytes
 from gpueinsum.costs.profile import profile
 from gpueinsum.language.check import check_plan
 from gpueinsum.language.plan import Plan
 from gpueinsum.language.steps import Contract, Reduce
 from gpueinsum.planning import derivatives as grad
-from gpueinsum.schedule import cpu, layouts
+from gpueinsum.schedule import cpu, cuda, layouts
 from gpueinsum.schedule import predict as price
 from gpueinsum.schedule import select as ways_to_run
 from gpueinsum.schedule.layouts import choose_layouts
@@ -25,6 +24,7 @@ from gpueinsum.schedule.predict import plan_seconds, problem_of
 from gpueinsum.schedule.problem import c_strides
 from gpueinsum.schedule.schedule import schedule
 from gpueinsum.schedule.select import candidates, cheapest
+from gpueinsum.schedule.tiled import Tiled
 
 DEVICES = "h200", "a100", "cpu"
 
@@ -113,7 +113,9 @@ def test_an_array_that_two_pairs_read_lies_as_both_take_it(device):
     steps = [Contract(*sources, *terms) for sources, terms in zip([(0, 1), (4, 2), (4, 3)], pairs, strict=True)]
     sizes = tuple(zip("ahcbgfde", (16, 40, 24, 16, 3, 40, 16, 2), strict=True))
     plan = ge.Plan(("fcde", "dhafbe", "hacbg", "bgcf"), tuple(steps), (5, 6), sizes, "float32")
-    assert plan_seconds(choose_layouts(plan, profile(device)), profile(device)) < plan_seconds(plan, profile(device))
+    seconds = plan_seconds(choose_layouts(plan, profile(device)), profile(device))
+    assert seconds <= plan_seconds(plan, profile(device))
+    assert device != "cpu" or seconds < plan_seconds(plan, profile(device))  # a GPU needs no copies
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -202,7 +204,7 @@ def all_pairs_are_large(monkeypatch):
     monkeypatch.setattr(layouts, "_LARGE", 0)
     monkeypatch.setattr(layouts, "_GOOD", 0.0)
     monkeypatch.setattr(cpu, "SMALL", 0)
-    monkeypatch.setattr(seconds, "_TINY", 0)
+    monkeypatch.setattr(cuda, "SMALL", 0)
     ways_to_run._cheapest.cache_clear()
     yield
     ways_to_run._cheapest.cache_clear()
@@ -248,18 +250,18 @@ def test_a_step_may_call_the_labels_of_its_register_by_other_names(rng):
         np.testing.assert_allclose(ge.run_plan(choose_layouts(plan, profile(device)), *arrays), expected)
 
 
-# ---------------------------------------------------------------- tiny products
+# ---------------------------------------------------------------- gates
 
 
-def test_gates_leave_each_qubit_where_it_is():
+def test_gates_copy_nothing():
     shapes = [(64, 2, 64, 2, 64, 2, 64), (2, 2, 2, 2), (2, 2, 2, 2)]
     plan = ge.einsum_plan("ajbkcld,JKjk,LMKl->aJbLcMd", *shapes, dtype="complex64", optimize=[(0, 1), (0, 1)])
     h200 = profile("h200")
-    first, second, *views = choose_layouts(plan, h200).steps
-    assert (first.out, second.out) == ("aJbKcld", "aJbLcMd")
-    assert views == []
-    assert plan_seconds(choose_layouts(plan, h200), h200) < 0.7 * plan_seconds(plan, h200)
-    assert choose_layouts(plan, profile("cpu")).steps[0].out != "aJbKcld"  # where they are products
+    first, second = (step for step in schedule(choose_layouts(plan, h200), h200).steps if not step.is_view)
+    assert isinstance(first.taken.way, Tiled)
+    assert isinstance(second.taken.way, Tiled)
+    moved = 8 * 2 * 2 * 64**4 * 2**3  # bytes read and written by both
+    assert first.seconds + second.seconds < 2.5 * moved / h200.bytes_per_second
 
 
 def test_a_gate_serves_the_product_that_follows_it():
@@ -275,21 +277,3 @@ def test_a_gate_serves_the_product_that_follows_it():
         for term in map("".join, itertools.permutations("iab"))
     )
     assert plan_seconds(choose_layouts(plan, profile("h200")), profile("h200")) <= 1.06 * best
-
-
-@pytest.mark.parametrize(
-    ("pair", "out"),
-    [
-        (Contract(0, 1, "ij", "ajb", "iab"), "aib"),
-        (Contract(0, 1, "ajb", "ij", "abi"), "aib"),
-        (Contract(0, 1, "ijkl", "akblc", "ijabc"), "aibjc"),
-        (Contract(0, 1, "ijk", "akb", "ijab"), "jaib"),  # more is gained than summed
-        (Contract(0, 1, "ik", "akbj", "iabj"), "aibj"),
-        (Contract(0, 1, "ijk", "ajkb", "iab"), "aib"),  # and less
-        (Contract(0, 1, "bij", "bja", "bia"), "bia"),
-    ],
-    ids=str,
-)
-def test_what_a_gate_gains_takes_the_place_of_what_it_sums(pair, out):
-    sizes = dict.fromkeys("ijkl", 2) | dict.fromkeys("abc", 50)
-    assert layouts._in_place(pair, sizes) == out

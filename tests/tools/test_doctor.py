@@ -12,7 +12,7 @@ from simulated import SimulatedRuntime
 
 import gpueinsum as ge
 from gpueinsum.backends.cuda.backend import CudaBackend
-from gpueinsum.backends.cuda.source import SUMS
+from gpueinsum.backends.cuda.source import CONTRACTIONS, SUMS
 from gpueinsum.costs.machine import keep, machine, profile_path
 from gpueinsum.costs.profile import profile
 from gpueinsum.errors import DeviceError
@@ -47,7 +47,7 @@ def test_the_doctor_finds_a_machine_without_a_gpu_well(capsys: pytest.CaptureFix
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "missing  GPU: CUDA needs a driver; einsum computes on the CPU" in out
-    assert "ok       float16 on cpu: 17 results equal numpy's" in out
+    assert "ok       float16 on cpu: 19 results equal numpy's" in out
     assert all(line.split()[0] in (OK, MISSING) for line in out.splitlines()[:-1])
     assert out.splitlines()[-1].startswith("nothing wrong")
 
@@ -92,9 +92,10 @@ def test_the_doctor_checks_every_dtype_on_cuda(capsys: pytest.CaptureFixture[str
     assert out.count(" on cuda: ") == len(results.DTYPES) + 1
     calls = simulated_backend().runtime.calls
     launched = {call[1].name for call in calls if call[0] == "launch"}
-    assert launched == {*SUMS, "multiply", "transpose", "permute", "expand", "add", "integer_gemm", "pointers"}
+    others = {"multiply", "transpose", "permute", "expand", "add", "pointers"}
+    assert launched == {*SUMS, *CONTRACTIONS, *others}
     assert {"gemm", "pointer gemm"} <= {call[0] for call in calls}
-    assert "84 ways to run products on CUDA give numpy's results" in out
+    assert "87 ways to run products on CUDA give numpy's results" in out
 
 
 @pytest.mark.usefixtures("no_compiler")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -134,17 +135,17 @@ def test_for_a_device_it_says_how_long_and_how() -> None:
     assert others
     assert all(line.split()[0] == "or" for line in others)
     assert "that add up" in others[0]
-    assert "copy nothing" in others[-1]
-    assert "72 x 72 x 72, batch of 5184, 72 calls of pointers that add up" in others[-1]
+    assert product["floor"].endswith(" ms")
+    nothing = [line for line in others if "copy nothing" in line]
+    assert "72 x 72 x 72, batch of 5184, 72 calls of pointers that add up" in nothing[0]
+    assert re.search(r"tiles of \d+ x \d+ x \d+ ", nothing[1])
     odd_halves = explain(ge.einsum_plan("fbea,ecfd->dcba", (73,) * 4, (73,) * 4, dtype="float16"), "h200")
-    none = odd_halves.splitlines()[-1]
-    assert none.split() == ["or", "copy", "nothing", "fits", "no", "product", "-"]
+    assert "of pointers" not in odd_halves
 
 
 def test_it_says_which_products_are_called_by_pointers() -> None:
     text = explain(ge.einsum_plan("bqhd,bkhd->bhqk", *[(8, 32, 16, 64)] * 2, dtype="float32"), "h200")
-    assert "copy nothing" in text.splitlines()[-4]
-    assert "32 x 64 x 32, batch of 128, one call of pointers" in text.splitlines()[-4]
+    assert "32 x 64 x 32, batch of 128, one call of pointers" in text
 
 
 def test_for_a_device_the_plan_is_the_one_that_it_runs() -> None:

@@ -20,6 +20,7 @@ from gpueinsum.schedule.candidate import Blocks, Matmul, Pass, Scatter, Sum, Vie
 from gpueinsum.schedule.cpu import SHARED_POINTS, conjugates
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.schedule import ScheduledStep
+from gpueinsum.schedule.tiled import Tiled
 
 Array = np.ndarray[Any, Any]
 Call = Callable[..., Array]
@@ -47,6 +48,8 @@ def lower_step(step: ScheduledStep, sizes: Sizes, dtype: str) -> Call:
             call = _exact(step, out, sizes, dtype) if is_exact else lower_matmul(step.terms, out, step.out, sizes)
         case Gemm():
             call = lower_gemm(step.terms, step.out, way, sizes)
+        case Tiled():
+            raise AssertionError("only a GPU is offered such a way")
         case _:
             assert_never(way)
     return _with_conjugates(step, call, sizes)

@@ -1,4 +1,4 @@
-"""From strided arrays to the launches of copies, products, sums of arrays and diagonals, and of integer products."""
+"""From strided arrays to the launches of copies, products, sums of arrays and diagonals."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from gpueinsum.backends.cuda.geometry import (
     pack_width,
 )
 from gpueinsum.backends.cuda.program import Launch
-from gpueinsum.backends.cuda.source import THREADS, Kernel, job, nest
+from gpueinsum.backends.cuda.source import Kernel, job, nest
 from gpueinsum.backends.cuda.tiles import permute, transpose
 from gpueinsum.language.plan import HALVES
 from gpueinsum.language.strides import Axis, axes, fuse, label_strides, points
 from gpueinsum.language.subscripts import Label, Term
 from gpueinsum.schedule.gemm import Product
-
-_TILE = 64  # rows and columns of a block's part of an integer product, as in kernels/integer_gemm.cu
 
 
 def product(
@@ -98,18 +96,6 @@ def _apart(term: Term, size: Mapping[Label, int]) -> list[int]:
             strides[place] += weight
             weight *= size[label]
     return strides
-
-
-def integer_gemm(batch: Axis, rows: Axis, columns: Axis, summed: Axis, dtype: str, processors: int) -> Launch:
-    """A batched matrix product of types that cuBLAS lacks; the axes' strides are those of lhs, rhs and out."""
-    strides = (
-        *(axis.strides[0] for axis in (batch, rows, summed)),
-        *(axis.strides[1] for axis in (batch, summed, columns)),
-        *(axis.strides[2] for axis in (batch, rows, columns)),
-    )
-    tiles = batch.size * -(-rows.size // _TILE) * -(-columns.size // _TILE)
-    numbers = job(batch.size, rows.size, columns.size, summed.size, *strides)
-    return Launch(Kernel("integer_gemm", dtype, dtype, 2), blocks_for(tiles * THREADS, processors), numbers)
 
 
 def pointers(product: Product, item: int, processors: int) -> Launch:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, assert_never
 
-from gpueinsum.backends.cuda import copies, sums
-from gpueinsum.backends.cuda.geometry import Source
+from gpueinsum.backends.cuda import contraction, copies, sums
+from gpueinsum.backends.cuda.geometry import Source, conjugated_bits
 from gpueinsum.backends.cuda.program import Address, Launch, Output, Product, Program, Span, Work
 from gpueinsum.backends.cuda.source import MAX_OPERANDS
 from gpueinsum.backends.cuda.workspace import places
@@ -22,6 +22,7 @@ from gpueinsum.schedule.gemm import Product as Products
 from gpueinsum.schedule.mapping import Gemm
 from gpueinsum.schedule.problem import Strides, axis_labels, c_strides
 from gpueinsum.schedule.schedule import Schedule, ScheduledStep
+from gpueinsum.schedule.tiled import Tiled
 
 
 class _Strided(NamedTuple):
@@ -65,7 +66,6 @@ class _Assembly:
     def __init__(self, schedule: Schedule, processors: int) -> None:
         self._schedule, self._precision, self._processors = schedule, schedule.precision, processors
         self._size, self._dtype = dict(schedule.sizes), schedule.dtype
-        self._is_blas = schedule.profile.rate(schedule.dtype) is not None
         self._has_single, self._lacks = schedule.profile.has(SINGLE, schedule.dtype), schedule.profile.lacks
         self._work: list[Work] = []
         self._bytes = [0] * len(schedule.inputs)
@@ -96,6 +96,8 @@ class _Assembly:
                 self._sum(factors, within(way.loops, step.out), made)
             case Gemm():
                 self._gemm(way, read, made)
+            case Tiled():
+                self._tiled(way, read, made)
             case Scatter():
                 [term], [source] = step.terms, sources
                 launch = copies.expand(term, step.out, source.strides, self._size, self._dtype, self._processors)
@@ -169,15 +171,17 @@ class _Assembly:
         ]
         item, product = item_bytes(self._dtype), way.product
         arrays = [Address(memory, 0) for memory in (*[side.memory for side in sides], made.memory)]
-        if not self._is_blas:
-            axes = product.batch, product.rows, product.columns, product.summed
-            launch = copies.integer_gemm(*axes, self._dtype, self._processors)
-            for starts in product.offsets():
-                self._work.append(launch.at(*_move(arrays, starts, item)))
-        elif product.pointers:
+        if product.pointers:
             self._products(way, self._pointers(product, arrays), POINTER_BYTES, arrays)
         else:
             self._products(way, arrays, item)
+
+    def _tiled(self, way: Tiled, read: Sequence[tuple[Source, _Strided]], made: _Strided) -> None:
+        sources = read[::-1] if way.swapped else read
+        marks = conjugated_bits([source for source, _ in sources])
+        outputs = self._bytes[made.memory] // item_bytes(self._dtype)
+        launches = contraction.multiply(way, marks, outputs, self._processors, self._lacks)
+        self._launch_both(launches, [array.memory for _, array in sources], made)
 
     def _copy(self, source: Source, array: _Strided, term: Term) -> tuple[Source, _Strided]:
         """A copy of an array, of its conjugate where that is asked, in C order of the term."""
@@ -208,7 +212,10 @@ class _Assembly:
         labels = dict.fromkeys("".join([source.term for source in sources]) + out)
         sizes = tuple([(label, self._size[label]) for label in labels])
         launches = sums.sum_products(sources, out, sizes, self._dtype, self._processors, self._lacks)
-        read = [array.memory for _, array in factors]
+        self._launch_both(launches, [array.memory for _, array in factors], made)
+
+    def _launch_both(self, launches: sums.Sum, read: Sequence[int], made: _Strided) -> None:
+        """The launch that reads these memories, and the one that adds up the parts that it made, if it did."""
         if launches.second is None:
             self._launch(launches.first, *read, made.memory)
         else:

@@ -19,7 +19,7 @@ class Address(NamedTuple):
 
 # Kernels that others stand in for: `reduce` for sums and products of integers, `multiply` for copies, single calls of
 # cuBLAS for those through pointers.
-_NOT_PLAIN = {"reduce_columns", "reduce_rows", "transpose", "permute", "integer_gemm", "pointers"}
+_NOT_PLAIN = {"reduce_columns", "reduce_rows", "transpose", "permute", "contract", "contract_small", "pointers"}
 
 
 @dataclass(frozen=True, slots=True)

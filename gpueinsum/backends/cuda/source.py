@@ -68,6 +68,7 @@ def accumulator(dtype: str) -> str:
     return "float32" if dtype in HALVES else dtype
 
 
+CONTRACTIONS = "contract", "contract_small"  # which share contract.cuh
 SUMS = "reduce", "reduce_rows", "reduce_columns"
 
 
@@ -84,7 +85,7 @@ def _all_kernels() -> Iterator[Kernel]:
         ("permute", same, one),
         ("add", same, several),
         ("expand", same, one),
-        ("integer_gemm", same, pair),
+        *[(name, [*same, *halves], pair) for name in CONTRACTIONS],
         ("pointers", [("uint8", "uint64")], (3,)),  # of matrices of any type, whose strides are in bytes
     ):
         yield from (Kernel(name, *pair, operands) for operands in counts for pair in types)
@@ -121,7 +122,7 @@ constexpr int OPERANDS = {kernel.operands};
 #define ENTRY {kernel.entry}
 #define SOURCES {", ".join(f"const In* {source}" for source in sources)}
 #define SOURCE_NAMES {", ".join(sources)}
-{_file_text(kernel.name + ".cu")}
+{_file_text(kernel.name + ".cu")}{_file_text("contract.cuh") if kernel.name in CONTRACTIONS else ""}
 #undef ENTRY
 #undef SOURCES
 #undef SOURCE_NAMES

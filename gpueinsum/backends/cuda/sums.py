@@ -72,9 +72,16 @@ def sum_products(
     first = _launch(shared, dtype, dtype if shared.chunks == 1 else wide, conjugated_bits(sources), processors)
     if shared.chunks == 1:
         return Sum(first)
-    kept, inner = fuse([Axis(outputs, (1,))]), [Axis(shared.chunks, (outputs,))]
+    return add_chunks(first, shared.chunks, outputs, wide, dtype, processors, lacks)
+
+
+def add_chunks(
+    first: Launch, chunks: int, outputs: int, wide: str, dtype: str, processors: int, lacks: tuple[str, ...]
+) -> Sum:
+    """The launch, and the one that adds up so many chunks of outputs that it writes, of the type `wide`."""
+    kept, inner = fuse([Axis(outputs, (1,))]), [Axis(chunks, (outputs,))]
     rest = _share(kept, inner, 0, wide, processors, lacks)._replace(chunks=1)
-    return Sum(first, _launch(rest, wide, dtype, 0, processors), outputs * shared.chunks * item_bytes(wide))
+    return Sum(first, _launch(rest, wide, dtype, 0, processors), outputs * chunks * item_bytes(wide))
 
 
 def zeros(outputs: int, dtype: str, processors: int) -> Launch:

@@ -106,38 +106,6 @@ def test_expand_reads_backwards(runtime, rng):
     np.testing.assert_array_equal(result, numpy_expand("ij->jiij", array[::-1, ::-1]))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("batch", "m", "n", "k"), [(1, 1, 1, 1), (3, 5, 7, 11), (2, 67, 13, 19), (1, 3, 131, 17), (2, 5, 3, 0)]
-)
-def test_matrix_products_agree_with_numpy(runtime, rng, dtype, batch, m, n, k):
-    a, b = values(rng, (batch, m, k), dtype), values(rng, (batch, k, n), dtype)
-    expected = numpy_einsum("bik,bkj->bij", a, b, dtype=dtype)
-    columns_first = [np.ascontiguousarray(x.swapaxes(1, 2)) for x in (a, b)]
-    for blocks in (1, 3):
-        for transposed in (False, True):
-            left, right = (runtime.to_device(x) for x in (columns_first if transposed else (a, b)))
-            if transposed:
-                left, right = left.swapaxes(1, 2), right.swapaxes(1, 2)
-            np.testing.assert_array_equal(product_on_device(runtime, left, right, blocks), expected)
-
-
-def product_on_device(runtime, a, b, blocks):
-    (batch, m, k), n = a.shape, b.shape[2]
-    c, dtype = empty(runtime, (batch, m, n), a.dtype), a.dtype.name
-    strides = [stride // x.dtype.itemsize for x in (a, b, c) for stride in x.strides]
-    numbers = job(batch, m, n, k, *strides)
-    launch(runtime, Kernel("integer_gemm", dtype, dtype, 2), blocks, 256, numbers, a, b, c)
-    return runtime.to_host(c)
-
-
-def test_matrix_products_take_negative_and_zero_strides(runtime, rng):
-    a, b = values(rng, (2, 5, 7), "int16"), values(rng, (7, 3), "int16")
-    right = runtime.strided(runtime.to_device(b), (2, 7, 3), (0, 6, 2))
-    result = product_on_device(runtime, runtime.to_device(a)[:, ::-1, ::-1], right, blocks=2)
-    np.testing.assert_array_equal(result, np.einsum("bik,kj->bij", a[:, ::-1, ::-1], b))
-
-
 @pytest.mark.parametrize("sizes", [(1,), (5,), (3, 7), (2, 3, 257)], ids=str)
 @pytest.mark.parametrize(("blocks", "threads"), [(1, 1), (3, 64), (2, 256)])
 def test_pointers_are_written_for_every_matrix_of_every_array(runtime, rng, sizes, blocks, threads):

@@ -6,11 +6,9 @@ import operator
 
 import pytest
 
-from gpueinsum.backends.cuda.copies import _apart, add, expand, integer_gemm
+from gpueinsum.backends.cuda.copies import _apart, add, expand
 from gpueinsum.backends.cuda.geometry import Source
 from gpueinsum.backends.cuda.sums import sum_products
-from gpueinsum.language.strides import Axis
-from gpueinsum.schedule.gemm import ONE
 
 PROCESSORS = 132
 
@@ -165,5 +163,3 @@ def test_no_launch_has_more_blocks_than_its_work_or_than_a_device_holds_several_
     assert launches_of("ij,ij->ij", i=3, j=4).first.blocks == 1
     assert launches_of("ij,ij->ij", i=1 << 15, j=1 << 15).first.blocks == PROCESSORS * 8 * 4
     assert add((Source("i", (1,)),) * 2, "i", (("i", 1024),), "float32", PROCESSORS).blocks == 1
-    rows, columns = Axis(65, (1, 0, 1)), Axis(129, (0, 1, 65))
-    assert integer_gemm(ONE, rows, columns, Axis(7, (1, 1, 0)), "int8", PROCESSORS).blocks == 2 * 3

@@ -95,8 +95,9 @@ def test_without_a_way_all_expressions_and_gradients_come_out_right(monkeypatch,
     [
         ("reduce_rows", "float16", "ij->i", [(521, 23)]),
         ("reduce_columns", "float64", "ij->j", [(521, 24)]),
-        ("integer_gemm", "int32", "ij,jk->ik", [(13, 17), (17, 11)]),
-        ("integer_gemm", "bool", "ij,jk->ik", [(13, 17), (17, 11)]),
+        ("contract", "int32", "ij,jk->ik", [(131, 149), (149, 137)]),
+        ("contract", "bool", "ij,jk->ik", [(131, 149), (149, 137)]),
+        ("contract_small", "float32", "ij,aj->ai", [(2, 2), (2**18, 2)]),
     ],
 )
 def test_a_kernel_that_does_not_run_is_replaced(rng, kernel, dtype, equation, shapes):

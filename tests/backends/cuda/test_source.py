@@ -17,6 +17,7 @@ from benchmarks.cubin import resources
 from gpueinsum.backends.cuda import source as launch
 from gpueinsum.backends.cuda.source import (
     COMPILED_AS,
+    CONTRACTIONS,
     KERNELS,
     LARGEST,
     MAX_OPERANDS,
@@ -33,7 +34,7 @@ from gpueinsum.backends.cuda.source import (
     reciprocal,
 )
 
-TYPED = *SUMS, "multiply", "transpose", "permute", "expand", "add", "integer_gemm"
+TYPED = *SUMS, "multiply", "transpose", "permute", "expand", "add", *CONTRACTIONS
 NAMES = *TYPED, "pointers"
 
 
@@ -69,7 +70,8 @@ BLOCKS = {
     "reduce": (2, 3),
     "reduce_rows": (2, 4),
     "reduce_columns": (2, 3),
-    "integer_gemm": (1, 2),
+    "contract": (2, 2),
+    "contract_small": (2, 3),
     "pointers": (8, 8),
 }
 
@@ -221,7 +223,7 @@ def test_the_largest_kernels_are_one_for_each_file_and_types():
         *((name, MAX_OPERANDS) for name in (*SUMS, "multiply", "add")),
         *((name, 1) for name in SUMS),  # of halves' parts in float32
         *((name, 1) for name in ("transpose", "permute", "expand")),
-        ("integer_gemm", 2),
+        *((name, 2) for name in CONTRACTIONS),
         ("pointers", 3),
     }
     types = [(kernel.name, kernel.source, kernel.result) for kernel in LARGEST]
