@@ -21,11 +21,15 @@ from gpueinsum.schedule.candidate import (
     sectors_touched,
 )
 from gpueinsum.schedule.gemm import POINTER_BYTES, SINGLE
-from gpueinsum.schedule.mapping import copy_seconds, gemms
+from gpueinsum.schedule.mapping import Gemm, copy_seconds, gemms
 from gpueinsum.schedule.problem import Problem, c_strides
+from gpueinsum.schedule.tiled import Tiled
 from gpueinsum.schedule.tiling import choose_tiles
 
 RESIDENT = 2048  # threads that one multiprocessor holds at the most
+_MOST_LAUNCHES = (
+    3  # of a pair, if there is a way of so few: each takes the host's time, and the device's where it is short
+)
 
 
 def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
@@ -52,7 +56,15 @@ def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
                 found.append(found[-1]._replace(way=replace(way, as_batch=True)))
     if is_matrix:
         found += _tiled(problem, min([way.seconds for way in found], default=math.inf), every)
+        found = [way for way in found if _launches(way) <= _MOST_LAUNCHES] or found
     return found if is_matrix and found else found + _kernel_passes(problem)
+
+
+def _launches(found: Candidate) -> int:
+    """Of a way to run a pair: copies, pointers, calls of cuBLAS that hold all sizes; the pass that adds up chunks."""
+    if isinstance(found.way, Gemm):
+        return found.copies + found.way.product.pointers + found.way.product.calls
+    return 1 + (isinstance(found.way, Tiled) and found.way.chunks > 1)
 
 
 def _tiled(problem: Problem, seconds: float, every: bool) -> list[Candidate]:

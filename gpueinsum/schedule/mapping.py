@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gpueinsum.costs.counts import item_bytes
-from gpueinsum.costs.profile import Profile
 from gpueinsum.costs.seconds import lines_conflict, pass_seconds, product_seconds
 from gpueinsum.language.steps import within
 from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides, points
@@ -233,15 +232,11 @@ def _is_turned(problem: Problem, product: Product) -> bool:
     return axis.size > 1 and (axis.strides[side] == 1) != (axis.strides[OUT] == 1)
 
 
-def _is_blas(profile: Profile, dtype: str) -> bool:
-    return profile.rate(dtype) is not None
-
-
 def _takes_pointers(problem: Problem, product: Product) -> bool:
     """Whether cuBLAS may be given pointers to the matrices of this product."""
     profile, dtype = problem.profile, problem.dtype
     has_them = profile.has(POINTERS, dtype) and "kernel pointers" not in profile.lacks
-    if profile.kind != "cuda" or not _is_blas(profile, dtype) or not has_them:
+    if profile.kind != "cuda" or not has_them:
         return False
     if not reads_packs(problem.dtype, problem.precision):
         return True
@@ -300,18 +295,17 @@ def fit(
     result, other summed axes are loops around it. As a `last_resort`, for what is too large for 32-bit leading
     dimensions, rows or columns may join the batch, too, and any number of calls will do.
     """
-    size, kind, blas = problem.size, problem.profile.kind, _is_blas(problem.profile, problem.dtype)
+    size, kind = problem.size, problem.profile.kind
     batch, left, right = (_fuse_labels(labels, size, strides, OUT) for labels in problem.roles[:3])
     summed = _fuse_labels(problem.roles[3], size, strides, LHS)
-    adds = blas and kind == "cuda"
-    if (len(summed) > 1 and not adds) or (blas and _is_reversed(*batch, *left, *right, *summed)):
+    if (len(summed) > 1 and kind == "cpu") or _is_reversed(*batch, *left, *right, *summed):
         return None
     spare = [ONE] if last_resort else []
     best: tuple[float, Product] | None = None
     for rows, columns, middle in itertools.product(
         [*left, *spare] or [ONE], [*right, *spare] or [ONE], summed or [ONE]
     ):
-        if blas and (_is_crosswise(rows, columns) or find_ops(rows, columns, middle, conjugated) is None):
+        if _is_crosswise(rows, columns) or find_ops(rows, columns, middle, conjugated) is None:
             continue
         around = [axis for axis in (*batch, *left, *right) if axis is not rows and axis is not columns]
         around.sort(key=lambda axis: axis.size)

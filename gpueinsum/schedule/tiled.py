@@ -30,7 +30,7 @@ class Unit(NamedTuple):
     results: tuple[tuple[int, int], ...]  # rows and columns that a thread may make
     loads: tuple[int, int]  # of a thread, under way, of either side
     capacity: int  # elements of shared memory
-    lines: int  # whose places it holds
+    listed: int  # places of lines that it holds of each array
     blocks: int  # that a multiprocessor holds at once
 
 
@@ -45,7 +45,7 @@ def units(dtype: str) -> tuple[Unit, Unit]:
     if words == 4:
         few.append((width, 2))
     return (
-        Unit("contract", dtype, item, width, tuple(many), (12 // words, 8 // words), (8 << 10) // words, 1024, 2),
+        Unit("contract", dtype, item, width, tuple(many), (12 // words, 8 // words), (8 << 10) // words, 1024 // 3, 2),
         Unit(
             "contract_small",
             dtype,
@@ -103,6 +103,15 @@ class Order(NamedTuple):
     @property
     def each(self) -> int:
         return -(-self.lines // self.step)
+
+    @property
+    def listed(self) -> int:
+        """Places of lines in the block's list, at the most: a thread's are whole groups, and one more lies between."""
+        return self.step * (self.each + GROUP)
+
+    def rank(self, listed: int) -> tuple[bool, int, int]:
+        """The least is the best where the list has so many places."""
+        return self.listed > listed, self.each, self.lines
 
 
 @dataclass(frozen=True)
@@ -195,7 +204,7 @@ class Tiled:
                     along = int(role == SUMMED and cut.is_ragged)
                     loops.append(Axis(cut.extent, (cut.strides[array], place, along)))
                 place *= cut.extent
-        return _divide(fuse(sorted(loops, key=lambda loop: -abs(loop.strides[0]))))
+        return _divide(fuse(sorted(loops, key=lambda loop: -abs(loop.strides[0]))), self.unit.listed)
 
     def fits(self) -> bool:
         """Whether the kernel holds such tiles."""
@@ -219,7 +228,7 @@ class Tiled:
     def _holds(self, array: int, order: Order) -> bool:
         """Whether a thread's loads, and the list of all lines, have room for a tile."""
         most = self.unit.loads[array] if array < 2 else THREADS
-        return order.each <= most and order.step * (order.each + GROUP) <= self.unit.lines // 3
+        return order.each <= most and order.listed <= self.unit.listed
 
 
 # Instructions of a warp for a product that is added to a sum, at the rate of those of float32: by the units that a
@@ -294,23 +303,20 @@ def _conflicts(order: Order, item: int) -> int:
     return max(Counter(place % at_once for place in places[:at_once]).values())
 
 
-def _divide(loops: list[Axis]) -> Order:
-    """The loops, one of them cut in two if need be, so that threads have the fewest lines, and these are few."""
-    best, key, columns, total = Order(loops, 0), (1 << 62, 0), 1, math.prod([loop.size for loop in loops])
+def _divide(loops: list[Axis], listed: int) -> Order:
+    """The loops, one of them cut in two if need be, so that threads have the fewest lines.
+
+    The list of all lines holds `listed` of them; where that does not matter, fewer are better.
+    """
+    best, columns = Order(loops, 0), 1
     for inner in range(1, len(loops) + 1):
         at = len(loops) - inner
         size, strides = loops[at]
         for part in range(2, min(size, THREADS // columns) + 1):
-            if size % part:
-                continue
-            lines = total // (columns * part)
-            found = -(-lines // min(THREADS // (columns * part), lines)), lines
-            if found < key:
+            if size % part == 0:
                 halves = [Axis(size // part, tuple([x * part for x in strides])), Axis(part, strides)]
-                key, best = (
-                    found,
-                    Order([*loops[:at], *(halves if part < size else [loops[at]]), *loops[at + 1 :]], inner),
-                )
+                own = halves if part < size else [loops[at]]
+                best = min(best, Order([*loops[:at], *own, *loops[at + 1 :]], inner), key=lambda one: one.rank(listed))
         columns *= size
         if columns > THREADS:
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from gpueinsum.costs.counts import item_bytes
@@ -35,6 +35,7 @@ _STARTS = 1, 32
 # Products for each element read or written: up to the first a kernel of many threads is tried, from the second on one
 # of many results for each.
 _FEW, _MANY = 8, 2
+_SKINNY = 16  # rows or columns: of fewer, these are the columns
 # Instructions of each of a block's warps, by the PTX of the kernels: for a turn of the block, for each element that a
 # thread brings in it, for a tile of results, for each that a thread writes.
 _TURN, _BRING, _RESULTS, _WRITE = 75, 15, 60, 13
@@ -58,7 +59,8 @@ def choose_tiles(problem: Problem, out: Term) -> Tiling | None:
     many, few = units(problem.dtype)
     wanted = [unit for unit, fits in ((many, intensity > _MANY), (few, intensity <= _FEW)) if fits]
     chosen = [unit for unit in wanted if f"kernel {unit.kernel}" not in problem.profile.lacks]
-    searches = [_Search(problem, out, unit, swapped=columns > rows) for unit in chosen]
+    sides = (False, True) if min(rows, columns) > _SKINNY else (columns > rows,)
+    searches = [_Search(problem, out, unit, swapped) for unit in chosen for swapped in sides]
     found = [tiling for search in searches if (tiling := search.best()) is not None]
     return min(found, key=lambda tiling: tiling.seconds, default=None)
 
@@ -121,19 +123,34 @@ class _Search:
                 yield extents
 
     def _grow(self, extents: list[int]) -> list[int] | None:
-        """The last of the larger and larger tiles that the kernel holds; None if it holds none of them."""
+        """The last of better and better tiles that the kernel holds; None if it holds none of them.
+
+        Tiles get wider along one axis; where none is better so, along one axis at another's expense.
+        """
         grown, seconds = [extents], sum(self._parts(extents))
         while True:
-            best = seconds, extents
-            for n in range(len(self.axes)):
-                if wider := self._wider(extents, n):
-                    new = [*extents[:n], wider, *extents[n + 1 :]]
-                    if self._may_fit(new):
-                        best = min(best, (sum(self._parts(new)), new))
-            if best[1] is extents:
+            best = self._best_of(self._widened(extents), seconds) or self._best_of(self._traded(extents), seconds)
+            if best is None:
                 return next((found for found in reversed(grown) if self._tiled(found).fits()), None)
             seconds, extents = best
             grown.append(extents)
+
+    def _best_of(self, tiles: Iterable[list[int]], seconds: float) -> tuple[float, list[int]] | None:
+        """Of tiles that take less time than so much."""
+        found = [(own, each) for each in tiles if self._may_fit(each) and (own := sum(self._parts(each))) < seconds]
+        return min(found, default=None)
+
+    def _widened(self, extents: Sequence[int]) -> Iterator[list[int]]:
+        for n in range(len(self.axes)):
+            if wider := self._wider(extents, n):
+                yield [*extents[:n], wider, *extents[n + 1 :]]
+
+    def _traded(self, extents: Sequence[int]) -> Iterator[list[int]]:
+        for n, extent in enumerate(extents):
+            if extent > 1 and (self.roles[n] != SUMMED or self.axes[n].size % (extent // 2) == 0):
+                for found in self._widened([*extents[:n], extent // 2, *extents[n + 1 :]]):
+                    if found[n] == extent // 2:
+                        yield found
 
     def _wider(self, extents: Sequence[int], n: int) -> int:
         """Twice as many elements along an axis, or all; 0 if there are no more."""
