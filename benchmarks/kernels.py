@@ -6,7 +6,7 @@ Three limits are set against a copy's bytes a cycle, each by what the machine co
 - sectors of 32 bytes that are fetched, against those that the bytes fill (`tests/simulated/sectors.py`);
 - sectors that warps touch, at most two a cycle.
 
-Instructions are not counted, so products of integers and embedded diagonals, which they bind, are not here.
+Instructions are not counted, so embedded diagonals, which they bind, are not here; they bind products by tiles, too.
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ CLASSES = (  # name, equation, sizes, dtypes
     ("exchange matrix", "prqs,rs->pq", "p=112 q=112 r=112 s=112", "float64"),
     ("sum of leading axes", "ijk->k", "i=1024 j=1024 k=512", "float32"),
     ("few narrow columns", "ij->j", "i=10000000 j=4", "float32"),
+    ("gate", "ij,ajb->aib", "i=4 j=4 a=4096 b=8192", "float32 complex64"),
+    ("gate, any order", "abf,eadcb->cfde", "a=2 b=5 c=16777216 d=2 e=3 f=2", "float32"),
+    ("long sum of products", "ab,ac->bc", "a=335544320 b=2 c=3", "float32"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from benchmarks.peers import plan_of
 from benchmarks.suite import EINSUMS, FAMILIES, GRADIENTS
 from benchmarks.units import percent_text
 from benchmarks.workloads import Workload
+from gpueinsum.backends.cuda.lower import assemble
 from gpueinsum.costs.counts import einsum_cost
 from gpueinsum.costs.profile import Profile, device_profile
 from gpueinsum.costs.seconds import floor_seconds
@@ -35,7 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """A line for each row and each of its steps, then Markdown: a line for each family. 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predicted", description=__doc__)
     parser.add_argument("--device", default="h200", metavar="NAME", help="a profile's name or file; by default h200")
-    profile = device_profile(parser.parse_args(arguments).device)
+    parser.add_argument("--contractions", metavar="FILE", help="instead of the suite: lines of an equation and sizes")
+    parser.add_argument("--dtype", default="float32", help="of the contractions; by default float32")
+    given = parser.parse_args(arguments)
+    profile = device_profile(given.device)
+    if given.contractions:
+        print(*contraction_lines(Path(given.contractions), given.dtype, profile), sep="\n")
+        return 0
     found = list(predict(profile))
     for each in found:
         made = each.schedule
@@ -46,6 +54,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"    {seconds_text(step.seconds):>8}  {step.taken.way.name}: {step.step}")
     print("\n" + family_table(found))
     return 0
+
+
+def contraction_lines(path: Path, dtype: str, profile: Profile) -> Iterator[str]:
+    """Of each line `ij,jk->ik i=2 j=3 k=4` predicted seconds over their floor, and launches; then of all of them."""
+    shares, most = [], 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            equation, _, sizes = line.partition(" ")
+            row = Workload("", "", equation, sizes, "", dtype)
+            made = schedule(plan_of(row), profile)
+            shares.append(made.seconds / _least(made, profile))
+            launches = len(assemble(made).work)
+            most = max(most, launches)
+            yield f"{shares[-1]:6.2f}  {launches}  {seconds_text(made.seconds):>8}  {line}"
+    shares.sort()
+    middle, tenth = shares[len(shares) // 2], shares[len(shares) * 9 // 10]
+    yield f"{len(shares)} rows: {middle:.2f} in the median, {tenth:.2f} at the worst tenth, {shares[-1]:.2f} at worst"
+    yield f"at most {most} launches"
 
 
 def predict(profile: Profile) -> Iterator[Predicted]:

@@ -91,7 +91,7 @@ def floor_seconds(
     rate = profile.rate(dtype, precision)
     per_second = rate.flops_per_second if rate else profile.loop_flops_per_second
     if rate is None and profile.kind == "cuda" and (whole := profile.rate("float32")):
-        per_second = whole.flops_per_second / 2
+        per_second = whole.flops_per_second / (8 if item_bytes(dtype) == 8 else 2)
     try:
         return max(profile.launch, bytes_moved / profile.bytes_per_second, flops / per_second)
     except OverflowError:  # more than a float can tell

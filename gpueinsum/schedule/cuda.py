@@ -21,15 +21,12 @@ from gpueinsum.schedule.candidate import (
     sectors_touched,
 )
 from gpueinsum.schedule.gemm import POINTER_BYTES, SINGLE
-from gpueinsum.schedule.mapping import Gemm, copy_seconds, gemms
+from gpueinsum.schedule.mapping import MOST_LAUNCHES, Gemm, copy_seconds, gemms
 from gpueinsum.schedule.problem import Problem, c_strides
 from gpueinsum.schedule.tiled import Tiled
 from gpueinsum.schedule.tiling import choose_tiles
 
 RESIDENT = 2048  # threads that one multiprocessor holds at the most
-_MOST_LAUNCHES = (
-    3  # of a pair, if there is a way of so few: each takes the host's time, and the device's where it is short
-)
 
 
 def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
@@ -56,7 +53,7 @@ def cuda_candidates(problem: Problem, every: bool) -> list[Candidate]:
                 found.append(found[-1]._replace(way=replace(way, as_batch=True)))
     if is_matrix:
         found += _tiled(problem, min([way.seconds for way in found], default=math.inf), every)
-        found = [way for way in found if _launches(way) <= _MOST_LAUNCHES] or found
+        found = [way for way in found if _launches(way) <= MOST_LAUNCHES] or found
     return found if is_matrix and found else found + _kernel_passes(problem)
 
 

@@ -33,8 +33,9 @@ from gpueinsum.schedule.problem import Problem
 Sizes = Mapping[Label, int]
 Copied = tuple[bool, bool]  # whether the left and the right side are
 
-# Axes that fuse into no batch and no sum are looped over on the host of a GPU, by so many calls at the most.
-MAX_CALLS = 512
+# Axes that fuse into no batch and no sum are looped over on the host of a GPU, by so many calls at the most. Pointers
+# take the place of turns where a pair would take more than so many launches.
+MAX_CALLS, MOST_LAUNCHES = 512, 3
 # Copies and pointers take memory, too: each must save so much of the time. An order of the result that is not the one
 # asked for must save as much as is more than a rounding error.
 MEMORY_MUST_SAVE, _NO_GAIN = 1.05, 1 - 1e-9
@@ -312,7 +313,8 @@ def fit(
         widest = around.pop() if around else ONE
         sums = [axis for axis in summed if axis is not middle]
         by_turns = Product(rows, columns, middle, widest, tuple(around), tuple(sums), conjugated)
-        for product in (by_turns, *_by_pointers(problem, by_turns)):
+        pointers = _by_pointers(problem, by_turns)
+        for product in pointers if pointers and by_turns.calls > MOST_LAUNCHES else (by_turns, *pointers):
             if product.calls <= MAX_CALLS or last_resort or kind == "cpu":
                 seconds = _products_seconds(problem, product) * (MEMORY_MUST_SAVE if product.pointers else 1)
                 if best is None or seconds < best[0]:

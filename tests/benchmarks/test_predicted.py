@@ -33,3 +33,14 @@ def test_the_rows_and_their_steps_are_printed_and_then_the_families(capsys):
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == list(FAMILIES)
     assert predicted.main(["--device", "cpu"]) == 0
     assert rows not in capsys.readouterr().out
+
+
+def test_contractions_of_a_file_are_held_against_their_floors(tmp_path, capsys):
+    path = tmp_path / "contractions.txt"
+    path.write_text("# a note\nab,ac->bc a=335544320 b=2 c=3\nij,jk->ik i=4096 j=4096 k=4096\n")
+    assert predicted.main(["--contractions", str(path), "--dtype", "float64"]) == 0
+    first, second, median, launches = capsys.readouterr().out.splitlines()
+    assert first.endswith("ab,ac->bc a=335544320 b=2 c=3")
+    assert 1 <= float(second.split()[0]) < 1.1  # cuBLAS' own ground
+    assert median.startswith("2 rows: ")
+    assert launches == "at most 2 launches"

@@ -131,7 +131,7 @@ def test_random_plans_and_their_gradients_are_never_worse_off(device):
             assert peak_bytes(other) <= peak_bytes(plan), seed
             assert without_scratch(schedule(plan, profile(device))).peak_bytes <= peak_bytes(plan), seed
             assert [other.shape(x) for x in other.outputs] == [plan.shape(x) for x in plan.outputs]
-    assert changed > 10
+    assert changed > 5
 
 
 def without_scratch(made):

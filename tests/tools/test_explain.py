@@ -134,11 +134,9 @@ def test_for_a_device_it_says_how_long_and_how() -> None:
     assert "5184 x 5184 x 5184, one call" in taken
     assert others
     assert all(line.split()[0] == "or" for line in others)
-    assert "that add up" in others[0]
     assert product["floor"].endswith(" ms")
-    nothing = [line for line in others if "copy nothing" in line]
-    assert "72 x 72 x 72, batch of 5184, 72 calls of pointers that add up" in nothing[0]
-    assert re.search(r"tiles of \d+ x \d+ x \d+ ", nothing[1])
+    [nothing] = [line for line in others if "copy nothing" in line]
+    assert re.search(r"tiles of \d+ x \d+ x \d+ ", nothing)
     odd_halves = explain(ge.einsum_plan("fbea,ecfd->dcba", (73,) * 4, (73,) * 4, dtype="float16"), "h200")
     assert "of pointers" not in odd_halves
 
