@@ -5,9 +5,9 @@ constexpr int CAPACITY = SHARED_BYTES / (4 * WORDS), WARP = 32;
 constexpr int GROUP = 4, LEFT_GROUP = LEFT % 4 == 0 ? 4 : LEFT % 2 == 0 ? 2 : 1, RIGHT_GROUP = RIGHT % 2 == 0 ? 2 : 1;
 
 // The order in which threads go over a tile as an array has it: `columns` neighbours in each of `lines`, of which `step`
-// are gone over at once, by a thread `each` in turn, a multiple of GROUP. The loops first .. middle - 1 of the nest run over lines, middle ..
-// end - 1 over columns. The lines' places begin at `begin` of the block's list, those of a thread `pitch` apart from the
-// next one's.
+// are gone over at once, by a thread `each` in turn, a multiple of GROUP. The loops first .. middle - 1 of the nest run
+// over lines, middle .. end - 1 over columns. The lines' places begin at `begin` of the block's list, those of a thread
+// `pitch` apart from the next one's.
 struct OrderOf {
   long long columns, lines, step, each, first, middle, end, begin, pitch;
 };
@@ -72,7 +72,7 @@ struct Part {
   }
 };
 
-// How the threads of a block share a tile's results and sums, as the launch says: each has packs of rows, `down` threads
+// How a block's threads share a tile's results and sums, as the launch says: each has packs of rows, `down` threads
 // apart, and a few columns, and the summed elements lane, lane + lanes, ...
 struct Share {
   int lane, x, rows, columns, results;  // and where its rows, columns and results begin in shared memory
@@ -275,8 +275,8 @@ __device__ void with_edge(bool is_edge, Run run) {
   }
 }
 
-// Where the tiles of one turn of a block begin in src0, src1 and out; whether they are at the edge of the sum; whether the
-// turn is the last of its results.
+// Where the tiles of one turn of a block begin in src0, src1 and out; whether they are at the edge of the sum; whether
+// the turn is the last of its results.
 struct Turn {
   long long at[3];
   int edge;
@@ -308,8 +308,8 @@ __device__ inline long long further(long long value, int threads) {
   return static_cast<long long>(__shfl_down_sync(0xffffffffu, static_cast<int>(value >> 32), threads)) << 32 | low;
 }
 
-// A loop over tiles: its place is (turn of the block / below) % size. Where they do not divide its axis, the last tile ends
-// with the axis, and so begins `back` before its place; along the sum it is shorter instead, and at the `edge`.
+// A loop over tiles: its place is (turn of the block / below) % size. Where they do not divide its axis, the last tile
+// ends with the axis, and so begins `back` before its place; along the sum it is shorter instead, and at the `edge`.
 struct Loop {
   long long stride[3], below, reciprocal, extent, back;  // in elements of the axis: a tile's, and those before its place
   int size, edge;
@@ -360,7 +360,6 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS)
   Sum* const tile = &shared[0].of[0];
   const int thread = static_cast<int>(threadIdx.x);
   const Part left(job, 0, list), right(job, 1, list), result(job, 2, list);
-
   const Share share(job);
 
   // A block's turn: what was brought goes to shared memory; what comes next is on its way while threads compute.
@@ -401,10 +400,10 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS)
       place_tiles(job, next, loops[thread % WARP], thread % WARP, turns[(turn + 2) & 3]);
     }
     if (turn >= 0) {
-with_results(job, [&](auto results) { results.multiply(job, share, tile, sums); });
+      with_results(job, [&](auto results) { results.multiply(job, share, tile, sums); });
       __syncthreads();
       if (turns[turn & 3].ends) {
-with_results(job, [&](auto results) { results.store(job, share, tile, sums); });
+        with_results(job, [&](auto results) { results.store(job, share, tile, sums); });
         __syncthreads();
         write_part(opaque(out + turns[turn & 3].at[2]), tile, result);
 #pragma unroll
