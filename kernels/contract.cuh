@@ -12,14 +12,14 @@ struct OrderOf {
   long long columns, lines, step, each, first, middle, end, begin, pitch;
 };
 
-// The loops of the nest: those over tiles, of each role in turn, with strides in src0, src1 and out; then those over a
-// tile as src0, src1 and out have it, with strides in the array and in shared memory, and how far an element lies along
-// the axis that the tiles of each role cut, in 16 bits for each role.
+// The loops of the nest: those over tiles, of b, m, n and k in turn, with strides in src0, src1 and out; then those over a
+// tile as src0, src1 and out have it, with strides in the array, in shared memory, and along the summed axis whose last
+// tile is shorter, if there is one.
 struct ContractOf {
   Nest<3> nest;
-  long long loops, result_loops;         // of those over tiles: all; those that are not summed
+  long long loops, result_loops;                    // of those over tiles: all; those that are not summed
   long long below[WARP], extent[WARP], last[WARP];  // of each, as in `Loop`; `below` as a reciprocal
-  long long steps, rest;                 // tiles along the sum; elements of the last one along the axis that is cut
+  long long steps, rest;                            // tiles along the sum; elements of the last one along that axis
   OrderOf order[3];
   long long depth, lanes, team, across, down;  // summed elements of a tile; threads along it; of a lane; along each
   long long rows, columns;                      // of results of a thread: packs, elements

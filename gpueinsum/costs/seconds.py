@@ -18,9 +18,9 @@ _LEAST_SHARE = 0.05
 _TILE, _SPLIT = 64 * 64, 1024
 # Arrays of fewer elements count as if every product took them as they lie: to find out would take longer than to copy.
 SMALL = 1 << 15
-# Of a product by tiles (schedule/tiling.py): instructions of a thread for each element that is read or written, and for
-# each product of real numbers; seconds until it is under way.
-_GATHER, _MULTIPLY, _START = 0.8, 1.5, 4e-6
+# Of a product by tiles, as schedule/tiling.py prices gates and large products: the time of so many products of float32
+# for each element that is read or written, and for each product of real numbers; seconds until it is under way.
+_GATHER, _MULTIPLY, _START = 40, 2.5, 4e-6
 
 
 def pass_seconds(
