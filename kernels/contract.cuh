@@ -1,76 +1,4 @@
-// The kernel of contract.cu and contract_small.cu, which say how much each thread does.
-constexpr int WIDTH = sizeof(Sum) < 4 ? 4 : WIDE<Sum>;  // elements that one access brings from shared memory
-constexpr int CAPACITY = SHARED_BYTES / (4 * WORDS), WARP = 32;
-// Lines of a part that are gone over together.
-constexpr int GROUP = 4, LEFT_GROUP = LEFT % 4 == 0 ? 4 : LEFT % 2 == 0 ? 2 : 1, RIGHT_GROUP = RIGHT % 2 == 0 ? 2 : 1;
-
-// The order in which threads go over a tile as an array has it: `columns` neighbours in each of `lines`, of which `step`
-// are gone over at once, by a thread `each` in turn, a multiple of GROUP. The loops first .. middle - 1 of the nest run
-// over lines, middle .. end - 1 over columns. The lines' places begin at `begin` of the block's list, those of a thread
-// `pitch` apart from the next one's.
-struct OrderOf {
-  long long columns, lines, step, each, first, middle, end, begin, pitch;
-};
-
-// The loops of the nest: those over tiles, of b, m, n and k in turn, with strides in src0, src1 and out; then those over a
-// tile as src0, src1 and out have it, with strides in the array, in shared memory, and along the summed axis whose last
-// tile is shorter, if there is one.
-struct ContractOf {
-  Nest<3> nest;
-  long long loops, result_loops;                    // of those over tiles: all; those that are not summed
-  long long below[WARP], extent[WARP], last[WARP];  // of each, as in `Loop`; `below` as a reciprocal
-  long long steps, rest;                            // tiles along the sum; elements of the last one along that axis
-  OrderOf order[3];
-  long long depth, lanes, team, across, down;  // summed elements of a tile; threads along it; of a lane; along each
-  long long rows, columns;                      // of results of a thread: packs, elements
-  long long pitch[3], begin[3];                 // in shared memory: of a summed element, of a column of results
-  long long keeps;                              // whether src1's tile stays while tiles change
-  long long slots, run, chunks;                 // tiles of results; those along the sum of a chunk; chunks
-  long long outputs, conjugated;
-};
-
-// Where an element lies in its array and in shared memory.
-struct alignas(8) Place {
-  int array, tile;
-};
-
-// The places of all lines, and how far they lie along the summed axis whose last tile is shorter.
-struct List {
-  Place places[MAX_LINES];
-  unsigned short along[MAX_LINES];
-};
-
-__device__ inline Place place_of(const ContractOf& job, long long first, long long end, int index, int& along) {
-  Offsets<3> at{};
-  descend(at, job.nest, static_cast<int>(first), static_cast<int>(end) - 1, index);
-  along = static_cast<int>(at.of[2]);
-  return {static_cast<int>(at.of[0]), static_cast<int>(at.of[1])};
-}
-
-// A thread's part of a tile: one column, and so many `lines`, none if the thread is left over. In the list they are
-// rounded up to whole groups, by the thread's first one.
-struct Part {
-  int array, tile, lines, along;
-  const Place* places;
-
-  __device__ Part(const ContractOf& job, int number, List& list) {
-    const OrderOf& order = job.order[number];
-    const int thread = static_cast<int>(threadIdx.x), columns = static_cast<int>(order.columns);
-    const int step = static_cast<int>(order.step), each = static_cast<int>(order.each), first = thread / columns;
-    const Place column = place_of(job, order.middle, order.end, thread - first * columns, along);
-    array = column.array;
-    tile = column.tile + static_cast<int>(job.begin[number]);
-    lines = first < step ? (static_cast<int>(order.lines) - first + step - 1) / step : 0;
-    places = list.places + order.begin + (lines ? first * static_cast<int>(order.pitch) : 0);
-    for (int n = thread; n < step * each; n += MAX_THREADS) {
-      const int other = n / each, line = other + n % each * step;
-      const long long at = order.begin + other * order.pitch + n % each;
-      int further;
-      list.places[at] = place_of(job, order.first, order.middle, line < order.lines ? line : other, further);
-      list.along[at] = static_cast<unsigned short>(further);
-    }
-  }
-};
+// Second part of contract.cu and contract_small.cu: the products of tiles, the turns of a block, the kernel.
 
 // How a block's threads share a tile's results and sums, as the launch says: each has packs of rows, `down` threads
 // apart, and a few columns, and the summed elements lane, lane + lanes, ...
@@ -184,97 +112,6 @@ __device__ void with_results(const ContractOf& job, Run run) {
   }
 }
 
-// The same address in global memory, whose sum the compiler cannot take apart again.
-template <typename T>
-__device__ T* opaque(T* address) {
-#ifdef __CUDACC__
-  asm("" : "+l"(address));
-  __builtin_assume(__isGlobal(address));
-#endif
-  return address;
-}
-
-// Which elements of a part the last tile along the sum has, if it is shorter: then it is at an EDGE.
-template <bool EDGE>
-struct Inside {
-  const unsigned short* lines;
-  int most;
-
-  __device__ Inside(const List& list, const Part& part, long long rest)
-      : lines(list.along + (part.places - list.places)), most(static_cast<int>(rest) - part.along) {}
-
-  __device__ bool has(int line) const { return !EDGE || lines[line] < most; }
-};
-
-// Begins to load a thread's part of a tile. What is not inside is loaded from where the tile begins: so no jump stands
-// between the loads.
-template <int GROUP, bool EDGE, int LOADS>
-__device__ void load_part(In (&held)[LOADS], const Part& part, const In* from, const Inside<EDGE>& inside) {
-  from += part.array;
-#pragma unroll
-  for (int first = 0; first < LOADS; first += GROUP) {
-    if (first >= part.lines) break;
-    int offset[GROUP];
-#pragma unroll
-    for (int n = 0; n < GROUP; ++n) offset[n] = part.places[first + n].array;
-#pragma unroll
-    for (int n = 0; n < GROUP; ++n) held[first + n] = from[inside.has(first + n) ? offset[n] : -part.array];
-  }
-}
-
-// Stores a part that was loaded so to shared memory, zeros for what is not inside.
-template <int GROUP, bool EDGE, int LOADS>
-__device__ void store_part(Sum* tile, const Part& part, const In (&held)[LOADS], bool conjugated,
-                           const Inside<EDGE>& inside) {
-  tile += part.tile;
-#pragma unroll
-  for (int first = 0; first < LOADS; first += GROUP) {
-    if (first >= part.lines) break;
-    int place[GROUP];
-#pragma unroll
-    for (int n = 0; n < GROUP; ++n) place[n] = part.places[first + n].tile;
-#pragma unroll
-    for (int n = 0; n < GROUP; ++n) {
-      const Sum value = inside.has(first + n) ? static_cast<Sum>(held[first + n]) : Sum{};
-      tile[place[n]] = conjugated ? conjugate(value) : value;
-    }
-  }
-}
-
-// Writes a part of the results.
-__device__ inline void write_part(Out* to, const Sum* tile, const Part& part) {
-  to += part.array;
-  tile += part.tile;
-#pragma unroll 1
-  for (int first = 0; first < part.lines; first += GROUP) {
-    Place place[GROUP];
-    Sum value[GROUP];
-#pragma unroll
-    for (int n = 0; n < GROUP; ++n) place[n] = part.places[first + n];
-#pragma unroll
-    for (int n = 0; n < GROUP; ++n) value[n] = tile[place[n].tile];
-#pragma unroll
-    for (int n = 0; n < GROUP; ++n) {
-      if (first + n < part.lines) to[place[n].array] = static_cast<Out>(value[n]);
-    }
-  }
-}
-
-template <bool VALUE>
-struct Constant {
-  static constexpr bool value = VALUE;
-};
-
-// run(Constant<..>()) says whether tiles are at the edge.
-template <typename Run>
-__device__ void with_edge(bool is_edge, Run run) {
-  if (is_edge) {
-    run(Constant<true>());
-  } else {
-    run(Constant<false>());
-  }
-}
-
 // Where the tiles of one turn of a block begin in src0, src1 and out; whether they are at the edge of the sum; whether
 // the turn is the last of its results.
 struct Turn {
@@ -311,7 +148,8 @@ __device__ inline long long further(long long value, int threads) {
 // A loop over tiles: its place is (turn of the block / below) % size. Where they do not divide its axis, the last tile
 // ends with the axis, and so begins `back` before its place; along the sum it is shorter instead, and at the `edge`.
 struct Loop {
-  long long stride[3], below, reciprocal, extent, back;  // in elements of the axis: a tile's, and those before its place
+  long long stride[3], below, reciprocal;
+  long long extent, back;  // elements of the axis: those of a tile, those before its place
   int size, edge;
 
   __device__ void read(const ContractOf& job, int number) {
@@ -328,7 +166,8 @@ struct Loop {
 };
 
 // Where a turn's tiles begin, by a warp: each of its threads goes along a loop.
-__device__ inline void place_tiles(const ContractOf& job, const Counter& count, const Loop& loop, int lane, Turn& turn) {
+__device__ inline void place_tiles(const ContractOf& job, const Counter& count, const Loop& loop, int lane,
+                                   Turn& turn) {
   const int chunk = count.slot / static_cast<int>(job.slots), tiles = count.slot - chunk * static_cast<int>(job.slots);
   const unsigned whole = quotient_by(loop.below, static_cast<unsigned>(lane < job.result_loops ? tiles : count.step));
   const int place = static_cast<int>(whole - quotient_by(loop.reciprocal, whole) * static_cast<unsigned>(loop.size));

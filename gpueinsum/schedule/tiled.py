@@ -14,7 +14,7 @@ from gpueinsum.language.strides import Axis, fuse
 from gpueinsum.language.subscripts import Term
 
 ROLES = BATCH, ROWS, COLUMNS, SUMMED = range(4)
-# As in kernels/contract.cuh.
+# As in kernels/gather.cuh.
 THREADS, WARP, GROUP, _MAX_LOOPS = 256, 32, 4, 64
 _TRIED = 8  # pitches, in packs
 _INT_MAX = 2**31 - 1  # by which the kernels count tiles, and elements within a tile

@@ -68,7 +68,8 @@ def accumulator(dtype: str) -> str:
     return "float32" if dtype in HALVES else dtype
 
 
-CONTRACTIONS = "contract", "contract_small"  # which share contract.cuh
+CONTRACTIONS = "contract", "contract_small"
+_OF_CONTRACTIONS = "gather.cuh", "contract.cuh"  # what their texts go on with
 SUMS = "reduce", "reduce_rows", "reduce_columns"
 
 
@@ -122,7 +123,7 @@ constexpr int OPERANDS = {kernel.operands};
 #define ENTRY {kernel.entry}
 #define SOURCES {", ".join(f"const In* {source}" for source in sources)}
 #define SOURCE_NAMES {", ".join(sources)}
-{_file_text(kernel.name + ".cu")}{_file_text("contract.cuh") if kernel.name in CONTRACTIONS else ""}
+{_file_text(kernel.name + ".cu")}{"".join(map(_file_text, _OF_CONTRACTIONS)) if kernel.name in CONTRACTIONS else ""}
 #undef ENTRY
 #undef SOURCES
 #undef SOURCE_NAMES
