@@ -55,9 +55,9 @@ def nvrtc():
 ARCHITECTURES = architectures()
 SHARED_MEMORY = {"sm_80": 164 << 10, "sm_90": 228 << 10}  # bytes of a multiprocessor: A100, H100 and H200
 RATED = [arch for arch in ARCHITECTURES if arch in SHARED_MEMORY or not isinstance(arch, str)]
-# No text asks which architecture it is compiled for. So a kernel that compiles for the first, the last and Hopper (where
-# its resources are counted) fails for another only if this one lacks an instruction: those named in `asm` are of halves,
-# the widest are of complex128.
+# No text asks which architecture it is made for. So a kernel that compiles for the first, the last and Hopper, where
+# its registers are counted, fails for another only if this one lacks an instruction: those named in `asm` are of
+# halves, the widest are of complex128.
 COMPILED_WHOLE = ARCHITECTURES if LONG else [ARCHITECTURES[0], ARCHITECTURES[-1]]
 SPECIAL = "float16", "complex128"
 # How many blocks of each file's kernels a multiprocessor holds at the least: of any type, of float32 and float64. Eight
