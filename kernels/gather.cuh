@@ -22,7 +22,7 @@ struct ContractOf {
   long long below[WARP], extent[WARP], last[WARP];  // of each, as in `Loop`; `below` as a reciprocal
   long long steps, rest;                            // tiles along the sum; elements of the last one along that axis
   OrderOf order[3];
-  long long depth, lanes, team, across, down;  // summed elements of a tile; threads along it; of a lane; along each
+  long long depth, lanes, team, across, down;   // summed elements of a tile; threads along it; of a lane; along each
   long long rows, columns;                      // of results of a thread: packs, elements
   long long pitch[3], begin[3];                 // in shared memory: of a summed element, of a column of results
   long long keeps;                              // whether src1's tile stays while tiles change

@@ -36,28 +36,27 @@ class Unit(NamedTuple):
 
 @cache
 def units(dtype: str) -> tuple[Unit, Unit]:
+    """Of `contract`, which makes many results in a thread, and of `contract_small`, which makes few in more threads."""
     narrow = dtype in HALVES or dtype in ("int8", "uint8", "int16", "uint16")
     item = 4 if narrow else item_bytes(dtype)
     width, words = (4, 1) if item <= 4 else (16 // item, item // 4)
-    down, across = (2, 4) if words < 4 else (4, 2)
-    many = [(down * width, across), *[(down // 2 * width, columns) for columns in sorted({across, 2, 1})]]
-    few = [((1 if words < 4 else 2) * width, columns) for columns in ((4, 2, 1) if words < 2 else (2, 1))]
-    if words == 4:
-        few.append((width, 2))
+
+    def unit(kernel: str, most: tuple[int, int], loads: tuple[int, int], kib: int, lines: int, blocks: int) -> Unit:
+        left, right = (load // words for load in loads)
+        shares, capacity = _shares(*most, width), (kib << 8) // words
+        return Unit(kernel, dtype, item, width, shares, (left, right), capacity, lines // 3, blocks)
+
     return (
-        Unit("contract", dtype, item, width, tuple(many), (12 // words, 8 // words), (8 << 10) // words, 1024 // 3, 2),
-        Unit(
-            "contract_small",
-            dtype,
-            item,
-            width,
-            tuple(few),
-            (8 // words, 4 // words),
-            (4 << 10) // words,
-            512,
-            3 if words < 4 else 2,
-        ),
+        unit("contract", (4, 2) if words == 4 else (2, 4), (12, 8), 32, 1024, 2),
+        unit("contract_small", (1, 4 if words == 1 else 2) if words < 4 else (2, 2), (8, 4), 16, 768, 2 + (words < 4)),
     )
+
+
+def _shares(down: int, across: int, width: int) -> tuple[tuple[int, int], ...]:
+    """What a thread may make, as `with_results` of kernels/contract.cuh: the most; half of the packs, fewer columns."""
+    fewer = max(1, down // 2)
+    shares = {(down, across), *[(fewer, columns) for columns in {across, 2, 1}]}
+    return tuple(sorted([(packs * width, columns) for packs, columns in shares]))
 
 
 class Cut(NamedTuple):

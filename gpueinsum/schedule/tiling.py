@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from gpueinsum.costs.counts import item_bytes
-from gpueinsum.costs.seconds import pass_seconds
+from gpueinsum.costs.seconds import TILES_START, pass_seconds
 from gpueinsum.language.plan import HALVES
 from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides
 from gpueinsum.language.subscripts import Term
@@ -40,8 +40,8 @@ _SKINNY = 16  # rows or columns: of fewer, these are the columns
 # thread brings in it, for a tile of results, for each that a thread writes.
 _TURN, _BRING, _RESULTS, _WRITE = 75, 15, 60, 13
 # How fast instructions begin, as a share of large products of float32: a cycle-level simulator begins 1.4 to 1.8 in a
-# cycle of a multiprocessor, of 4. Seconds until the first turn: 10,000 to 20,000 simulated cycles.
-_BEGUN, _START = 0.6, 4e-6
+# cycle of a multiprocessor, of 4.
+_BEGUN = 0.6
 
 
 class Tiling(NamedTuple):
@@ -201,7 +201,7 @@ class _Search:
         # The last turns leave a part of the device idle; fewer blocks than it holds leave memory idle, too.
         whole = -(-blocks // held) * held / blocks
         moving, busy = self._parts(extents)
-        seconds = self.profile.launch + _START + max(moving * max(1.0, whole / 2), busy * whole)
+        seconds = self.profile.launch + TILES_START + max(moving * max(1.0, whole / 2), busy * whole)
         if chunks > 1:
             partial = self.elements[-1] * self._partial_bytes()
             seconds += pass_seconds(self.profile, chunks * partial + partial)

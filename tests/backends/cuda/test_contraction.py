@@ -1,6 +1,7 @@
 """Products by tiles: of every type, any strides, any tiles; sums that threads and blocks share; ends within a tile."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from kernel_launches import DTYPES, empty, launch, numpy_einsum, values
 
 from gpueinsum.backends.cuda.contraction import contract, multiply
+from gpueinsum.backends.cuda.source import kernel_folder
 from gpueinsum.costs.profile import profile
 from gpueinsum.schedule import tiling
 from gpueinsum.schedule.problem import Problem
@@ -181,3 +183,44 @@ def test_arrays_of_more_than_32_bits_are_counted_in_tiles():
 
 def replace_extent(cut, extent):
     return cut._replace(extent=extent)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("number", range(2))
+def test_every_share_that_is_offered_gives_the_result(runtime, rng, monkeypatch, dtype, number):
+    for results in units(dtype)[number].results:
+        own = units(dtype)[number]._replace(results=(results,))
+        monkeypatch.setattr(tiling, "units", lambda _, own=own: (own, own))
+        for equation, size in (("bij,bkj->bik", {"b": 7, "i": 3, "j": 5, "k": 2}), ("bi,bi->b", {"b": 40, "i": 9})):
+            terms = equation.split("->")[0].split(",")
+            arrays = [values(rng, tuple(size[label] for label in term), dtype) for term in terms]
+            problem = problem_of(equation, arrays, dtype=dtype)
+            tiled = choose_tiles(problem, problem.out).tiled
+            assert (tiled.share.rows, tiled.share.columns) == results
+            result = run(runtime, tiled, problem, [runtime.to_device(x) for x in arrays])
+            result = result != 0 if np.dtype(result.dtype).kind == "b" else result
+            np.testing.assert_array_equal(result, numpy_einsum(equation, *arrays, dtype=dtype), err_msg=str(results))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "complex128"])
+@pytest.mark.parametrize("number", range(2))
+def test_a_unit_has_the_room_that_its_kernel_has(dtype, number):
+    unit = units(dtype)[number]
+    text = (kernel_folder() / f"{unit.kernel}.cu").read_text(encoding="utf-8")
+    words = max(1, unit.item // 4)
+
+    def constant(name):
+        value = re.search(rf"{name} = (.+?)(?:, [A-Z]|;)", text)[1]
+        condition = re.fullmatch(r"WORDS < (\d) \? (\d) : (\d)", value)
+        if condition:
+            least, fewer, more = map(int, condition.groups())
+            return fewer if words < least else more
+        return eval(value.replace("/ WORDS", f"// {words}"), {})
+
+    assert 3 * unit.listed <= constant("MAX_LINES")
+    assert unit.blocks == constant("BLOCKS")
+    assert unit.loads == (constant("LEFT"), constant("RIGHT"))
+    assert unit.capacity * 4 * words == constant("SHARED_BYTES")
+    down, across = constant("DOWN"), constant("ACROSS")
+    fewer = {(max(1, down // 2), columns) for columns in {across, 2, 1}}  # as `with_results` of kernels/contract.cuh
+    assert {(rows // unit.width, columns) for rows, columns in unit.results} <= {(down, across), *fewer}
