@@ -73,14 +73,18 @@ struct Part {
   }
 };
 
-// The same address in global memory, whose sum the compiler cannot take apart again.
+// The same address in global memory, whose sum the compiler cannot take apart again. NVRTC before 13.5 takes no other
+// addresses than those of bytes for global ones.
 template <typename T>
 __device__ T* opaque(T* address) {
 #ifdef __CUDACC__
-  asm("" : "+l"(address));
-  __builtin_assume(__isGlobal(address));
-#endif
+  const char* bytes = reinterpret_cast<const char*>(address);
+  asm("" : "+l"(bytes));
+  __builtin_assume(__isGlobal(bytes));
+  return const_cast<T*>(reinterpret_cast<const T*>(bytes));
+#else
   return address;
+#endif
 }
 
 // Which elements of a part the last tile along the sum has, if it is shorter: then it is at an EDGE.
