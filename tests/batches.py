@@ -52,9 +52,10 @@ def show(done, total):
 
 
 def start(folder, program, *command, **environment):
-    """A process that runs a program."""
+    """A process that runs a program, and heeds interrupts where these tests run in a shell's background, too."""
     path = folder / "program.py"
-    path.write_text(SLOW + program, encoding="utf-8")
+    heeds = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    path.write_text(heeds + SLOW + program, encoding="utf-8")
     command = [*command, str(path)] if command else [sys.executable, str(path)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, **streams, text=True, env={**os.environ, **environment}, cwd=folder)
