@@ -16,5 +16,5 @@
 using Sum = typename Accumulator<In>::type;
 constexpr int WORDS = sizeof(Sum) < 4 ? 1 : sizeof(Sum) / 4;  // of 4 bytes
 constexpr int DOWN = WORDS < 4 ? 2 : 4, ACROSS = WORDS < 4 ? 4 : 2;  // results of a thread, at the most: packs, columns
-constexpr int LEFT = 12 / WORDS, RIGHT = 8 / WORDS;  // loads of a thread that are under way, of either array
+constexpr int LEFT = 16 / WORDS, RIGHT = 8 / WORDS;  // loads of a thread that are under way, of either array
 constexpr int SHARED_BYTES = 32 << 10, MAX_LINES = 1024, BLOCKS = 2;

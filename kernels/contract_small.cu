@@ -7,5 +7,6 @@
 using Sum = typename Accumulator<In>::type;
 constexpr int WORDS = sizeof(Sum) < 4 ? 1 : sizeof(Sum) / 4;  // of 4 bytes
 constexpr int DOWN = WORDS < 4 ? 1 : 2, ACROSS = WORDS < 2 ? 4 : 2;  // results of a thread, at the most: packs, columns
-constexpr int LEFT = 8 / WORDS, RIGHT = 4 / WORDS;  // loads of a thread that are under way, of either array
-constexpr int SHARED_BYTES = 16 << 10, MAX_LINES = 768, BLOCKS = WORDS < 4 ? 3 : 2;
+constexpr int LEFT = sizeof(In) < 2 ? 8 : 16 / WORDS;  // loads of a thread that are under way, of either array
+constexpr int RIGHT = 4 / WORDS;
+constexpr int SHARED_BYTES = 20 << 10, MAX_LINES = 768, BLOCKS = WORDS < 4 ? 3 : 2;

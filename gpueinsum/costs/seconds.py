@@ -19,9 +19,9 @@ _TILE, _SPLIT = 64 * 64, 1024
 # Arrays of fewer elements count as if every product took them as they lie: to find out would take longer than to copy.
 SMALL = 1 << 15
 # Of a product by tiles, as schedule/tiling.py prices gates and large products: the time of so many products of float32
-# for each element that is read or written, and for each product of real numbers. Seconds until it is under way: 10,000
-# to 20,000 cycles in a cycle-level simulator.
-_GATHER, _MULTIPLY, TILES_START = 40, 2.5, 4e-6
+# for each element that is read or written, and for each product of real numbers. Seconds until it is under way: 4,000
+# to 12,000 cycles in a cycle-level simulator.
+_GATHER, _MULTIPLY, TILES_START = 25, 2.5, 4e-6
 
 
 def pass_seconds(

@@ -11,37 +11,36 @@ from gpueinsum.costs.seconds import TILES_START, pass_seconds
 from gpueinsum.language.plan import HALVES
 from gpueinsum.language.strides import Axis, axes, contiguous, fuse, label_strides
 from gpueinsum.language.subscripts import Term
+from gpueinsum.schedule.orders import SECTOR, Lies, pack_parts
 from gpueinsum.schedule.problem import Problem
-from gpueinsum.schedule.tiled import (
-    BATCH,
-    COLUMNS,
-    ROLES,
-    ROWS,
-    SUMMED,
-    THREADS,
-    WARP,
-    Cut,
-    Tiled,
-    Unit,
-    least_lengths,
-    share,
-    units,
-)
+from gpueinsum.schedule.tiled import BATCH, COLUMNS, INT_MAX, ROLES, ROWS, SUMMED, Cut, Tiled, spans
+from gpueinsum.schedule.units import THREADS, WARP, Unit, least_lengths, share, units
 
 _ARRAYS = (BATCH, ROWS, SUMMED), (BATCH, SUMMED, COLUMNS), (BATCH, ROWS, COLUMNS)  # the roles of each
-_SECTOR = 32  # bytes
+_LHS, _RHS, _OUT = range(len(_ARRAYS))
 _MOST_AXES = 30  # or there would be too many loops
 _STARTS = 1, 32
 # Products for each element read or written: up to the first a kernel of many threads is tried, from the second on one
 # of many results for each.
-_FEW, _MANY = 8, 2
+_FEW, _MANY = 32, 2
 _SKINNY = 16  # rows or columns: of fewer, these are the columns
-# Instructions of each of a block's warps, by the PTX of the kernels: for a turn of the block, for each element that a
-# thread brings in it, for a tile of results, for each that a thread writes.
-_TURN, _BRING, _RESULTS, _WRITE = 75, 15, 60, 13
-# How fast instructions begin, as a share of large products of float32: a cycle-level simulator begins 1.4 to 1.8 in a
-# cycle of a multiprocessor, of 4.
-_BEGUN = 0.6
+
+
+class Access(NamedTuple):
+    """Instructions for an element; for a pack whose elements lie apart in shared memory, and for one that is whole."""
+
+    element: float
+    spread: float
+    whole: float
+
+
+# Instructions of each of a block's warps, by the PTX of the kernels: for a turn of the block, for what a thread brings
+# in it, for a tile of results, for what a thread writes of it.
+_TURN, _BRING, _RESULTS, _WRITE = 57, Access(11, 22, 13), 40, Access(11, 22, 14)
+# How fast instructions begin, as a share of those of large products of float32, by the root of the blocks that a
+# multiprocessor holds: a cycle-level simulator begins 1.35 in a cycle of two blocks and 1.8 of three, where a copy has
+# three quarters of an H200's bytes a cycle.
+_BEGUN = 0.34
 
 
 class Tiling(NamedTuple):
@@ -73,7 +72,7 @@ class _Search:
 
     def __init__(self, problem: Problem, out: Term, unit: Unit, swapped: bool) -> None:
         self.profile, self.out, self.swapped, self.unit = problem.profile, out, swapped, unit
-        self.item, size = item_bytes(problem.dtype), problem.size
+        self.item, self.aligned, size = item_bytes(problem.dtype), problem.aligned, problem.size
         sides = [label_strides(term, own) for term, own in zip(problem.terms, problem.strides, strict=True)]
         batch, left, right, summed = problem.roles
         if swapped:
@@ -89,6 +88,8 @@ class _Search:
         self.points = self._by_role(sizes)
         b, m, n, k = self.points
         self.elements = b * m * k, b * n * k, b * m * n
+        self.known = dict[tuple[int, ...], tuple[float, float]]()  # what `_array` found
+        self.is_far = self._spans(sizes) > INT_MAX
         self.near = [
             sorted(
                 [n for n, role in enumerate(self.roles) if role in roles],
@@ -171,16 +172,19 @@ class _Search:
         ):
             return False
         own = share(self.unit, batch, rows, columns, depth)
-        if own is None:
+        if own is None or (self.is_far and self._spans(extents) > INT_MAX):
             return False
         x, y, z = least_lengths(self.unit, own, batch, depth)
         return max(x + y, z) <= self.unit.capacity
+
+    def _spans(self, extents: Sequence[int]) -> int:
+        return spans((extent, axis.strides) for extent, axis in zip(extents, self.axes, strict=True))
 
     def _tiled(self, extents: Sequence[int], chunks: int = 1) -> Tiled:
         cuts: tuple[list[Cut], ...] = [], [], [], []
         for extent, role, axis in zip(extents, self.roles, self.axes, strict=True):
             cuts[role].append(Cut(axis.size, extent, axis.strides))
-        return Tiled(self.out, tuple(map(tuple, cuts)), self.unit, self.swapped, chunks)
+        return Tiled(self.out, tuple(map(tuple, cuts)), self.unit, self.swapped, chunks, self.aligned)
 
     def _by_role(self, numbers: Sequence[int]) -> list[int]:
         product = [1] * len(ROLES)
@@ -212,21 +216,41 @@ class _Search:
         unit, profile = self.unit, self.profile
         batch, rows, columns, depth = self._by_role(extents)
         tiles = self._tiles(extents)
-        moved = sum(elements * self._waste(extents, array) for array, elements in enumerate(self.elements))
+        arrays = [self._array(extents, array) for array in (_LHS, _RHS, _OUT)]
+        moved = sum(elements * waste for elements, (waste, _) in zip(self.elements, arrays, strict=True))
         again = (tiles[COLUMNS] - 1) * self.elements[0] + (tiles[ROWS] - 1) * self.elements[1]
-        if tiles[BATCH] * tiles[COLUMNS] * tiles[SUMMED] == 1:
-            again = 0  # the one tile of the columns' array stays
-        moving = (moved + again / profile.cached) * self.item / profile.bytes_per_second
+        keeps = tiles[BATCH] * tiles[COLUMNS] * tiles[SUMMED] == 1  # the one tile of the columns' array
+        moving = (moved + (0 if keeps else again / profile.cached)) * self.item / profile.bytes_per_second
         own = share(unit, batch, rows, columns, depth)
         assert own is not None  # the caller has asked
-        brought = -(-batch * rows * depth // THREADS) + -(-batch * columns * depth // THREADS)
+        (_, bring), (_, bring_columns), (_, write) = arrays
         warps = THREADS // WARP
-        turn = warps * (_TURN + _BRING * brought) + own.multiply
-        results = warps * (_RESULTS + _WRITE * -(-batch * rows * columns // THREADS)) + own.add
+        turn = warps * (_TURN + bring + (0 if keeps else bring_columns)) + own.multiply
+        results = warps * (_RESULTS + write) + own.add
         instructions = math.prod(tiles[:SUMMED]) * (tiles[SUMMED] * turn + results)
         rate = profile.rate("float32")
         begun = rate.flops_per_second / (2 * WARP) if rate else profile.loop_flops_per_second / WARP
-        return moving, instructions / (begun * _BEGUN)
+        return moving, instructions / (begun * _BEGUN * math.sqrt(unit.blocks))
+
+    def _array(self, extents: Sequence[int], array: int) -> tuple[float, float]:
+        """How many times its bytes an array's tiles move, and instructions of a thread for a tile of it."""
+        key = array, *[extents[n] for n in self.near[array]]
+        found = self.known.get(key)
+        if found is None:
+            access = _WRITE if array == _OUT else _BRING
+            found = self.known[key] = self._waste(extents, array), self._instructions(extents, array, access)
+        return found
+
+    def _instructions(self, extents: Sequence[int], array: int, access: Access) -> float:
+        """Of a thread, for its elements, or packs, of a tile of an array."""
+        elements, near = math.prod([extents[n] for n in self.near[array]]), self.near[array]
+        lies = [Lies(self.axes[n].size, extents[n], self.axes[n].strides[array], self.roles[n] == SUMMED) for n in near]
+        parts = pack_parts(lies, self.unit.width) if self.aligned else None
+        if parts is None:
+            return access.element * -(-elements // THREADS)
+        neighbours = COLUMNS if array == _RHS else ROWS
+        is_whole = parts[0] == self.unit.width and self.roles[near[0]] == neighbours
+        return (access.whole if is_whole else access.spread) * -(-elements // (self.unit.width * THREADS))
 
     def _tiles(self, extents: Sequence[int]) -> list[int]:
         return self._by_role([-(-axis.size // extent) for axis, extent in zip(self.axes, extents, strict=True)])
@@ -241,9 +265,9 @@ class _Search:
             run *= extents[n] if stride else 1
             if extents[n] < self.axes[n].size:
                 break
-        if run % _SECTOR == 0:
+        if run % SECTOR == 0:
             return 1.0
-        return _SECTOR / run if _SECTOR % run == 0 else (run + _SECTOR - math.gcd(run, _SECTOR)) / run
+        return SECTOR / run if SECTOR % run == 0 else (run + SECTOR - math.gcd(run, SECTOR)) / run
 
     def _partial_bytes(self) -> int:
         return 4 if self.unit.dtype in HALVES else self.item

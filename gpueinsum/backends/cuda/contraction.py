@@ -6,10 +6,14 @@ import math
 
 from gpueinsum.backends.cuda.geometry import nest_columns
 from gpueinsum.backends.cuda.program import Launch
-from gpueinsum.backends.cuda.source import Kernel, accumulator, job, nest, reciprocal
+from gpueinsum.backends.cuda.source import Kernel, accumulator, job, nest
 from gpueinsum.backends.cuda.sums import Sum, add_chunks
 from gpueinsum.language.strides import Axis
-from gpueinsum.schedule.tiled import BATCH, GROUP, SUMMED, WARP, Cut, Tiled
+from gpueinsum.schedule.orders import GROUP
+from gpueinsum.schedule.tiled import BATCH, SUMMED, Cut, Tiled
+from gpueinsum.schedule.units import WARP
+
+_MOST_BESIDE = 4  # as `beside` of kernels/gather.cuh
 
 
 def multiply(tiled: Tiled, conjugated: int, outputs: int, processors: int, lacks: tuple[str, ...] = ()) -> Sum:
@@ -31,11 +35,6 @@ def contract(tiled: Tiled, conjugated: int, outputs: int, processors: int) -> La
         cuts += [cut for cut in along if cut.tiles > 1]
     loops = [Axis(cut.tiles, cut.strides) for cut in cuts]
     around, results = len(cuts), len(cuts) - sum(cut.tiles > 1 for cut in tiled.axes[SUMMED])
-    below = [
-        math.prod([cut.tiles for cut in group[place + 1 :]])
-        for group in (cuts[:results], cuts[results:])
-        for place in range(len(group))
-    ]
     last = [cut.tiles * cut.extent - cut.size if place < results else cut.is_ragged for place, cut in enumerate(cuts)]
     rest = next((cut.size % cut.extent for cut in tiled.axes[SUMMED] if cut.is_ragged), 0)
     unused = [0] * (WARP - around)
@@ -45,10 +44,13 @@ def contract(tiled: Tiled, conjugated: int, outputs: int, processors: int) -> La
         loops += order.loops
         pitch = each | 1  # so that threads that read their lines read from different banks
         orders += [order.columns, order.lines, order.step, each, first, end - order.inner, end, listed, pitch]
+        beside = [place * tiled.unit.item for place in order.beside]
+        access = 0 if not order.pack else 2 if order.is_whole else 1  # SINGLE, WHOLE, SPREAD
+        orders += [access, *beside, *[0] * (_MOST_BESIDE - len(beside))]
         listed += order.step * pitch
     own, unit = tiled.share, tiled.unit
     steps, slots = tiled.tiles[SUMMED], math.prod(tiled.tiles[:SUMMED])
-    numbers = [around, results, *map(reciprocal, below), *unused, *[cut.extent for cut in cuts], *unused]
+    numbers = [around, results, *[cut.extent for cut in cuts], *unused]
     numbers += [*last, *unused, steps, rest, *orders]
     numbers += [tiled.tile[SUMMED], own.lanes, own.down * own.across * tiled.tile[BATCH], own.across, own.down]
     numbers += [own.rows // unit.width, own.columns]
@@ -56,4 +58,5 @@ def contract(tiled: Tiled, conjugated: int, outputs: int, processors: int) -> La
     numbers += [slots, -(-steps // tiled.chunks), tiled.chunks, outputs, conjugated]
     kernel = Kernel(unit.kernel, unit.dtype, unit.dtype if tiled.chunks == 1 else accumulator(unit.dtype), 2)
     nested = nest(*nest_columns(loops, 3), [], [[]] * 3)
-    return Launch(kernel, min(slots * tiled.chunks, processors * unit.blocks), job(nested, *map(int, numbers)))
+    blocks = min(slots * tiled.chunks, processors * unit.blocks)
+    return Launch(kernel, blocks, job(nested, *map(int, numbers)), reads_packs=tiled.reads_packs)

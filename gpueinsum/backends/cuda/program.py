@@ -34,6 +34,7 @@ class Launch:
     job: Struct
     addresses: tuple[Address, ...] = ()
     threads: int = THREADS  # of a block
+    reads_packs: bool = False  # so its arrays must begin at multiples of 16 bytes
 
     def at(self, *addresses: Address) -> Launch:
         """The launch with these addresses."""
@@ -62,6 +63,10 @@ class Product:
     addresses: tuple[Address, ...]
     by_pointers: bool = False
     single: bool = False  # by cublasGemmEx, else a batch
+
+    @property
+    def reads_packs(self) -> bool:
+        return self.by_pointers and reads_packs(self.dtype, self.precision)
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -128,10 +133,8 @@ class Program:
 
     @property
     def packed_operands(self) -> tuple[int, ...]:
-        """The operands that cuBLAS reads in packs through pointers, so that they must begin at one."""
-        by_pointers = [work for work in self.work if isinstance(work, Product) and work.by_pointers]
-        packed = [work for work in by_pointers if reads_packs(work.dtype, work.precision)]
-        memories = {memory for work in packed for memory, _ in work.addresses}
+        """The operands that work reads in packs of 16 bytes, so that they must begin at one."""
+        memories = {memory for work in self.work if work.reads_packs for memory, _ in work.addresses}
         return tuple([number for number in range(len(self.operands)) if number in memories])
 
     def __str__(self) -> str:

@@ -7,14 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from kernel_launches import DTYPES, empty, launch, numpy_einsum, values
+from simulated import SimulatedRuntime
 
+from gpueinsum import einsum_plan
+from gpueinsum.backends.base import PLAIN
+from gpueinsum.backends.cuda.backend import CudaBackend
 from gpueinsum.backends.cuda.contraction import contract, multiply
 from gpueinsum.backends.cuda.source import kernel_folder
+from gpueinsum.costs.counts import item_bytes
 from gpueinsum.costs.profile import profile
+from gpueinsum.language.strides import Axis
 from gpueinsum.schedule import tiling
+from gpueinsum.schedule.orders import Lies, Order, best_order, pack_parts
 from gpueinsum.schedule.problem import Problem
-from gpueinsum.schedule.tiled import COLUMNS, ROWS, SUMMED, Cut, Tiled, units
+from gpueinsum.schedule.tiled import COLUMNS, ROWS, SUMMED, Cut, Tiled
 from gpueinsum.schedule.tiling import choose_tiles
+from gpueinsum.schedule.units import units
 
 PROCESSORS = 3
 PAIRS = [  # equation, sizes
@@ -25,6 +33,14 @@ PAIRS = [  # equation, sizes
     ("ab,ac->bc", {"a": 1009, "b": 2, "c": 3}),  # a long sum
     ("gbac,cgd->dgba", {"a": 3, "b": 2, "c": 7, "d": 5, "g": 31}),
     ("i,i->", {"i": 523}),
+]
+PACKED = [  # whose tiles consist of packs of 16 bytes
+    ("ij,jk->ik", {"i": 64, "j": 48, "k": 32}),
+    ("ji,kj->ki", {"i": 4, "j": 132, "k": 16}),
+    ("bij,bkj->bik", {"b": 12, "i": 4, "j": 8, "k": 20}),
+    ("abf,eadcb->cfde", {"a": 2, "b": 4, "c": 36, "d": 2, "e": 3, "f": 2}),
+    ("ab,ac->bc", {"a": 1024, "b": 2, "c": 6}),
+    ("dcfe,eab->dcafb", {"a": 2, "b": 2, "c": 4, "d": 3, "e": 4, "f": 36}),
 ]
 
 
@@ -58,13 +74,18 @@ def only(request, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("equation", "size"), PAIRS, ids=[equation for equation, _ in PAIRS])
-def test_products_of_every_type_agree_with_numpy(runtime, rng, only, dtype, equation, size):
+@pytest.mark.parametrize(
+    ("equation", "size", "is_packed"),
+    [(*pair, False) for pair in PAIRS] + [(*pair, True) for pair in PACKED],
+    ids=[equation for equation, _ in PAIRS] + [f"{equation} in packs" for equation, _ in PACKED],
+)
+def test_products_of_every_type_agree_with_numpy(runtime, rng, only, dtype, equation, size, is_packed):
     terms = equation.split("->")[0].split(",")
     arrays = [values(rng, tuple(size[label] for label in term), dtype) for term in terms]
     problem = problem_of(equation, arrays, dtype=dtype)
     tiled = choose_tiles(problem, problem.out).tiled
     assert tiled.unit.kernel == only
+    assert tiled.reads_packs or not is_packed or tiled.unit.width == 1
     result = run(runtime, tiled, problem, [runtime.to_device(x) for x in arrays])
     if np.dtype(result.dtype).kind == "b":
         result = result != 0
@@ -90,7 +111,7 @@ def random_tiles(rng, tiled):
 @pytest.mark.parametrize("seed", range(60))
 def test_any_tiles_of_arrays_of_any_strides_give_the_result(runtime, only, seed):
     rng = np.random.default_rng(seed)
-    equation, size = PAIRS[seed % len(PAIRS)]
+    equation, size = (PAIRS + PACKED)[seed % len(PAIRS + PACKED)]
     dtype = str(rng.choice(["float32", "float64", "complex64", "complex128", "int16"]))
     terms, arrays, on_device = equation.split("->")[0].split(","), [], []
     for term in terms:
@@ -155,7 +176,7 @@ def test_a_small_side_stays_in_shared_memory():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_units_are_what_the_kernels_say(dtype):
     for unit in units(dtype):
-        assert unit.capacity * max(unit.item, 4) == {"contract": 32 << 10, "contract_small": 16 << 10}[unit.kernel]
+        assert unit.capacity * max(unit.item, 4) == {"contract": 32 << 10, "contract_small": 20 << 10}[unit.kernel]
         assert all(rows % unit.width == 0 for rows, _ in unit.results)
 
 
@@ -211,10 +232,10 @@ def test_a_unit_has_the_room_that_its_kernel_has(dtype, number):
 
     def constant(name):
         value = re.search(rf"{name} = (.+?)(?:, [A-Z]|;)", text)[1]
-        condition = re.fullmatch(r"WORDS < (\d) \? (\d) : (\d)", value)
+        condition = re.fullmatch(r"(WORDS|sizeof\(In\)) < (\d) \? (\d) : (.+)", value)
         if condition:
-            least, fewer, more = map(int, condition.groups())
-            return fewer if words < least else more
+            size = words if condition[1] == "WORDS" else item_bytes(dtype)
+            value = condition[3 if size < int(condition[2]) else 4]
         return eval(value.replace("/ WORDS", f"// {words}"), {})
 
     assert 3 * unit.listed <= constant("MAX_LINES")
@@ -224,3 +245,82 @@ def test_a_unit_has_the_room_that_its_kernel_has(dtype, number):
     down, across = constant("DOWN"), constant("ACROSS")
     fewer = {(max(1, down // 2), columns) for columns in {across, 2, 1}}  # as `with_results` of kernels/contract.cuh
     assert {(rows // unit.width, columns) for rows, columns in unit.results} <= {(down, across), *fewer}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_tiles_of_packs_give_the_result(runtime, only, seed):
+    rng = np.random.default_rng(seed)
+    equation, size = PACKED[seed % len(PACKED)]
+    dtype = str(rng.choice(["float16", "float32", "float64", "complex64", "int8"]))
+    arrays = [values(rng, tuple(size[label] for label in term), dtype) for term in equation.split("->")[0].split(",")]
+    problem = problem_of(equation, arrays, dtype=dtype)
+    chosen = choose_tiles(problem, problem.out).tiled
+    tiled = next(tiled for _ in range(1000) if (tiled := random_tiles(rng, chosen)).reads_packs)
+    steps = -(-tiled.tiles[SUMMED] // tiled.chunks)
+    tiled = replace(tiled, chunks=-(-tiled.tiles[SUMMED] // steps))
+    result = run(runtime, tiled, problem, [runtime.to_device(x) for x in arrays])
+    np.testing.assert_array_equal(result, numpy_einsum(equation, *arrays, dtype=dtype))
+
+
+@pytest.mark.parametrize("begins", [0, 1])
+def test_operands_that_begin_within_a_pack_are_read_by_elements(begins):
+    runtime = SimulatedRuntime()
+    shapes = (1 << 16, 2), (1 << 16, 4)
+    memory = [runtime.to_device(np.arange(math.prod(shape) + begins, dtype=np.float32) % 7) for shape in shapes]
+    operands = [own[begins:].reshape(shape) for own, shape in zip(memory, shapes, strict=True)]
+    backend, plan = CudaBackend(runtime), einsum_plan("ab,ac->bc", *[x.shape for x in operands], dtype="float32")
+    aligned, anywhere = (
+        backend.program(plan, [x.strides for x in operands], aligned=aligned) for aligned in (True, False)
+    )
+    assert {program.work[0].kernel.name for program in (aligned, anywhere)} == {"contract_small"}
+    assert aligned.packed_operands == (0, 1)
+    assert anywhere.packed_operands == ()
+    result = runtime.to_host(backend.bind_single(plan, PLAIN)(*operands))
+    np.testing.assert_array_equal(result, np.einsum("ab,ac->bc", *[runtime.to_host(x) for x in operands]))
+
+
+@pytest.mark.parametrize(
+    ("axes", "parts"),
+    [  # nearest first: size, elements of a tile, stride, whether summed
+        ([(8, 8, 1, False), (5, 5, 8, False)], [4, 1]),
+        ([(2, 2, 1, True), (9, 4, 2, True)], None),  # the last tile has one pair
+        ([(2, 2, 1, True), (10, 4, 2, True)], [2, 2]),
+        ([(6, 6, 1, False), (5, 5, 6, False)], None),  # a pack would end in the next line, whose places are others
+        ([(8, 8, 1, False), (5, 5, 10, False)], None),  # lines begin within a pack
+        ([(8, 8, 2, False)], None),  # no neighbours
+        ([(8, 8, -1, False)], None),
+        ([(12, 8, 1, False)], [4]),  # the last tile begins at 4
+        ([(10, 8, 1, False)], None),  # it begins at 2
+        ([(10, 8, 1, True)], None),  # it has 2
+        ([(12, 8, 1, True)], [4]),
+        ([(12, 6, 1, False)], None),  # the second tile begins at 6
+        ([(8, 8, 0, False), (8, 8, 1, False)], [1, 4]),
+    ],
+)
+def test_a_tile_consists_of_packs_if_every_one_begins_at_a_pack(axes, parts):
+    assert pack_parts([Lies(*axis) for axis in axes], 4) == parts
+
+
+def test_neighbouring_threads_meet_different_banks():
+    [unit, _] = units("float32")
+    pitch = 132
+    lines = Axis(16, (512, 1, 0))  # rows of a matrix, neighbours in shared memory
+    along = Axis(16, (4, 4 * pitch, 0))  # packs of the sum, neighbours in the matrix
+    pack = [Axis(4, (1, pitch, 0))]
+    found = best_order([lines, along], pack, unit)
+    [of_lines, of_packs] = found.loops[-2:]
+    assert of_packs.size <= 4 < 16
+    assert of_packs.strides[0] == 4
+    assert of_lines.strides[1] == 1
+    assert found.cycles(unit) < Order([lines, along], 2, pack).cycles(unit)
+
+
+@pytest.mark.parametrize("equation", ["ij,jk->ik", "dcfe,eab->dcafb"])
+def test_tiles_are_priced_as_packs_where_they_are_read_so(equation):
+    sizes = dict(PACKED)[equation]
+    shapes = [tuple(sizes[label] for label in term) for term in equation.split("->")[0].split(",")]
+    problem = problem_of(equation, [np.zeros(shape, np.float32) for shape in shapes])
+    aligned, anywhere = (choose_tiles(replace(problem, aligned=aligned), problem.out) for aligned in (True, False))
+    assert aligned.tiled.reads_packs
+    assert not anywhere.tiled.reads_packs
+    assert aligned.seconds < anywhere.seconds
