@@ -91,7 +91,8 @@ struct Part {
   }
 };
 
-// The same address in global memory, whose sum the compiler cannot take apart again, as NVRTC before 13.5 takes it.
+// The same address in global memory, whose sum the compiler cannot take apart again. NVRTC before 13.5 takes no other
+// addresses than those of bytes for global ones.
 template <typename T>
 __device__ T* opaque(T* address) {
 #ifdef __CUDACC__

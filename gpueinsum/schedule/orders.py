@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gpueinsum.costs.counts import item_bytes
 from gpueinsum.language.strides import Axis
 from gpueinsum.schedule.units import THREADS, WARP, Unit
 
 GROUP = 4  # lines, as in kernels/gather.cuh
 SECTOR, _LINE = 32, 128  # bytes
 _SECTORS = 1, 2
-# Cycles of a multiprocessor for the instructions that load and store an element, or a pack, of a warp's threads.
-_BY_ELEMENTS, _BY_PACKS = 10, 8
+# Cycles of a multiprocessor for the instructions of a warp's line: of packs that are stored whole, of all else.
+_WHOLE, _APART = 8, 10
 
 
 class Order(NamedTuple):
@@ -39,8 +40,9 @@ class Order(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether one access stores a pack in shared memory."""
-        width = len(self.beside)
-        return self.beside == [*range(width)] and not any(loop.strides[1] % width for loop in self.loops)
+        beside = self.beside
+        aligned = not any(loop.strides[1] % len(beside) for loop in self.loops)
+        return bool(self.pack) and aligned and beside == [*range(len(beside))]
 
     @property
     def columns(self) -> int:
@@ -74,14 +76,13 @@ class Order(NamedTuple):
         Threads of a warp that come to the same bank of shared memory, or to several lines of global memory, wait for
         each other.
         """
-        width = len(self.beside)
-        places, offsets = self._neighbours(1), self._neighbours(0)
-        lines = len({offset * unit.item // _LINE for offset in offsets})
-        elements = width if width > 1 and self.is_whole else 1
+        width, item, is_whole = len(self.beside), item_bytes(unit.dtype), self.is_whole
+        elements = width if is_whole else 1  # that an access stores
         at_once = WARP * 4 // max(4, unit.item * elements)
-        banks = max(Counter(place // elements % at_once for place in places[:at_once]).values())
+        banks = max(Counter(place // elements % at_once for place in self._neighbours(1)[:at_once]).values())
         banks *= (width // elements) * WARP // at_once
-        return self.each * (max(banks, lines) + (_BY_ELEMENTS if elements < width or width == 1 else _BY_PACKS))
+        lines = len({offset * item // _LINE for offset in self._neighbours(0)})
+        return self.each * (max(banks, lines) + (_WHOLE if is_whole else _APART))
 
     def _neighbours(self, number: int) -> list[int]:
         """The places of a warp's threads in the array, or in shared memory."""
@@ -130,12 +131,12 @@ def best_order(loops: list[Axis], pack: list[Axis], unit: Unit) -> Order:
     These go over a few sectors of the array, then along shared memory.
     """
     best = _divide(loops, pack, unit.listed)
-    if not loops or best.cycles(unit) <= best.each * _BY_PACKS * 2:
+    if not loops or best.cycles(unit) <= best.each * 2 * _WHOLE:  # good enough, and sooner found
         return best
     width = math.prod([loop.size for loop in pack])
     for sectors in _SECTORS:
         size, strides = loops[-1]
-        part = max(1, sectors * SECTOR // (unit.item * width))
+        part = max(1, sectors * SECTOR // (item_bytes(unit.dtype) * width))
         if size > part and size % part == 0:
             outer = Axis(size // part, tuple([part * stride for stride in strides]))
             others = sorted([*loops[:-1], outer], key=lambda loop: -abs(loop.strides[1]))

@@ -31,8 +31,7 @@ def units(dtype: str) -> tuple[Unit, Unit]:
     narrow = dtype in HALVES or dtype in ("int8", "uint8", "int16", "uint16")
     item = 4 if narrow else item_bytes(dtype)
     width, words = (4, 1) if item <= 4 else (16 // item, item // 4)
-
-    few = 8 if item_bytes(dtype) == 1 else 16  # loads, with the registers of a third of a multiprocessor
+    few = 8 if item_bytes(dtype) == 1 else 16  # of bytes more loads would not leave enough registers
 
     def unit(kernel: str, most: tuple[int, int], loads: tuple[int, int], kib: int, lines: int, blocks: int) -> Unit:
         left, right = (load // words for load in loads)

@@ -13,7 +13,9 @@ from gpueinsum.schedule.orders import GROUP
 from gpueinsum.schedule.tiled import BATCH, SUMMED, Cut, Tiled
 from gpueinsum.schedule.units import WARP
 
-_MOST_BESIDE = 4  # as `beside` of kernels/gather.cuh
+# As in kernels/gather.cuh: the length of `beside`, what `access` may be.
+_MOST_BESIDE = 4
+_SINGLE, _SPREAD, _WHOLE = range(3)
 
 
 def multiply(tiled: Tiled, conjugated: int, outputs: int, processors: int, lacks: tuple[str, ...] = ()) -> Sum:
@@ -45,7 +47,7 @@ def contract(tiled: Tiled, conjugated: int, outputs: int, processors: int) -> La
         pitch = each | 1  # so that threads that read their lines read from different banks
         orders += [order.columns, order.lines, order.step, each, first, end - order.inner, end, listed, pitch]
         beside = [place * tiled.unit.item for place in order.beside]
-        access = 0 if not order.pack else 2 if order.is_whole else 1  # SINGLE, WHOLE, SPREAD
+        access = _WHOLE if order.is_whole else _SPREAD if order.pack else _SINGLE
         orders += [access, *beside, *[0] * (_MOST_BESIDE - len(beside))]
         listed += order.step * pitch
     own, unit = tiled.share, tiled.unit

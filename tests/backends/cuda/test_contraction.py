@@ -105,7 +105,9 @@ def random_tiles(rng, tiled):
             axes.append(tuple([Cut(cut.size, extent, cut.strides) for cut, extent in zip(cuts, extents, strict=True)]))
         other = replace(tiled, axes=tuple(axes))
         if other.fits():
-            return replace(other, chunks=int(rng.integers(1, min(other.tiles[SUMMED], 4) + 1)))
+            steps = other.tiles[SUMMED]
+            run = -(-steps // int(rng.integers(1, min(steps, 4) + 1)))
+            return replace(other, chunks=-(-steps // run))
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -125,8 +127,6 @@ def test_any_tiles_of_arrays_of_any_strides_give_the_result(runtime, only, seed)
     problem = problem_of(equation, arrays, marks)
     chosen = choose_tiles(problem, problem.out).tiled
     tiled = random_tiles(rng, chosen)
-    steps = -(-tiled.tiles[SUMMED] // tiled.chunks)
-    tiled = replace(tiled, chunks=-(-tiled.tiles[SUMMED] // steps))
     result = run(runtime, tiled, problem, on_device)
     factors = [x.conj() if mark else x for x, mark in zip(arrays, marks, strict=True)]
     np.testing.assert_array_equal(result, numpy_einsum(equation, *factors, dtype=dtype))
@@ -256,8 +256,6 @@ def test_any_tiles_of_packs_give_the_result(runtime, only, seed):
     problem = problem_of(equation, arrays, dtype=dtype)
     chosen = choose_tiles(problem, problem.out).tiled
     tiled = next(tiled for _ in range(1000) if (tiled := random_tiles(rng, chosen)).reads_packs)
-    steps = -(-tiled.tiles[SUMMED] // tiled.chunks)
-    tiled = replace(tiled, chunks=-(-tiled.tiles[SUMMED] // steps))
     result = run(runtime, tiled, problem, [runtime.to_device(x) for x in arrays])
     np.testing.assert_array_equal(result, numpy_einsum(equation, *arrays, dtype=dtype))
 
@@ -309,7 +307,7 @@ def test_neighbouring_threads_meet_different_banks():
     pack = [Axis(4, (1, pitch, 0))]
     found = best_order([lines, along], pack, unit)
     [of_lines, of_packs] = found.loops[-2:]
-    assert of_packs.size <= 4 < 16
+    assert of_packs.size <= 4
     assert of_packs.strides[0] == 4
     assert of_lines.strides[1] == 1
     assert found.cycles(unit) < Order([lines, along], 2, pack).cycles(unit)
